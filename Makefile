@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
+.PHONY: help setup demo test lint type ci bench lock clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+  && { echo $$p; break; }; done)
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+help: ## what each word does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## .venv with everything, from the lock file
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Stayline needs Python 3.11 or 3.12; none was found. Set PYTHON=/path/to/python3.12."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: setup ## a small telco, live; Ctrl-C ends it
+	$(BIN)/stayline demo
+
+test: setup ## all tests
+	$(BIN)/pytest
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup ## mypy, strict
+	$(BIN)/mypy
+
+ci: lint type test ## what the continuous integration runs
+
+bench: setup ## the benchmark harness
+	$(BIN)/stayline bench
+
+lock: setup ## resolve requirements.lock again (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev --quiet pyproject.toml --output-file requirements.lock
+
+clean: ## remove what set-up and runs made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""What comes in and what goes out: events, columns, decoding, alerts, errors. Imports nothing of ours."""
