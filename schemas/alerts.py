@@ -3,7 +3,7 @@
 The structs mirror the contract field by field; `notification` puts one in its envelope.
 """
 
-import datetime
+import datetime as dt
 from typing import Any, Literal
 
 import orjson
@@ -172,7 +172,7 @@ class Notification(Struct, frozen=True):
 
 def rfc3339(time_ms: int) -> str:
     """Write a Unix time in milliseconds as RFC 3339, UTC, with milliseconds."""
-    moment = datetime.datetime.fromtimestamp(time_ms // 1000, tz=datetime.UTC)
+    moment = dt.datetime.fromtimestamp(time_ms // 1000, tz=dt.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ms % 1000:03d}Z"
 
 

@@ -1,0 +1,45 @@
+"""What is wrong: each pattern a function of the customer's recent calls.
+
+A new pattern is one file with one function `View -> Finding | None` and one line in `PATTERNS`.
+"""
+
+import numpy as np
+
+from detectors.patterns.composition import one_way_audio, quality, redial, setup_failure
+from detectors.patterns.duration_lock import duration_lock
+from detectors.patterns.route import route
+from detectors.patterns.time_of_day import time_of_day
+from detectors.patterns.view import Finding, Names, PatternTest, View
+from detectors.patterns.worsening import worsening
+
+__all__ = ["PATTERNS", "Finding", "Names", "View", "read"]
+
+PATTERNS: tuple[PatternTest, ...] = (
+    duration_lock,
+    time_of_day,
+    route,
+    one_way_audio,
+    redial,
+    quality,
+    setup_failure,
+    worsening,
+)
+
+PLAIN_SHARE = 0.5
+"""Half of the belief goes to a plain rise of the rate; the patterns share the other half."""
+
+NAME_FROM_LOG10 = 0.8
+"""A structure is named from this lift on; below, the trouble is a plain `drop_rate`."""
+
+
+def read(view: View) -> tuple[Finding, float]:
+    """Return the pattern that names the trouble, and log10 of what structure adds to its evidence.
+
+    The second is the mean of the likelihood ratios of all patterns, a plain rise being one at 1: an average of
+    likelihood ratios is one, so that looking for eight patterns in everybody costs no false alarms.
+    """
+    found = [finding for pattern in PATTERNS if (finding := pattern(view)) is not None]
+    ratios = [10.0**finding.lift_log10 for finding in found]
+    added = PLAIN_SHARE + (1.0 - PLAIN_SHARE) * sum(ratios) / len(PATTERNS)
+    plain = Finding("drop_rate", NAME_FROM_LOG10, "")
+    return max([plain, *found], key=lambda finding: finding.lift_log10), float(np.log10(added))

@@ -1,0 +1,252 @@
+"""Vendor record formats, one file a format: pure functions from bytes to events.
+
+A format is opened for one input (a file, a request body, a stream), is fed its bytes in chunks of any size, and
+answers with what the chunk completed, in order: a `Converted` for every event, a `Reject` for every record that
+could not be converted.
+
+    reader = open_format("csv", Options(csv=column_map, tokens=Tokens(key)))
+    for chunk in chunks:
+        for item in reader.feed(chunk):
+            ...
+    for item in reader.finish():
+        ...
+
+What every format keeps:
+
+- A `Converted.line` is one contract event as NDJSON. A format judges shape alone (is this a record, is this a
+  number, is this a date); whether the event holds the contract is judged by `schemas.decode` and nowhere else.
+- `position` is the line on which the record begins, counted from 1, also in a `Reject` (in a format that is not
+  text: the record's number). So `file:position` is where a dead letter points.
+- Chunks may be cut anywhere: the items are the same.
+- Memory is bounded by `RECORD_BYTES_MAX`, whatever the input holds; one bad record never costs the next.
+- The detail of a reject shows no value of the record, only its `shape`: any column may turn out to be an identity.
+- No clock, no input or output.
+
+A new format is one file with a class that has `feed` and `finish`, and one line in `_OPENERS`.
+"""
+
+import base64
+import hmac
+import re
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from schemas.deadletters import Reject
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schemas.formats.columnmap import ColumnMap
+
+RECORD_BYTES_MAX = 1_048_576
+"""A vendor's record may be this long: a hundred times a wordy CDR, and little enough to hold one per open input."""
+
+HEAD_BYTES = 4_096
+"""How much is kept of a record that is too long: enough to see what it was."""
+
+NAMES: tuple[str, ...] = (
+    "freeswitch", "asterisk", "kamailio", "cucm", "vqrtcpxr", "voipmonitor", "hep", "arrow", "csv",
+)  # fmt: skip
+"""Every vendor format the contract names."""
+
+_OPENERS = {"csv": "schemas.formats.csv:open_csv"}
+"""The formats this version can read. Loaded when asked for: a deployment uses one."""
+
+
+class Converted(Struct, frozen=True, gc=False):
+    """One event out of a vendor's record.
+
+    Attributes:
+        position: where the record begins (see the module).
+        line: the event as one line of JSON, UTF-8, without the newline.
+        record: the vendor's record it came from, for a dead letter should the event not hold the contract.
+    """
+
+    position: int
+    line: bytes
+    record: bytes
+
+
+class Format(Protocol):
+    """One open input in a vendor's format."""
+
+    def feed(self, chunk: bytes) -> list[Converted | Reject]:
+        """Take the next bytes; return what they completed.
+
+        Raises:
+            InputError: the input as a whole is not in this format.
+        """
+
+    def finish(self) -> list[Converted | Reject]:
+        """Say that the input has ended; return what was still open. Nothing may be fed afterwards."""
+
+
+class NumberPlan(Struct, frozen=True):
+    """How telephone numbers are written at this source.
+
+    Attributes:
+        country: country code, digits, for numbers written without one; empty: such numbers stay as they are.
+        international_prefix: what is dialled before a country code; a `+` always is one (ITU-T E.123).
+        trunk_prefix: what is dialled before a national number and gives way to the country code; empty where the
+            digit belongs to the number (Italy) or none is used.
+        national_digits: a number of exactly so many digits, without any prefix, is national; 0: cannot be told.
+    """
+
+    country: str = ""
+    international_prefix: str = "00"
+    trunk_prefix: str = "0"
+    national_digits: int = 0
+
+    def normalised(self, text: str) -> str:
+        """Return a number as digits, with its country code as far as it can be known; a name in lower case.
+
+        Takes a number with the usual separators, a tel URI (RFC 3966) or a SIP URI (RFC 3261), of which the user
+        part counts.
+        """
+        user = _SCHEME.sub("", text.strip()).partition(";")[0].partition("@")[0]
+        digits = re.sub(r"[^0-9]", "", user)
+        if not digits or not _NUMBER.fullmatch(user.lstrip(" (")):
+            return user.lower()
+        if "+" in user:
+            return digits
+        if self.international_prefix and digits.startswith(self.international_prefix):
+            return digits.removeprefix(self.international_prefix)
+        if not self.country:
+            return digits
+        if self.trunk_prefix and digits.startswith(self.trunk_prefix):
+            return self.country + digits.removeprefix(self.trunk_prefix)
+        return self.country + digits if len(digits) == self.national_digits else digits
+
+
+_SCHEME = re.compile(r"^(?:sips?|tel):", re.IGNORECASE)
+_NUMBER = re.compile(r"\+?[0-9 ()./-]+")
+
+
+_IDENTITIES_KEPT = 65_536
+"""The same customers and far ends come again and again; at some 200 bytes each this stays near 13 MB."""
+
+
+class Tokens:
+    """Turns identities into pseudonyms by keyed HMAC-SHA-256 (RFC 2104): without the key nobody can try numbers.
+
+    A token is `tok_` and 24 characters of base32 (RFC 4648): the first 120 bits of the digest. One identity has one
+    token wherever it stands, so a customer who is also somebody's far end is recognised.
+
+    Args:
+        key: secret; whoever has it can test whether a number belongs to a token.
+        plan: how numbers are written at this source.
+    """
+
+    def __init__(self, key: bytes, plan: NumberPlan | None = None) -> None:
+        self._key = key
+        self._plan = NumberPlan() if plan is None else plan
+        self._kept = lru_cache(_IDENTITIES_KEPT)(self._made)
+
+    def identity(self, text: str) -> str:
+        """Return the token of a telephone number, SIP or tel URI, or account name."""
+        # A text longer than any identity must not fill the cache.
+        return self._kept(text) if len(text) <= 64 else self._made(text)
+
+    def opaque(self, text: str) -> str:
+        """Return the token of any other text, taken as it is."""
+        digest = hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256")
+        return f"tok_{base64.b32encode(digest[:15]).decode('ascii')}"
+
+    def _made(self, text: str) -> str:
+        return self.opaque(self._plan.normalised(text))
+
+
+class Options(Struct, frozen=True):
+    """What formats may need besides bytes.
+
+    Attributes:
+        tokens: turns identities into pseudonyms; None: no key is configured.
+        csv: the column map of the `csv` format.
+    """
+
+    tokens: Tokens | None = None
+    csv: "ColumnMap | None" = None
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the formats that this version can read."""
+    return tuple(_OPENERS)
+
+
+def open_format(name: str, options: Options) -> Format:
+    """Open one input in the format of that name.
+
+    Raises:
+        ConfigError: the name is not known or not in this version, or an option that the format needs is missing.
+    """
+    if name not in _OPENERS:
+        raise ConfigError([f"format: must be one that this version reads ({', '.join(_OPENERS)}), was {name!r}"])
+    module, _, function = _OPENERS[name].partition(":")
+    opener: Callable[[Options], Format] = getattr(import_module(module), function)
+    return opener(options)
+
+
+def shape(text: str) -> str:
+    """Show how a value is written without showing it: digits become 9, letters become a; at most 32 characters."""
+    masked = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", text[:33]))
+    return repr(masked) if len(text) < 33 else f"{masked[:32]!r}..."
+
+
+class Line(NamedTuple):
+    """One line of the input.
+
+    Attributes:
+        position: counted from 1.
+        data: without its line end; only the first `HEAD_BYTES` if the line is too long.
+        too_long: it had more bytes than a record may have.
+        ended: a line end was there; False only where the input stopped.
+    """
+
+    position: int
+    data: bytes
+    too_long: bool
+    ended: bool
+
+
+class Lines:
+    """Cuts a stream of bytes into lines and holds no more than one of them, never longer than `bytes_max`."""
+
+    def __init__(self, bytes_max: int = RECORD_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._position = 1
+        self._held = bytearray()
+        self._held_bytes = 0
+
+    def feed(self, chunk: bytes) -> list[Line]:
+        """Return the lines that this chunk completes."""
+        parts = chunk.split(b"\n")
+        lines = []
+        for part in parts[:-1]:
+            self._hold(part)
+            lines.append(self._cut(ended=True))
+        self._hold(parts[-1])
+        return lines
+
+    def finish(self) -> list[Line]:
+        """Return the last line if it had no line end."""
+        return [self._cut(ended=False)] if self._held_bytes else []
+
+    def _hold(self, part: bytes) -> None:
+        self._held_bytes += len(part)
+        if self._held_bytes <= self._bytes_max:
+            self._held += part
+        else:
+            self._held += part[:HEAD_BYTES]
+            del self._held[HEAD_BYTES:]
+
+    def _cut(self, *, ended: bool) -> Line:
+        data = bytes(self._held).removesuffix(b"\r")
+        line = Line(self._position, data, self._held_bytes > self._bytes_max, ended)
+        self._held.clear()
+        self._held_bytes = 0
+        self._position += 1
+        return line

@@ -1,0 +1,58 @@
+"""What moves through the flow: chunks of raw records with their places, and how a chunk becomes a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from schemas.columns import EventBatch
+from schemas.deadletters import DeadLetter, Reject, dead_letter
+from schemas.decode import decode
+from schemas.formats import Converted
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records as they were read: one item of the flow, whatever its size.
+
+    Attributes:
+        source: the input's kind, for dead letters.
+        name: file, topic partition, or peer.
+        data: contract events as NDJSON, whole lines.
+        positions: the place of each line of `data`: line number, offset.
+        originals: for each line the vendor's record that it was converted from; None where it is its own.
+        rejects: records that could not even be converted; their `position` is a place already.
+    """
+
+    source: str
+    name: str
+    data: bytes
+    positions: Sequence[int]
+    originals: list[bytes] | None = None
+    rejects: list[Reject] = field(default_factory=list)
+
+
+def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
+    """Make a chunk of what a vendor format gave."""
+    events = [item for item in items if isinstance(item, Converted)]
+    return Chunk(
+        source=source,
+        name=name,
+        data=b"\n".join(event.line for event in events),
+        positions=[event.position for event in events],
+        originals=[event.record for event in events],
+        rejects=[item for item in items if isinstance(item, Reject)],
+    )
+
+
+def decoded(chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
+    """Decode a chunk; return its events, and its dead letters with their places."""
+    batch = decode(chunk.data)
+    rejects = [*chunk.rejects, *(_placed(chunk, reject) for reject in batch.rejects)]
+    letters = [dead_letter(chunk.source, f"{chunk.name}:{reject.position}", reject) for reject in rejects]
+    if not chunk.rejects:
+        return batch, letters
+    return replace(batch, records=batch.records + len(chunk.rejects), rejects=rejects), letters
+
+
+def _placed(chunk: Chunk, reject: Reject) -> Reject:
+    record = reject.record if chunk.originals is None else chunk.originals[reject.position]
+    return Reject(chunk.positions[reject.position], reject.reason, reject.detail, record)

@@ -1,0 +1,151 @@
+"""The life of a case: held, open, updated, resolved.
+
+A case opens when a customer's evidence reaches the promised number of healthy days. It is held back for a while if
+its network elements look suspicious too: an incident found meanwhile takes it over. It is told anew when it becomes
+worse or its pattern is known better, and resolved when the calls are good again, by evidence, not by silence.
+"""
+
+from typing import Any
+
+import numpy as np
+from msgspec import Struct, convert, to_builtins
+
+from detectors.evidence import likelihood_ratio
+from schemas.alerts import CallEvidence, Dimension, PatternKind, Severity
+
+DAY_MS = 86_400_000
+HOLD_MS = 3_600_000
+"""How long a case waits for an incident that would explain it."""
+
+CALLS_SHOWN = 10
+
+HEALTHY_SHARE = 0.03
+"""A case is over against this share of bad calls: the upper end of what is called well-run service."""
+RECOVERED = float(np.log(100.0))
+"""It is over once that is a hundred times likelier than the trouble going on..."""
+QUIET_MS = DAY_MS
+"""...and no call was bad for a day;"""
+EXPIRE_MS = 14 * DAY_MS
+"""or when no call was bad for two weeks."""
+
+MAJOR_RATIO, CRITICAL_RATIO = 0.25, 0.5
+MAJOR_BAD, CRITICAL_BAD = 5, 10
+RANK: tuple[Severity, ...] = ("minor", "major", "critical")
+
+
+class Case(Struct):
+    """One customer's trouble while it lasts.
+
+    Attributes:
+        customer: the customer's key; `customer_id` its name.
+        since_ms, detected_ms: event times.
+        kind, phrase, dimension: the pattern as named last.
+        bad, trials: bad calls and calls that could be bad, since `since_ms`.
+        drops, answered, attempts: counts since `since_ms`.
+        evidence_log10: at its highest.
+        due_ms: event time until which it is held; 0: told.
+        recovery: log-likelihood ratio for "it is over", never below 0.
+        told_bad: `bad` when it was last told.
+        evidence_calls: the newest calls that show it, oldest first.
+        bad_days: UTC days with bad calls, as day numbers.
+        deferred: over today's budget: recorded, not told.
+    """
+
+    alert_id: str
+    customer: int
+    customer_id: str
+    since_ms: int
+    detected_ms: int
+    kind: PatternKind
+    phrase: str
+    dimension: Dimension | None
+    baseline_ratio: float
+    evidence_log10: float
+    severity: Severity = "minor"
+    bad: int = 0
+    trials: int = 0
+    drops: int = 0
+    answered: int = 0
+    attempts: int = 0
+    due_ms: int = 0
+    recovery: float = 0.0
+    last_bad_ms: int = 0
+    told_bad: int = 0
+    revision: int = 0
+    incident_id: str | None = None
+    deferred: bool = False
+    evidence_calls: list[CallEvidence] = []
+    bad_days: list[int] = []
+
+    @property
+    def told(self) -> bool:
+        """Whether anybody outside knows of it."""
+        return self.revision > 0
+
+    def share(self) -> float:
+        """Return the share of bad calls."""
+        return self.bad / self.trials if self.trials else 0.0
+
+    def judge(self) -> Severity:
+        """Return the severity that the counts stand for."""
+        if self.share() >= CRITICAL_RATIO and self.bad >= MAJOR_BAD or self.bad >= CRITICAL_BAD:
+            return "critical"
+        if self.share() >= MAJOR_RATIO or self.bad >= MAJOR_BAD:
+            return "major"
+        return "minor"
+
+    def see(self, call: CallEvidence, *, bad: bool) -> None:
+        """Count one call against recovery and keep it if it shows the trouble."""
+        p1 = min(max(0.5 * self.share(), 3.0 * HEALTHY_SHARE), 0.9)
+        step = -float(np.log(likelihood_ratio(1.0 if bad else 0.0, HEALTHY_SHARE, p1)))
+        self.recovery = max(0.0, self.recovery + step)
+        if bad:
+            self.last_bad_ms = max(self.last_bad_ms, call.end_ms)
+            self.evidence_calls = [*self.evidence_calls, call][-CALLS_SHOWN:]
+            day = call.end_ms // DAY_MS
+            if day not in self.bad_days:
+                self.bad_days = [*self.bad_days, day][-366:]
+
+    def worth_telling(self, kind: PatternKind) -> bool:
+        """Whether what is known now is worth a new revision: worse, another pattern, or twice the bad calls."""
+        worse = RANK.index(self.judge()) > RANK.index(self.severity)
+        return worse or kind != self.kind or self.bad >= 2 * max(self.told_bad, 3)
+
+    def over(self, now_ms: int) -> bool:
+        """Whether the calls are good again."""
+        quiet_ms = now_ms - self.last_bad_ms
+        return (self.recovery >= RECOVERED and quiet_ms >= QUIET_MS) or quiet_ms >= EXPIRE_MS
+
+
+class Casebook:
+    """All open cases by customer key, and the event times at which one of them needs a decision.
+
+    Attributes:
+        held_count: cases that an incident took over before they were told.
+    """
+
+    def __init__(self) -> None:
+        self.cases: dict[int, Case] = {}
+        self.taken_over_count = 0
+
+    def due(self, now_ms: int) -> list[Case]:
+        """Return the cases whose decision is due, in order of time and id."""
+        late = [case for case in self.cases.values() if self._due_of(case) <= now_ms]
+        return sorted(late, key=lambda case: (self._due_of(case), case.alert_id))
+
+    @staticmethod
+    def _due_of(case: Case) -> int:
+        return case.due_ms if case.due_ms else case.last_bad_ms + EXPIRE_MS
+
+    def next_due_ms(self, never: int) -> int:
+        """Return the event time of the next decision."""
+        return min((self._due_of(case) for case in self.cases.values()), default=never)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        return {"taken_over": self.taken_over_count, "cases": [to_builtins(case) for case in self.cases.values()]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        self.taken_over_count = state["taken_over"]
+        self.cases = {case.customer: case for case in convert(state["cases"], list[Case])}

@@ -1,0 +1,102 @@
+"""The features of the churn model: their names, what they mean, and the words a driver is told in.
+
+A feature that is not known is absent from the mapping: never zero, never NaN. A name that is not listed here is
+refused, so that a misspelt one cannot learn quietly beside the right one.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+FEATURE_MAX: Final = 1e15
+"""The largest magnitude of a feature: far above any real one, and its square is still an exact-range float."""
+
+
+class FeatureWords(Struct, frozen=True):
+    """How a feature is called in a sentence.
+
+    Attributes:
+        name: what is measured, as the start of a sentence.
+        unit: written after the number; empty for plain counts and ratios.
+    """
+
+    name: str
+    unit: str = ""
+
+
+FEATURES: Final[Mapping[str, FeatureWords]] = {
+    "tenure_days": FeatureWords("time as a customer", "days"),
+    "contract_days_left": FeatureWords("time left in the contract", "days"),
+    "monthly_fee": FeatureWords("the monthly fee"),
+    "plan_down_mbps": FeatureWords("the plan's download speed", "Mbit/s"),
+    "contacts_quality_30d": FeatureWords("contacts about quality in 30 days"),
+    "contacts_billing_30d": FeatureWords("contacts about billing in 30 days"),
+    "contacts_cancel_90d": FeatureWords("contacts about cancelling in 90 days"),
+    "minutes_per_day": FeatureWords("talking time a day", "minutes"),
+    "usage_change_ratio": FeatureWords("usage against the period before"),
+    "drops_7d": FeatureWords("dropped calls in 7 days"),
+    "drop_ratio_30d": FeatureWords("the share of dropped calls in 30 days"),
+    "bad_quality_ratio_30d": FeatureWords("the share of calls with bad sound in 30 days"),
+    "cases_open": FeatureWords("open cases"),
+    "cases_30d": FeatureWords("cases in 30 days"),
+    "days_since_case": FeatureWords("time since the last case", "days"),
+    "evidence": FeatureWords("the weight of evidence for a fault (log10)"),
+}
+"""Every feature, in the order in which sums over features are taken."""
+
+
+def checked(features: Mapping[str, float], known: Mapping[str, FeatureWords]) -> dict[str, float]:
+    """Return `features` as floats in the order of `known`, whatever order they came in.
+
+    One order for all makes sums of floats, and so scores, independent of how the caller built the mapping.
+
+    Raises:
+        ValueError: if a name is not in `known`, or a value is not finite or beyond `FEATURE_MAX`.
+    """
+    for name, value in features.items():
+        if name not in known:
+            raise ValueError(f"a feature must be one of {', '.join(known)}, was {name!r}")
+        # Written so that NaN fails too: every comparison with it is false.
+        if not abs(value) <= FEATURE_MAX:
+            raise ValueError(f"feature {name} must be finite and within {FEATURE_MAX:g}, was {value}")
+    return {name: float(features[name]) for name in known if name in features}
+
+
+def compressed(features: Mapping[str, float]) -> dict[str, float]:
+    """Return sign(x) log(1 + |x|) of each feature.
+
+    Counts, days and money have long tails: on the raw scale one heavy caller outweighs a thousand others.
+    """
+    return {name: math.copysign(math.log1p(abs(value)), value) for name, value in features.items()}
+
+
+def expanded(value: float) -> float:
+    """Undo `compressed` for one value."""
+    return math.copysign(math.expm1(abs(value)), value)
+
+
+def driver_text(words: FeatureWords, value: float, typical: float, effect: float) -> str:
+    """Say what was learnt: how the customer differs, and what went with that among those seen so far.
+
+    An association, in words that claim no more.
+
+    Args:
+        words: how the feature is called.
+        value: the customer's.
+        typical: the mean of the feature over the customers learnt, taken on the compressed scale.
+        effect: the contribution in log-odds; its sign is told.
+    """
+    side = "above" if value > typical else "below"
+    often = "more" if effect > 0 else "less"
+    unit = f" {words.unit}" if words.unit else ""
+    name = words.name[0].upper() + words.name[1:]
+    return (
+        f"{name}: {_figure(value)}{unit}, {side} the typical {_figure(typical)}; "
+        f"customers seen so far with this left {often} often, other things being equal."
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,227 @@
+"""Network elements: the same evidence as for a customer, per node, trunk, SBC, region, firmware and probe.
+
+A shared fault shows on its element long before it shows on most customers. Each customer speaks at most once an hour
+for trouble, so that one bad line with many calls does not blame the node that it hangs on.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from detectors.evidence import EVIDENCE_MAX, RISES, likelihood_ratio
+from detectors.history import ELEMENTS
+from schemas.columns import CallColumns
+from schemas.text import I32, CodeColumn
+
+E_DROP, E_QUALITY = 0, 1
+"""The element channels: answered calls that drop; media that is poor."""
+
+ELEMENT = np.dtype(
+    [
+        ("evidence", np.float32, (2, len(RISES))),
+        ("count", np.float32, (2,)),
+        ("weight", np.float32, (2,)),
+        ("last_ms", np.int64),
+        ("since_ms", np.int64),  # first bad call since the evidence was last low; -1: none
+        ("attempts", np.int64),  # since `since_ms`
+        ("answered", np.int64),
+        ("drops", np.int64),
+        ("poor", np.int64),
+        ("rated", np.int64),  # answered calls whose media is known
+        ("customers", np.int64),  # that had a bad call in the open incident
+        ("incident", np.int32),  # serial of the open incident; 0: none
+        ("recovery", np.float32),  # log-likelihood ratio for "it is over", never below 0
+        ("recovery_p", np.float32),  # the rate that it is over against
+        ("recovery_p0", np.float32),  # the healthy rate when the incident opened
+        ("channel", np.int8),  # E_DROP or E_QUALITY: what the incident is about
+        ("kind", np.int8),  # index into ELEMENTS
+    ],
+    align=True,
+)
+
+BAD_CALL = np.dtype(
+    [
+        ("end_ms", np.int64),
+        ("key", np.uint64),  # the customer's
+        ("drop", np.float32),
+        ("poor", np.float32),
+        ("elements", np.int32, (len(ELEMENTS),)),
+    ],
+    align=True,
+)
+
+LOG_KEPT = 16_384
+"""How many of the network's latest bad calls are remembered, to find who was inside an outage before it was known."""
+
+ELEMENTS_MAX = 1_000_000
+
+_MEAN = np.array([0.012, 0.04], np.float64)
+_STRENGTH = np.array([200.0, 100.0], np.float64)
+_P0_MAX = np.array([0.05, 0.20], np.float64)
+MEMORY_COUNT = 20_000.0
+_RISE = np.array(RISES, np.float64)
+RECOVERED = float(np.log(1000.0))
+"""An incident clears once its end is a thousand times likelier than its going on."""
+
+
+class Network(NamedTuple):
+    """The elements as the kernels see them."""
+
+    elements: npt.NDArray[np.void]
+    log: npt.NDArray[np.void]  # BAD_CALL, a ring
+    tally: npt.NDArray[np.int64]  # [bad calls ever logged]
+
+
+@numba.njit(cache=True, inline="always")
+def element_p0(channel: int, count: float, weight: float) -> float:
+    """Return an element's healthy mean: its own, shrunk to the prior, with room for what customers differ in."""
+    size = _STRENGTH[channel] + count
+    mean = (_STRENGTH[channel] * _MEAN[channel] + weight) / size
+    return min(1.3 * mean + 2.0 * np.sqrt(mean * (1.0 - mean) / size), _P0_MAX[channel])
+
+
+@numba.njit(cache=True, inline="always")
+def element_accrue(one: Any, days: float) -> None:
+    """Add the days that passed to an element's processes."""
+    for channel in range(2):
+        for j in range(len(_RISE)):
+            one["evidence"][channel, j] = np.float32(one["evidence"][channel, j] + days)
+
+
+@numba.njit(cache=True, inline="always")
+def element_total(one: Any, channel: int) -> float:
+    """Return an element's evidence in one channel, in days."""
+    value = 0.0
+    for j in range(len(_RISE)):
+        value += one["evidence"][channel, j] / len(_RISE)
+    return value
+
+
+@numba.njit(cache=True)
+def element_observe(one: Any, channel: int, x: float, learn_below: float) -> float:
+    """Let an element see one call; return its evidence in that channel, in days."""
+    p0 = element_p0(channel, one["count"][channel], one["weight"][channel])
+    for j in range(len(_RISE)):
+        ratio = likelihood_ratio(x, p0, p0 + (1.0 - p0) * _RISE[j])
+        one["evidence"][channel, j] = np.float32(min(one["evidence"][channel, j] * ratio, EVIDENCE_MAX))
+    value = element_total(one, channel)
+    if value < learn_below:
+        if one["count"][channel] >= MEMORY_COUNT:
+            one["count"][channel] *= np.float32(0.5)
+            one["weight"][channel] *= np.float32(0.5)
+        one["count"][channel] += np.float32(1.0)
+        one["weight"][channel] = np.float32(one["weight"][channel] + x)
+    return value
+
+
+@numba.njit(cache=True, inline="always")
+def element_recover(one: Any, x: float) -> float:
+    """Move an open incident's evidence that it is over by one call; return it (log-likelihood ratio)."""
+    p0, p1 = one["recovery_p0"], one["recovery_p"]
+    step = -np.log(likelihood_ratio(x, p0, p1))
+    one["recovery"] = np.float32(max(0.0, one["recovery"] + step))
+    return one["recovery"]
+
+
+class Elements:
+    """The registry of network elements: names to serials, and their array.
+
+    Attributes:
+        network: the arrays; replaced when they grow.
+        names: (kind, id) of each serial; a firmware's id is `model/firmware`.
+        refused_count: names beyond `ELEMENTS_MAX`, not watched.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[tuple[str, str]] = []
+        self.refused_count = 0
+        self._serials: dict[tuple[str, str], int] = {}
+        self.network = Network(np.zeros(256, ELEMENT), np.zeros(LOG_KEPT, BAD_CALL), np.zeros(1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def find(self, kind: str, name: str) -> int:
+        """Return an element's serial, or -1."""
+        return self._serials.get((kind, name), -1)
+
+    def serial(self, kind: str, name: str) -> int:
+        """Return an element's serial, registering it; -1 where there are too many."""
+        known = self._serials.get((kind, name))
+        if known is not None:
+            return known
+        if len(self.names) >= ELEMENTS_MAX:
+            self.refused_count += 1
+            return -1
+        serial = len(self.names)
+        if serial == len(self.network.elements):
+            grown = np.zeros(2 * serial, ELEMENT)
+            grown[:serial] = self.network.elements
+            self.network = self.network._replace(elements=grown)
+        self._serials[kind, name] = serial
+        self.names.append((kind, name))
+        one = self.network.elements[serial]
+        one["last_ms"], one["since_ms"], one["kind"] = -1, -1, ELEMENTS.index(kind)
+        return serial
+
+    def serials_of(self, calls: CallColumns) -> I32:
+        """Return int32[n, len(ELEMENTS)]: the serial of each element that each call ran through; -1 unknown."""
+        table = np.full((len(calls), len(ELEMENTS)), -1, np.int32)
+        for column, kind in enumerate(ELEMENTS):
+            if kind == "cpe_firmware":
+                coded = firmware(calls.places["cpe_model"], calls.places["cpe_firmware"])
+            else:
+                coded = calls.places["probe_id" if kind == "probe" else kind]
+            table[:, column] = self._translate(kind, coded)
+        return table
+
+    def _translate(self, kind: str, coded: CodeColumn) -> I32:
+        # One look-up a distinct value, not one a call; code -1 takes the last place.
+        known = np.array([*(self.serial(kind, value) for value in coded.values), -1], np.int32)
+        return known[coded.codes]
+
+    def recent_bad_calls(self) -> npt.NDArray[np.void]:
+        """Return the network's latest bad calls, oldest first: a copy."""
+        written = int(self.network.tally[0])
+        if written <= LOG_KEPT:
+            return self.network.log[:written].copy()
+        return np.roll(self.network.log, -(written % LOG_KEPT), axis=0)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        return {
+            "names": [list(name) for name in self.names],
+            "refused": self.refused_count,
+            "elements": self.network.elements[: len(self)].tobytes(),
+            "log": self.recent_bad_calls().tobytes(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there
+        for kind, name in state["names"]:
+            self.serial(kind, name)
+        self.refused_count = state["refused"]
+        self.network.elements[: len(self)] = np.frombuffer(state["elements"], ELEMENT)
+        log = np.frombuffer(state["log"], BAD_CALL)
+        self.network.log[: len(log)] = log
+        self.network.tally[0] = len(log)
+
+
+def firmware(model: CodeColumn, version: CodeColumn) -> CodeColumn:
+    """Join CPE model and firmware into one column `model/firmware`; unknown where either is."""
+    pair = np.where((model.codes < 0) | (version.codes < 0), -1, model.codes * len(version.values) + version.codes)
+    distinct, codes = np.unique(pair, return_inverse=True)
+    values: list[str] = [
+        f"{model.values[code // len(version.values)]}/{version.values[code % len(version.values)]}"
+        for code in _known(distinct)
+    ]
+    shift = 1 if len(distinct) and distinct[0] < 0 else 0
+    return CodeColumn((codes - shift).astype(np.int32), values)
+
+
+def _known(codes: Iterable[Any]) -> list[int]:
+    return [int(code) for code in codes if code >= 0]

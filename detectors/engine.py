@@ -1,0 +1,572 @@
+"""The one face that dataflows use: events in, notifications out, state that can be kept and taken over.
+
+    engine = RiskEngine(settings, catalogue)
+    for batch in batches:
+        notifications = engine.apply(batch)
+
+The same events in the same order give the same notifications, whatever the batches they come in.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from detectors.advice import Advisor
+from detectors.casebook import HOLD_MS, Case, Casebook
+from detectors.elements import Elements, element_total
+from detectors.emodel import rate
+from detectors.evidence import DROP, QUALITY, SETUP, healthy_mean, total
+from detectors.history import ANSWERED, COUNTERS, ELEMENTS, ONE_WAY, POOR, REDIALLED, Histories, reset_counters
+from detectors.identity import case_id
+from detectors.incidents import Blame, Incidents, OpenIncident
+from detectors.patterns import Finding, View, read
+from detectors.relations import Relations
+from detectors.release import CallEnds, Outcome, classify
+from detectors.remedies import Catalogue
+from detectors.roster import CALM, CASE, Roster
+from detectors.watch import (
+    APPLIED,
+    BAD,
+    STOP_CASE,
+    STOP_CUSTOMERS,
+    STOP_DUE,
+    STOP_ELEMENT,
+    STOP_HISTORIES,
+    STOP_LOOK,
+    Calls,
+    Limits,
+    Media,
+    Scratch,
+    World,
+    advance,
+    merge_order,
+)
+from schemas.alerts import CallEvidence, Notification, NotificationType, notification
+from schemas.columns import EventBatch, LinkColumns
+from schemas.errors import StateError
+from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
+from schemas.events import Outcome as OutcomeEvent
+from schemas.text import key_of
+
+LAYOUT = 1
+"""The layout of a snapshot; a newer one is refused."""
+
+NEVER_MS = 2**62
+
+LOOK_PART = 1e-3
+"""A bad call gets the careful look from this part of the promised healthy days on: structure adds the rest."""
+
+LEARN_PART = 1e-2
+"""Above this part of the promised healthy days a customer's calls are not learnt as healthy any more."""
+
+ELEMENT_DAYS = 1e6
+"""Healthy days of one element between two false incidents: a network of a thousand elements has one in three years."""
+
+SUSPICIOUS_DAYS = 30.0
+"""An element with this much evidence makes a new case wait for an incident."""
+
+DAY_MS = 86_400_000
+
+
+class Settings(Struct, frozen=True):
+    """What the configuration fixes for the engine."""
+
+    deployment: str
+    false_alarm_days: float = 10_000.0
+    alerts_per_day_max: int = 200
+    lateness_s: int = 300
+    customers_max: int = 2_000_000
+    idle_days: int = 90
+
+
+class Counts(Struct):
+    """What became of the records: the four add up to what was read."""
+
+    applied: int = 0
+    duplicate: int = 0
+    late: int = 0
+    dead_lettered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """The batch that is being applied, as its slow parts need it."""
+
+    batch: EventBatch
+    calls: Calls
+    scratch: Scratch
+
+
+class RiskEngine:
+    """Everything that Stayline knows, and what follows from the next events.
+
+    Args:
+        settings: what the configuration fixes.
+        catalogue: the remedies.
+
+    Attributes:
+        counts: what became of the records so far.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self.settings = settings
+        self.counts = Counts()
+        self.roster = Roster(settings.customers_max, settings.idle_days)
+        self.histories = Histories()
+        self.elements = Elements()
+        self.incidents = Incidents(settings.deployment, self.elements)
+        self.casebook = Casebook()
+        self.relations = Relations()
+        self.advisor = Advisor(settings, catalogue, self.relations)
+        self.clock_ms = -1
+        self._codecs: dict[str, int] = {}
+        self._limits = Limits(
+            lateness_ms=settings.lateness_s * 1000,
+            look_days=settings.false_alarm_days * LOOK_PART,
+            learn_days=settings.false_alarm_days * LEARN_PART,
+            element_days=ELEMENT_DAYS,
+        )
+        self._out: list[Notification] = []
+
+    # Applying
+
+    def apply(self, batch: EventBatch) -> list[Notification]:
+        """Apply the events of a batch, in order of arrival; return what has to be told, in order."""
+        calls, media = self._prepare(batch)
+        others = _others(batch)
+        kind, index = merge_order(
+            batch.calls.position, batch.media.position, np.array([at for at, _ in others], np.int64)
+        )
+        scratch = self._scratch(len(calls.customer))
+        now = _Now(batch, calls, scratch)
+        at = 0
+        while at < len(kind):
+            scratch.clock[:] = self.clock_ms, self.casebook.next_due_ms(NEVER_MS)
+            scratch.tally[:] = 0
+            world = World(self.roster.book, self.histories.shelf, self.elements.network)
+            at, stop = advance(at, kind, index, calls, media, world, self._limits, scratch)
+            self.clock_ms = int(scratch.clock[0])
+            self._name_calls(now)
+            if stop == 0:
+                break
+            if stop & STOP_DUE:
+                self._pass_time(int(calls.end_ms[index[at]]))
+            elif stop & STOP_CUSTOMERS:
+                self._make_room()
+            elif stop & STOP_HISTORIES:
+                self.histories.make_room()
+            elif stop & (STOP_LOOK | STOP_CASE | STOP_ELEMENT):
+                self._look(now, int(index[at - 1]), stop)
+            else:
+                self._take(others[int(index[at])][1])
+                at += 1
+        self.counts.duplicate += int(scratch.counts[1])
+        self.counts.late += int(scratch.counts[2])
+        self.counts.dead_lettered += len(batch.rejects)
+        self.counts.applied += int(scratch.counts[0]) + len(batch.media) + len(others)
+        return self._told()
+
+    def finish(self) -> list[Notification]:
+        """Take every decision that still waits: there will be no more events."""
+        for case in sorted(self.casebook.cases.values(), key=lambda case: (case.due_ms, case.alert_id)):
+            if case.due_ms:
+                self._decide(case, case.due_ms)
+        return self._told()
+
+    def _told(self) -> list[Notification]:
+        out, self._out = self._out, []
+        return out
+
+    def _prepare(self, batch: EventBatch) -> tuple[Calls, Media]:
+        """Compute what needs no state: release, R-factor, keys, element serials."""
+        columns, reports = batch.calls, batch.media
+        ends = classify(CallEnds.of(columns))
+        codecs = np.array([*(self._codec(name) for name in columns.codec.values), -1], np.int16)
+        calls = Calls(
+            customer=columns.customer_id.keys(),
+            call=columns.call_id.keys(),
+            peer=columns.peer_id.keys(),
+            start_ms=columns.start_ms,
+            end_ms=columns.end_ms,
+            answer_ms=columns.answer_ms,
+            outcome=ends.outcome,
+            drop=ends.drop_weight,
+            setup=ends.setup_weight,
+            one_way=ends.one_way,
+            rating=rate(columns),
+            codec=codecs[columns.codec.codes],
+            elements=self.elements.serials_of(columns),
+        )
+        media = Media(
+            customer=reports.customer_id.keys(),
+            call=reports.call_id.keys(),
+            at_ms=reports.at_ms,
+            rating=rate(reports),
+        )
+        return calls, media
+
+    def _codec(self, name: str) -> int:
+        # Codes are int16; a network with more codecs than that has none that matter beyond.
+        return self._codecs.setdefault(name, len(self._codecs)) if len(self._codecs) < 32_000 else -1
+
+    @staticmethod
+    def _scratch(size: int) -> Scratch:
+        return Scratch(
+            clock=np.zeros(2, np.int64),
+            counts=np.zeros(3, np.int64),
+            named=np.zeros((size, 3), np.int64),
+            tally=np.zeros(2, np.int64),
+            alarms=np.zeros(len(ELEMENTS), np.int32),
+            fate=np.full(size, APPLIED, np.int8),
+        )
+
+    def _name_calls(self, now: _Now) -> None:
+        for call, history, place in now.scratch.named[: now.scratch.tally[0]].tolist():
+            self.histories.name_call(history, place, now.batch.calls.call_id[call])
+
+    def _make_room(self) -> None:
+        for row in self.roster.make_room(self.clock_ms):
+            if row["history"] >= 0:
+                self.histories.give_back(int(row["history"]))
+
+    # Looking
+
+    def _look(self, now: _Now, call: int, stop: int) -> None:
+        """Look carefully behind one call: at its elements first, then at its customer."""
+        if stop & STOP_ELEMENT:
+            for element in now.scratch.alarms[: now.scratch.tally[1]].tolist():
+                self._look_at_element(element)
+        key = int(now.calls.customer[call])
+        row = self.roster.find(key)
+        if stop & STOP_CASE and key in self.casebook.cases:
+            self._follow_case(self.casebook.cases[key], row, now, call)
+        elif stop & STOP_LOOK and self._row(row)["history"] >= 0:
+            self._look_at_customer(row, now.batch.calls.customer_id[call], int(now.calls.end_ms[call]))
+
+    def _row(self, row: int) -> Any:
+        return self.roster.book.rows[row]
+
+    def _view(self, row: int, now_ms: int) -> View:
+        one = self._row(row)
+        history = int(one["history"])
+        bad, _ = self.histories.bad_calls(history)
+        good = self.histories.good_calls(history)
+        since_ms = int(one["since_ms"])
+        counts = {name: int(self.histories.shelf.histories[history][name]) for name in COUNTERS}
+        return View(
+            bad=bad[bad["end_ms"] >= since_ms],
+            good=good[good["end_ms"] >= since_ms],
+            since_ms=since_ms,
+            now_ms=now_ms,
+            names=_EngineNames(self.elements, self._codecs),
+            **counts,
+        )
+
+    def _look_at_customer(self, row: int, customer_id: str, now_ms: int) -> None:
+        one = self._row(row)
+        view = self._view(row, now_ms)
+        finding, added_log10 = read(view)
+        evidence_log10 = float(np.log10(max(total(one["evidence"]), 1e-9))) + added_log10
+        if len(view.bad) < 2 or evidence_log10 < np.log10(self.settings.false_alarm_days):
+            return
+        self._open_case(row, customer_id, view, finding, evidence_log10)
+
+    def _open_case(self, row: int, customer_id: str, view: View, finding: Finding, evidence_log10: float) -> None:
+        one = self._row(row)
+        channel = {"setup_failure": SETUP, "quality": QUALITY}.get(finding.kind, DROP)
+        case = Case(
+            alert_id=case_id("al", self.settings.deployment, customer_id, finding.kind, view.since_ms),
+            customer=int(one["key"]),
+            customer_id=customer_id,
+            since_ms=view.since_ms,
+            detected_ms=view.now_ms,
+            kind=finding.kind,
+            phrase=finding.phrase,
+            dimension=finding.dimension,
+            baseline_ratio=float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
+            evidence_log10=evidence_log10,
+        )
+        for call in self._evidence_calls(int(one["history"]), view.since_ms):
+            case.see(call, bad=True)
+        case.recovery = 0.0
+        self._count(case, view)
+        case.severity = case.judge()
+        one["mode"] = CASE
+        self.casebook.cases[case.customer] = case
+        self.relations.case_opened(case.customer, view.now_ms)
+        if self._suspicious(view):
+            case.due_ms = view.now_ms + HOLD_MS
+        else:
+            self._tell(case, "stayline.alert.opened", view.now_ms)
+
+    @staticmethod
+    def _count(case: Case, view: View) -> None:
+        case.attempts, case.answered, case.drops = view.attempts, view.answered, view.drops
+        if case.kind == "setup_failure":
+            case.bad, case.trials = view.failures, view.attempts
+        elif case.kind == "quality":
+            case.bad, case.trials = view.poor, view.answered
+        elif case.kind == "redial":
+            case.bad, case.trials = max(view.redials, view.drops), view.answered
+        else:
+            case.bad, case.trials = view.drops, view.answered
+
+    def _suspicious(self, view: View) -> bool:
+        """Whether an element that the bad calls ran through may turn out to be the cause."""
+        serials = np.unique(view.bad["elements"])
+        elements = self.elements.network.elements
+        return any(
+            element_total(elements[serial], channel) >= SUSPICIOUS_DAYS
+            for serial in serials[serials >= 0]
+            for channel in range(2)
+        )
+
+    def _evidence_calls(self, history: int, since_ms: int) -> list[CallEvidence]:
+        calls, ids = self.histories.bad_calls(history)
+        return [_call_evidence(one, name) for one, name in zip(calls, ids, strict=True) if one["end_ms"] >= since_ms]
+
+    # Following a case
+
+    def _follow_case(self, case: Case, row: int, now: _Now, call: int) -> None:
+        end_ms = int(now.calls.end_ms[call])
+        view = self._view(row, end_ms)
+        entry, bad = self._newest(row, end_ms, now.batch.calls.call_id[call])
+        case.see(entry, bad=bad)
+        if case.over(end_ms):
+            self._close(case, end_ms)
+            return
+        if not bad:
+            return
+        finding, _ = read(view)
+        kind_before = case.kind
+        self._count(case, view)
+        if case.worth_telling(finding.kind):
+            case.kind, case.phrase, case.dimension = finding.kind, finding.phrase, finding.dimension
+            if kind_before != case.kind:
+                self._count(case, view)
+            case.severity = max(case.severity, case.judge(), key=("minor", "major", "critical").index)
+            if not case.due_ms:
+                self._tell(case, "stayline.alert.updated", end_ms)
+
+    def _newest(self, row: int, end_ms: int, call_id: str) -> tuple[CallEvidence, bool]:
+        """Return the call that was just kept in a customer's history, and whether it was bad."""
+        history = int(self._row(row)["history"])
+        bad, ids = self.histories.bad_calls(history)
+        if len(ids) and ids[-1] == call_id and int(bad[-1]["end_ms"]) == end_ms:
+            return _call_evidence(bad[-1], call_id), True
+        return CallEvidence(call_id, end_ms, "normal", 0), False
+
+    def _close(self, case: Case, now_ms: int) -> None:
+        if case.told and not case.deferred:
+            self._tell(case, "stayline.alert.resolved", now_ms)
+        del self.casebook.cases[case.customer]
+        self._relieve(self.roster.find(case.customer))
+
+    def _relieve(self, row: int) -> None:
+        """Let a customer begin anew: no evidence, no history."""
+        if row < 0:
+            return
+        one = self._row(row)
+        one["mode"] = CALM
+        one["evidence"][:] = 0.0
+        one["since_ms"] = -1
+        if one["history"] >= 0:
+            self.histories.give_back(int(one["history"]))
+            one["history"] = -1
+
+    # Time
+
+    def _pass_time(self, now_ms: int) -> None:
+        """Take the decisions that are due before the next event is applied."""
+        for case in self.casebook.due(now_ms):
+            if case.due_ms:
+                self._decide(case, case.due_ms)
+            else:
+                self._close(case, case.last_bad_ms)
+        self.incidents.forget_closed(now_ms - 2 * DAY_MS)
+
+    def _decide(self, case: Case, now_ms: int) -> None:
+        """Tell a case that was held, unless an incident explains it."""
+        case.due_ms = 0
+        incident = self._incident_of(case)
+        if incident is None:
+            self._tell(case, "stayline.alert.opened", now_ms)
+            return
+        self.casebook.taken_over_count += 1
+        del self.casebook.cases[case.customer]
+        self._relieve(self.roster.find(case.customer))
+
+    def _incident_of(self, case: Case) -> OpenIncident | None:
+        """Return the incident, open or lately closed, that most of a case's bad calls ran through."""
+        history = int(self._row(self.roster.find(case.customer))["history"])
+        if history < 0:
+            return None
+        bad, _ = self.histories.bad_calls(history)
+        bad = bad[bad["end_ms"] >= case.since_ms]
+        for incident in [*self.incidents.open.values(), *self.incidents.closed.values()]:
+            through = np.any(bad["elements"] == incident.element, axis=1) & (bad["end_ms"] >= incident.since_ms)
+            if len(bad) and through.mean() > 0.5:
+                return incident
+        return None
+
+    # Incidents
+
+    def _look_at_element(self, element: int) -> None:
+        serial = int(self.elements.network.elements[element]["incident"])
+        if serial > 0:
+            incident = self.incidents.open[serial]
+            if not incident.known:
+                incident.revision += 1
+                self._send("stayline.incident.cleared", self.clock_ms, self.incidents.report(incident, self.clock_ms))
+            self.incidents.stop(incident)
+            return
+        blame = self.incidents.blame(element)
+        if blame is not None:
+            incident = self.incidents.start(blame, self.clock_ms)
+            self._absolve(blame, incident)
+            self._send("stayline.incident.opened", self.clock_ms, self.incidents.report(incident, None))
+
+    def _absolve(self, blame: Blame, incident: OpenIncident) -> None:
+        """Take the outage's calls off the customers who had them: it is not held against them."""
+        customers = np.unique(blame.log["key"])
+        for key in customers.tolist():
+            row = self.roster.find(int(key))
+            if row < 0:
+                continue
+            self._row(row)["incident"] = incident.serial
+            case = self.casebook.cases.get(int(key))
+            if case is None:
+                self._relieve(row)
+            elif case.due_ms:
+                self._decide(case, case.due_ms)
+        self.elements.network.elements[incident.element]["customers"] = len(customers)
+
+    # Rare events
+
+    def _take(self, event: Business | None) -> None:
+        if event is None:
+            return
+        if isinstance(event, KnownIncident):
+            self.incidents.told(event)
+        elif isinstance(event, OutcomeEvent):
+            self.advisor.outcome(event)
+        else:
+            customer = key_of(event.customer_id)
+            if isinstance(event, Profile):
+                self.relations.profile(customer, event)
+            elif isinstance(event, Usage):
+                self.relations.usage(customer, event)
+            elif isinstance(event, Contact):
+                self.relations.contact(customer, event)
+            if isinstance(event, Churn):
+                self.advisor.left(customer, event.at_ms)
+            else:
+                self.advisor.remember(customer, event.at_ms, self._experience(customer))
+
+    def _experience(self, customer: int) -> dict[str, float]:
+        """Return the churn features that a customer's calls give."""
+        row = self.roster.find(customer)
+        known = {"cases_open": float(customer in self.casebook.cases)}
+        if row < 0:
+            return known
+        one = self._row(row)
+        known["evidence"] = float(np.log10(max(total(one["evidence"]), 1.0)))
+        for channel, name in ((DROP, "drop_ratio_30d"), (QUALITY, "bad_quality_ratio_30d")):
+            if one["count"][channel] > 0:
+                known[name] = float(one["weight"][channel] / one["count"][channel])
+        return known
+
+    # Telling
+
+    def _tell(self, case: Case, kind: NotificationType, now_ms: int) -> None:
+        if kind == "stayline.alert.opened" and not self.advisor.has_room(now_ms):
+            case.deferred = True
+            return
+        case.revision += 1
+        case.told_bad = case.bad
+        alert = self.advisor.alert(case, now_ms, self._experience(case.customer))
+        self._send(kind, now_ms, alert)
+
+    def _send(self, kind: NotificationType, now_ms: int, data: Any) -> None:
+        self._out.append(notification(self.settings.deployment, kind, now_ms, data))
+
+    # State
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the whole state as plain values (numbers, strings, bytes): a copy."""
+        return {
+            "layout": LAYOUT,
+            "deployment": self.settings.deployment,
+            "clock_ms": self.clock_ms,
+            "counts": [self.counts.applied, self.counts.duplicate, self.counts.late, self.counts.dead_lettered],
+            "codecs": list(self._codecs),
+            "roster": self.roster.snapshot(),
+            "histories": self.histories.snapshot(),
+            "elements": self.elements.snapshot(),
+            "incidents": self.incidents.snapshot(),
+            "casebook": self.casebook.snapshot(),
+            "relations": self.relations.snapshot(),
+            "advisor": self.advisor.snapshot(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot.
+
+        Raises:
+            StateError: if it is of another layout or of another deployment.
+        """
+        if state.get("layout") != LAYOUT:
+            raise StateError(f"state must be of layout {LAYOUT}, was {state.get('layout')}")
+        if state["deployment"] != self.settings.deployment:
+            raise StateError(
+                f"state must belong to deployment {self.settings.deployment}, was of {state['deployment']}"
+            )
+        self.clock_ms = state["clock_ms"]
+        self.counts = Counts(*state["counts"])
+        self._codecs = {name: code for code, name in enumerate(state["codecs"])}
+        for part in ("roster", "histories", "elements", "incidents", "casebook", "relations", "advisor"):
+            getattr(self, part).restore(state[part])
+
+
+@dataclass(frozen=True, slots=True)
+class _EngineNames:
+    elements: Elements
+    codecs: dict[str, int]
+
+    def element(self, column: int, serial: int) -> str:
+        return self.elements.names[serial][1] if serial >= 0 else f"unknown {ELEMENTS[column]}"
+
+    def codec(self, code: int) -> str:
+        return next((name for name, known in self.codecs.items() if known == code), "unknown")
+
+
+def _others(batch: EventBatch) -> list[tuple[int, Business | None]]:
+    """Return all events that are neither call nor media report, in order of arrival."""
+    links: list[tuple[int, Business | None]] = [(int(at), None) for at in batch.links.position]
+    return sorted([*batch.business, *links], key=lambda one: one[0])
+
+
+def _call_evidence(one: Any, call_id: str) -> CallEvidence:
+    """Describe one kept call as an alert shows it."""
+    flags = int(one["flags"])
+    if flags & ONE_WAY:
+        outcome = "one_way_audio"
+    elif one["drop"] >= BAD and flags & ANSWERED:
+        outcome = "dropped" if one["outcome"] == Outcome.DROP and one["drop"] >= 1.0 else "probably_dropped"
+    elif one["setup"] >= BAD:
+        outcome = "setup_failure"
+    elif flags & POOR:
+        outcome = "poor_quality"
+    elif flags & REDIALLED:
+        outcome = "called_again"
+    else:
+        outcome = "normal"
+    return CallEvidence(call_id, int(one["end_ms"]), outcome, int(one["duration_ms"]), _mos(float(one["rating"])))
+
+
+def _mos(rating: float) -> float | None:
+    from detectors.emodel import mos_from_r
+
+    return None if np.isnan(rating) else round(float(mos_from_r(np.array([rating]))[0]), 2)

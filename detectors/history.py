@@ -1,0 +1,176 @@
+"""The recent calls of those customers who had a bad one: what patterns are read from.
+
+Nine customers in ten have no history. One that has keeps its latest bad calls and, apart, its latest good ones: what
+trouble looks like, and what this customer's calls look like by chance.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+BAD_KEPT, GOOD_KEPT = 16, 16
+"""How many calls of each sort a history keeps; the newest push out the oldest."""
+
+ELEMENTS: tuple[str, ...] = ("access_node", "trunk", "sbc", "region", "cpe_firmware", "probe")
+"""The kinds of network element that a call runs through, in the order of a call's element columns."""
+
+CALL = np.dtype(
+    [
+        ("end_ms", np.int64),
+        ("duration_ms", np.int32),  # answer to end; 0: never answered
+        ("peer", np.uint32),
+        ("drop", np.float32),  # x of the drop channel
+        ("setup", np.float32),  # x of the setup channel
+        ("rating", np.float32),  # R-factor; NaN: not known
+        ("outcome", np.int8),  # detectors.release.Outcome
+        ("flags", np.uint8),  # ONE_WAY, REDIALLED, POOR, ANSWERED
+        ("codec", np.int16),
+        ("elements", np.int32, (len(ELEMENTS),)),  # serials; -1: not known
+    ],
+    align=True,
+)
+
+ONE_WAY, REDIALLED, POOR, ANSWERED = 1, 2, 4, 8
+
+HISTORY = np.dtype(
+    [
+        ("attempts", np.int32),  # calls since `since_ms`
+        ("answered", np.int32),
+        ("drops", np.int32),
+        ("failures", np.int32),  # attempts that failed in the network
+        ("poor", np.int32),  # answered calls with poor media
+        ("redials", np.int32),
+        ("bad_count", np.int32),  # bad calls ever written; the ring goes on at bad_count % BAD_KEPT
+        ("good_count", np.int32),
+        ("bad", CALL, (BAD_KEPT,)),
+        ("good", CALL, (GOOD_KEPT,)),
+    ],
+    align=True,
+)
+
+COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials")
+
+
+class Shelf(NamedTuple):
+    """The histories as the kernels see them."""
+
+    histories: npt.NDArray[np.void]
+    free: npt.NDArray[np.int32]  # a stack of free indices
+    tally: npt.NDArray[np.int64]  # [length of the stack]
+
+
+@numba.njit(cache=True)
+def take(shelf: Shelf) -> int:
+    """Return the index of a cleared history, or -1 where none is free."""
+    if shelf.tally[0] == 0:
+        return -1
+    shelf.tally[0] -= 1
+    index = shelf.free[shelf.tally[0]]
+    reset_counters(shelf, index)
+    shelf.histories[index]["bad_count"] = 0
+    shelf.histories[index]["good_count"] = 0
+    return index
+
+
+@numba.njit(cache=True)
+def give_back(shelf: Shelf, index: int) -> None:
+    """Free a history."""
+    shelf.free[shelf.tally[0]] = index
+    shelf.tally[0] += 1
+
+
+@numba.njit(cache=True)
+def reset_counters(shelf: Shelf, index: int) -> None:
+    """Begin to count anew: the trouble that was counted is over."""
+    one = shelf.histories[index]
+    one["attempts"] = 0
+    one["answered"] = 0
+    one["drops"] = 0
+    one["failures"] = 0
+    one["poor"] = 0
+    one["redials"] = 0
+
+
+class Histories:
+    """All histories, and the ids of the bad calls in them; grows by doubling.
+
+    Attributes:
+        shelf: the arrays; replaced when they grow.
+        call_ids: for each history, the id of the call in each place of its `bad` ring.
+    """
+
+    def __init__(self) -> None:
+        self.shelf = self._allocate(64)
+        self.call_ids: dict[int, list[str]] = {}
+
+    @staticmethod
+    def _allocate(size: int) -> Shelf:
+        # The lowest index lies on top of the stack, so that few histories stay close together.
+        free = np.arange(size - 1, -1, -1, dtype=np.int32)
+        return Shelf(np.zeros(size, HISTORY), free, np.array([size], np.int64))
+
+    def make_room(self) -> None:
+        """Double."""
+        old = self.shelf
+        size = len(old.histories)
+        self.shelf = self._allocate(2 * size)
+        self.shelf.histories[:size] = old.histories
+        taken = np.setdiff1d(np.arange(size, dtype=np.int32), old.free[: old.tally[0]])
+        self._reserve(taken)
+
+    def _reserve(self, taken: npt.NDArray[np.int32]) -> None:
+        """Take these indices off the stack; the order of the rest stays."""
+        left = self.shelf.free[~np.isin(self.shelf.free, taken)]
+        self.shelf.free[: len(left)] = left
+        self.shelf.tally[0] = len(left)
+
+    def name_call(self, index: int, place: int, call_id: str) -> None:
+        """Keep the id of the bad call in one place of a ring."""
+        ids = self.call_ids.setdefault(index, [""] * BAD_KEPT)
+        ids[place] = call_id
+
+    def give_back(self, index: int) -> None:
+        """Free a history and forget its call ids."""
+        give_back(self.shelf, index)
+        self.call_ids.pop(index, None)
+
+    def bad_calls(self, index: int) -> tuple[npt.NDArray[np.void], list[str]]:
+        """Return a history's bad calls, oldest first, and their ids."""
+        one = self.shelf.histories[index]
+        order = _ring_order(int(one["bad_count"]), BAD_KEPT)
+        ids = self.call_ids.get(index, [""] * BAD_KEPT)
+        return one["bad"][order], [ids[place] for place in order]
+
+    def good_calls(self, index: int) -> npt.NDArray[np.void]:
+        """Return a history's good calls, oldest first."""
+        one = self.shelf.histories[index]
+        calls: npt.NDArray[np.void] = one["good"][_ring_order(int(one["good_count"]), GOOD_KEPT)]
+        return calls
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        size = len(self.shelf.histories)
+        taken = np.setdiff1d(np.arange(size, dtype=np.int32), self.shelf.free[: self.shelf.tally[0]])
+        return {
+            "size": size,
+            "free": self.shelf.free[: self.shelf.tally[0]].tobytes(),
+            "taken": taken.tobytes(),
+            "histories": self.shelf.histories[taken].tobytes(),
+            "call_ids": {str(index): list(ids) for index, ids in self.call_ids.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        self.shelf = self._allocate(state["size"])
+        taken = np.frombuffer(state["taken"], np.int32)
+        self.shelf.histories[taken] = np.frombuffer(state["histories"], HISTORY)
+        free = np.frombuffer(state["free"], np.int32)
+        self.shelf.free[: len(free)] = free
+        self.shelf.tally[0] = len(free)
+        self.call_ids = {int(index): list(ids) for index, ids in state["call_ids"].items()}
+
+
+def _ring_order(count: int, kept: int) -> list[int]:
+    return [place % kept for place in range(max(0, count - kept), count)]

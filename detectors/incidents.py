@@ -1,0 +1,251 @@
+"""Shared faults: which element to blame, and the life of an incident.
+
+Several elements turn suspicious together when one fails: the trunk, and every node whose calls take it. The blame
+goes to the one whose calls explain the excess best; the others are relieved of what it caused.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from detectors.elements import E_DROP, E_QUALITY, Elements, element_p0, element_total
+from detectors.history import ELEMENTS
+from detectors.identity import case_id
+from detectors.watch import BAD, LOW_DAYS
+from schemas.alerts import Incident
+from schemas.events import KnownIncident
+
+CUSTOMERS_MIN = 4
+"""So many customers at least must have had a bad call before an element is blamed."""
+
+RECOVERY_SHARE = 0.5
+"""An incident is over against this share of the rate that it showed."""
+
+PROBE_DROP_EXCESS = 2.0
+"""A probe lies if its media readings collapse while calls drop less than this many times as often as they should."""
+
+NAMES = {
+    "access_node": "access node",
+    "trunk": "trunk",
+    "sbc": "session border controller",
+    "region": "region",
+    "cpe_firmware": "firmware",
+    "probe": "probe",
+}
+
+
+class OpenIncident(Struct):
+    """An incident while it lasts.
+
+    Attributes:
+        serial: the incident's number, as customers' rows and elements carry it.
+        known: told by somebody else; nothing is sent about it.
+    """
+
+    serial: int
+    incident_id: str
+    element: int
+    detected_ms: int
+    since_ms: int
+    channel: int
+    baseline_ratio: float
+    evidence: float
+    known: bool = False
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """The element that explains an excess best.
+
+    Attributes:
+        log: the network's latest bad calls that it explains.
+        score: log-likelihood ratio of its own rate against its healthy one.
+    """
+
+    element: int
+    channel: int
+    since_ms: int
+    score: float
+    log: npt.NDArray[np.void]
+
+
+class Incidents:
+    """The open incidents, by element and by serial."""
+
+    def __init__(self, deployment: str, elements: Elements) -> None:
+        self.deployment = deployment
+        self.elements = elements
+        self.open: dict[int, OpenIncident] = {}
+        self.closed: dict[int, OpenIncident] = {}
+        self._serial = 0
+
+    def blame(self, element: int) -> Blame | None:
+        """Return who is to blame for an element's excess: itself or another, or None where too few customers speak."""
+        log = self.elements.recent_bad_calls()
+        candidates = {element}
+        own = log[np.any(log["elements"] == element, axis=1)]
+        since = self._array()["since_ms"][element]
+        candidates.update(int(s) for s in np.unique(own[own["end_ms"] >= since]["elements"]) if s >= 0)
+        blames = [blame for one in sorted(candidates, key=self.elements.names.__getitem__) for blame in self._weigh(one, log)]
+        return max(blames, key=lambda blame: blame.score, default=None)
+
+    def _array(self) -> npt.NDArray[np.void]:
+        return self.elements.network.elements
+
+    def _weigh(self, element: int, log: npt.NDArray[np.void]) -> list[Blame]:
+        """Return what can be held against one element: at most one blame a channel."""
+        one = self._array()[element]
+        if one["incident"] > 0 or one["since_ms"] < 0 or not one["answered"]:
+            return []
+        explained = log[(log["end_ms"] >= one["since_ms"]) & np.any(log["elements"] == element, axis=1)]
+        blames = []
+        for channel, field, bad, size in (
+            (E_DROP, "drop", one["drops"], one["answered"]),
+            (E_QUALITY, "poor", one["poor"], one["rated"]),
+        ):
+            calls = explained[explained[field] >= BAD]
+            if len(np.unique(calls["key"])) < CUSTOMERS_MIN or element_total(one, channel) < LOW_DAYS:
+                continue
+            if channel == E_QUALITY and ELEMENTS[one["kind"]] == "probe" and self._drops_too(one):
+                continue
+            p0 = float(element_p0(channel, one["count"][channel], one["weight"][channel]))
+            score = _excess(int(bad), int(size), p0)
+            blames.append(Blame(element, channel, int(one["since_ms"]), score, calls))
+        return blames
+
+    @staticmethod
+    def _drops_too(one: npt.NDArray[np.void]) -> bool:
+        p0 = float(element_p0(E_DROP, one["count"][E_DROP], one["weight"][E_DROP]))
+        return bool(one["drops"] > PROBE_DROP_EXCESS * p0 * one["answered"] + 2.0)
+
+    def start(self, blame: Blame, detected_ms: int) -> OpenIncident:
+        """Open an incident on the blamed element and relieve the others that its bad calls ran through."""
+        one = self._array()[blame.element]
+        kind, name = self.elements.names[blame.element]
+        p0 = float(element_p0(blame.channel, one["count"][blame.channel], one["weight"][blame.channel]))
+        bad, size = self._counts(blame.element, blame.channel)
+        identity = case_id("in", self.deployment, kind, name, blame.since_ms)
+        incident = self._enter(identity, blame.element, detected_ms, blame.since_ms, blame.channel, p0)
+        incident.evidence = float(np.log10(max(element_total(one, blame.channel), 1.0)))
+        one["recovery_p"] = min(max(RECOVERY_SHARE * bad / max(size, 1), 2.5 * p0), 0.95)
+        one["recovery_p0"] = p0
+        for other in np.unique(blame.log["elements"]):
+            if other >= 0:
+                self._relieve(int(other), counters=other != blame.element)
+        return incident
+
+    def _enter(
+        self, identity: str, element: int, detected_ms: int, since_ms: int, channel: int, p0: float
+    ) -> OpenIncident:
+        self._serial += 1
+        incident = OpenIncident(self._serial, identity, element, detected_ms, since_ms, channel, p0, 0.0)
+        self.open[incident.serial] = incident
+        one = self._array()[element]
+        one["incident"], one["recovery"], one["channel"], one["customers"] = incident.serial, 0.0, channel, 0
+        return incident
+
+    def _relieve(self, element: int, *, counters: bool) -> None:
+        one = self._array()[element]
+        one["evidence"][:] = 0.0
+        if counters:
+            one["since_ms"] = -1
+            for name in ("attempts", "answered", "drops", "poor", "rated"):
+                one[name] = 0
+
+    def _counts(self, element: int, channel: int) -> tuple[int, int]:
+        one = self._array()[element]
+        if channel == E_DROP:
+            return int(one["drops"]), int(one["answered"])
+        return int(one["poor"]), int(one["rated"])
+
+    def told(self, event: KnownIncident) -> None:
+        """Take over an alarm that somebody else raised or cleared."""
+        if event.element_kind not in ELEMENTS:
+            return
+        element = self.elements.serial(event.element_kind, event.element_id)
+        if element < 0:
+            return
+        serial = int(self._array()[element]["incident"])
+        if event.status == "cleared":
+            if serial in self.open and self.open[serial].known:
+                self.stop(self.open[serial])
+        elif serial == 0:
+            self._enter(event.incident_id, element, event.at_ms, event.at_ms, E_DROP, 0.0).known = True
+            # Nobody but the one who raised it says when it is over: recovery has nothing to compare.
+            self._array()[element]["recovery_p"] = self._array()[element]["recovery_p0"] = 0.5
+
+    def stop(self, incident: OpenIncident) -> None:
+        """Close an incident; its element begins anew."""
+        del self.open[incident.serial]
+        self.closed[incident.serial] = incident
+        one = self._array()[incident.element]
+        one["incident"] = 0
+        self._relieve(incident.element, counters=True)
+
+    def forget_closed(self, before_ms: int) -> None:
+        """Drop closed incidents that no pending case can still belong to."""
+        self.closed = {serial: one for serial, one in self.closed.items() if one.detected_ms >= before_ms}
+
+    def report(self, incident: OpenIncident, cleared_ms: int | None) -> Incident:
+        """Return an incident as it is sent; call before `stop`."""
+        one = self._array()[incident.element]
+        kind, name = self.elements.names[incident.element]
+        bad, size = self._counts(incident.element, incident.channel)
+        ratio = bad / size if size else 0.0
+        return Incident(
+            incident_id=incident.incident_id,
+            revision=incident.revision,
+            element_kind=kind,
+            element_id=name,
+            detected_ms=incident.detected_ms,
+            since_ms=incident.since_ms,
+            cleared_ms=cleared_ms,
+            customers_affected=int(one["customers"]),
+            drops=bad,
+            attempts=size,
+            drop_ratio=round(ratio, 4),
+            baseline_ratio=round(incident.baseline_ratio, 4),
+            evidence=round(incident.evidence, 2),
+            text=_sentence(kind, name, bad, size, incident, over=cleared_ms is not None),
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        return {
+            "serial": self._serial,
+            "open": [_plain(one) for one in self.open.values()],
+            "closed": [_plain(one) for one in self.closed.values()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        self._serial = state["serial"]
+        self.open = {one["serial"]: OpenIncident(**one) for one in state["open"]}
+        self.closed = {one["serial"]: OpenIncident(**one) for one in state["closed"]}
+
+
+def _plain(incident: OpenIncident) -> dict[str, Any]:
+    return {name: getattr(incident, name) for name in incident.__struct_fields__}
+
+
+def _excess(bad: int, size: int, p0: float) -> float:
+    """Return the log-likelihood ratio of the observed rate against p0; 0 where there is no excess."""
+    rate = min(bad / size, 1.0 - 1e-9) if size else 0.0
+    if rate <= p0:
+        return 0.0
+    return float(bad * np.log(rate / p0) + (size - bad) * np.log((1.0 - rate) / (1.0 - p0)))
+
+
+def _sentence(kind: str, name: str, bad: int, size: int, incident: OpenIncident, *, over: bool) -> str:
+    """Say what is shared, in one sentence whose numbers are the incident's fields."""
+    place = f"{NAMES[kind]} {name}"
+    if kind == "probe" and incident.channel == E_QUALITY:
+        was = "reported" if over else "reports"
+        return f"Probe {name} {was} poor media on {bad} of {size} calls that were fine: a measurement fault."
+    what = "were cut off" if incident.channel == E_DROP else "had poor sound"
+    tail = "; it is over." if over else "."
+    return f"{bad} of {size} answered calls through {place} {what}{tail}"

@@ -1,0 +1,212 @@
+"""Labels that come late: the features of a scoring are kept until it is known whether the customer left.
+
+Somebody who leaves is known at once; that somebody stayed is known only when the horizon has passed. An example
+carries the features of the time of scoring, never those of the time of the label, or the model would learn to
+tell the past.
+
+While the first horizon runs only leavers are known; `ChurnModel.learn` tells what becomes of those.
+"""
+
+import heapq
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from detectors.snapshots import read_snapshot
+from schemas.errors import ConfigError
+
+DAY_MS: Final = 86_400_000
+HORIZON_MS: Final = 30 * DAY_MS
+"""A score is about the 30 days after it."""
+
+GAP_MS: Final = 7 * DAY_MS
+"""At most one example a customer in seven days: scores of the same week say nearly the same, and a customer with
+daily alerts must not outvote the quiet ones."""
+
+PENDING_MAX: Final = 200_000
+"""Examples that wait for their label, at most; some 200 MB."""
+
+LAYOUT: Final = "labels/1"
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Example(Struct, frozen=True):
+    """One customer as scored at `at_ms`, and whether they left within the horizon."""
+
+    customer: str
+    at_ms: int
+    features: dict[str, float]
+    left: bool
+
+
+class PendingExample(Struct, frozen=True, forbid_unknown_fields=True):
+    """An example whose label is not known yet."""
+
+    customer: str
+    at_ms: int
+    features: dict[str, float]
+
+
+class DeskState(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a `LabelDesk` holds, pending examples oldest first."""
+
+    layout: str
+    pending: list[PendingExample]
+    dropped_count: Count
+    discarded_count: Count
+
+
+class _Entry(NamedTuple):
+    """A pending example in its order: `sequence` is unique, so entries never compare further."""
+
+    at_ms: int
+    sequence: int
+    example: PendingExample
+
+
+class LabelDesk:
+    """Keeps what was scored until its label is known.
+
+    What becomes of an example depends on event times alone, not on how often `mature` is called: one older than
+    the horizon stays a negative even if the customer leaves before it is collected.
+
+    Args:
+        horizon_ms: time after a score within which leaving counts.
+        gap_ms: least time between two examples of one customer.
+        pending_max: examples kept at most; beyond it the oldest are dropped and counted.
+
+    Attributes:
+        dropped_count: examples dropped for want of room.
+        discarded_count: examples scored after their customer had left, and so about nobody.
+
+    Raises:
+        ConfigError: if an argument is out of range.
+    """
+
+    def __init__(
+        self, horizon_ms: int = HORIZON_MS, gap_ms: int = GAP_MS, pending_max: int = PENDING_MAX
+    ) -> None:
+        problems = [
+            f"{name} must be at least 1, was {value}"
+            for name, value in (("horizon_ms", horizon_ms), ("gap_ms", gap_ms), ("pending_max", pending_max))
+            if value < 1
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self._horizon_ms, self._gap_ms, self._pending_max = horizon_ms, gap_ms, pending_max
+        self._install(DeskState(LAYOUT, [], 0, 0))
+
+    @property
+    def pending_count(self) -> int:
+        """Examples that wait for their label."""
+        return self._count
+
+    def remember(self, customer: str, at_ms: int, features: Mapping[str, float]) -> bool:
+        """Keep the features used for a score.
+
+        Returns:
+            False if the customer has an example less than `gap_ms` older (or a newer one): this one is not kept.
+        """
+        mine = self._entries.get(customer)
+        if mine and at_ms - mine[-1].at_ms < self._gap_ms:
+            return False
+        self._add(PendingExample(customer, at_ms, dict(features)))
+        self._make_room()
+        return True
+
+    def left(self, customer: str, at_ms: int) -> list[Example]:
+        """Return the customer's examples of the horizon before they left, oldest first: positives.
+
+        Older ones stay and mature as negatives. Later ones, scored before the news came, are discarded.
+        """
+        entries = self._take(customer)
+        kept = [entry for entry in entries if at_ms - entry.at_ms >= self._horizon_ms]
+        if kept:
+            self._entries[customer] = kept
+            self._count += len(kept)
+        fresh = [entry.example for entry in entries[len(kept) :]]
+        positives = [example for example in fresh if example.at_ms <= at_ms]
+        self.discarded_count += len(fresh) - len(positives)
+        return [Example(customer, example.at_ms, example.features, left=True) for example in positives]
+
+    def mature(self, now_ms: int) -> list[Example]:
+        """Return the examples whose horizon has passed at `now_ms` without leaving, oldest first: negatives.
+
+        `now_ms` is event time up to which departures are known. For results that do not depend on how events
+        are batched, call it with times that events alone determine, such as the time of each score.
+        """
+        negatives = []
+        while (oldest := self._oldest()) is not None and now_ms - oldest.at_ms >= self._horizon_ms:
+            self._remove_oldest()
+            negatives.append(Example(oldest.customer, oldest.at_ms, oldest.features, left=False))
+        return negatives
+
+    def forget(self, customer: str) -> int:
+        """Erase the customer's examples; return how many there were."""
+        return len(self._take(customer))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the pending examples and counters as plain numbers, strings, lists and dicts."""
+        entries = sorted(entry for mine in self._entries.values() for entry in mine)
+        pending = [entry.example for entry in entries]
+        state: dict[str, Any] = msgspec.to_builtins(
+            DeskState(LAYOUT, pending, self.dropped_count, self.discarded_count)
+        )
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot, exactly as if there had been no stop.
+
+        Raises:
+            StateError: if the layout is unknown or the state damaged; the desk is then as before.
+        """
+        self._install(read_snapshot(state, DeskState, LAYOUT))
+        self._make_room()
+
+    def _install(self, state: DeskState) -> None:
+        self._entries: dict[str, list[_Entry]] = {}
+        self._queue: list[_Entry] = []
+        self._count = self._sequence = 0
+        self.dropped_count, self.discarded_count = state.dropped_count, state.discarded_count
+        for example in state.pending:
+            self._add(example)
+
+    def _add(self, example: PendingExample) -> None:
+        entry = _Entry(example.at_ms, self._sequence, example)
+        self._sequence += 1
+        self._count += 1
+        self._entries.setdefault(example.customer, []).append(entry)
+        heapq.heappush(self._queue, entry)
+
+    def _take(self, customer: str) -> list[_Entry]:
+        entries = self._entries.pop(customer, [])
+        self._count -= len(entries)
+        # Entries taken by customer stay in the queue as dead weight: rebuilt before they outweigh the living.
+        if len(self._queue) > 2 * self._count + 64:
+            self._queue = sorted(entry for mine in self._entries.values() for entry in mine)
+        return entries
+
+    def _oldest(self) -> PendingExample | None:
+        while self._queue:
+            entry = self._queue[0]
+            mine = self._entries.get(entry.example.customer)
+            if mine and mine[0] is entry:
+                return entry.example
+            heapq.heappop(self._queue)
+        return None
+
+    def _remove_oldest(self) -> None:
+        customer = heapq.heappop(self._queue).example.customer
+        mine = self._entries[customer]
+        del mine[0]
+        if not mine:
+            del self._entries[customer]
+        self._count -= 1
+
+    def _make_room(self) -> None:
+        while self._count > self._pending_max and self._oldest() is not None:
+            self._remove_oldest()
+            self.dropped_count += 1

@@ -1,0 +1,67 @@
+"""Calls that are cut after the same time: timers, NAT bindings, session refresh.
+
+Three drops at 900 s are no accident whatever the drop rate. Durations of calls spread over decades; the chance that a
+drop falls within a second and a half of a given value is small and known, so each one that does multiplies.
+"""
+
+import numpy as np
+
+from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, mean_log10
+from schemas.alerts import Dimension
+
+TIMERS_S: tuple[float, ...] = (
+    30.0, 32.0, 60.0, 64.0, 90.0, 120.0, 180.0, 300.0, 568.0, 600.0, 900.0, 932.0, 1768.0, 1790.0, 1800.0, 3568.0,
+    3600.0, 7200.0,
+)  # fmt: skip
+"""Timers that end calls: RFC 3261 timers B, F, H at 64 T1 (32 s), UDP NAT bindings (30 to 300 s, RFC 4787), RTP
+timeouts (60, 300 s), RFC 4028 session timers (90, 600, 1800 s; their refresh at half, 300 and 900 s; the BYE that
+comes 32 s early, 568 and 1768 s), guard timers of session border controllers (3600, 7200 s)."""
+
+TOLERANCE_S = 1.5
+MEDIAN_S, SIGMA = 80.0, 1.5
+"""Durations of calls in general: log-normal, 60 % below 90 s and over 80 % below five minutes (Ofcom, Mobile
+Matters, 2019)."""
+HIT_SHARE = 0.8
+"""Under a lock, this share of bad calls lies on it: others have other reasons."""
+OUTLIVED = 0.15
+"""A good call that outlived the lock by three tolerances makes the lock this much less likely."""
+
+
+def _chance(value_s: float) -> float:
+    """Return the chance that a bad call's duration falls within the tolerance of a value, without any lock."""
+    scale = SIGMA * value_s * np.sqrt(2.0 * np.pi)
+    density = np.exp(-((np.log(value_s / MEDIAN_S)) ** 2) / (2.0 * SIGMA**2)) / scale
+    # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
+    return float(min(max(2.0 * TOLERANCE_S * density, 5e-4), 0.5))
+
+
+def _lock_log10(value_s: float, bad_s: np.ndarray, good_s: np.ndarray, given: int) -> float:
+    """Return log10 of the likelihood ratio of a lock at a value; `given` hits were used up to find the value."""
+    hits = int(np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S)) - given
+    others = len(bad_s) - hits - given
+    outlived = int(np.count_nonzero(good_s > value_s + 3.0 * TOLERANCE_S))
+    chance = _chance(value_s)
+    return float(
+        hits * np.log10(HIT_SHARE / chance) + others * np.log10((1.0 - HIT_SHARE) / (1.0 - chance))
+        + outlived * np.log10(OUTLIVED)
+    )  # fmt: skip
+
+
+def duration_lock(view: View) -> Finding | None:
+    """Look for one duration at which calls end: any of the known timers, or any value that repeats."""
+    bad_s = view.bad_durations_s()
+    if len(bad_s) < 2:
+        return None
+    good_s = view.good["duration_ms"] / 1000.0
+    known = [_lock_log10(timer, bad_s, good_s, 0) for timer in TIMERS_S]
+    own = [_lock_log10(value, bad_s, good_s, 1) for value in bad_s if value > 4.0 * TOLERANCE_S]
+    lift = mean_log10([mean_log10(known), mean_log10(own)]) if own else mean_log10(known) - np.log10(2.0)
+    best = max([*TIMERS_S, *bad_s], key=lambda value: int(np.count_nonzero(np.abs(bad_s - value) <= TOLERANCE_S)))
+    on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
+    if len(on_lock) < 2:
+        return None
+    value_s = round(float(np.median(on_lock)))
+    length = f"{value_s // 60} minutes" if value_s % 60 == 0 and value_s >= 120 else f"{value_s} seconds"
+    often = "always" if len(on_lock) == len(bad_s) else "mostly"
+    phrase = f"{often} after {length}"
+    return Finding("duration_lock", min(lift, LIFT_LOG10_MAX), phrase, Dimension("duration_s", str(value_s)))

@@ -1,0 +1,52 @@
+"""Calls that go bad in the same hours of the day: congestion of the access or the backhaul.
+
+Trouble that began two hours ago also lies in two hours; so at least two days must show it, and good calls at other
+hours weigh as much as bad calls in the window.
+"""
+
+import numpy as np
+
+from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, View, hours_of, mean_log10
+from schemas.alerts import Dimension
+
+WIDTHS_HOURS: tuple[int, ...] = (2, 3, 4, 6)
+INSIDE = 0.92
+"""Under the pattern, this share of bad calls falls into the window."""
+GENERAL_CALLS = 6.0
+"""What is known of everybody's hours counts as this many good calls, spread over `GENERAL_HOURS`."""
+GENERAL_HOURS = np.array(
+    [1, 1, 1, 1, 1, 1, 2, 4, 6, 7, 7, 7, 6, 6, 6, 6, 7, 8, 9, 9, 8, 6, 3, 2], np.float64
+)  # fmt: skip
+"""Call attempts by hour, in parts of their sum: low at night, two humps by day (a generic residential profile)."""
+
+
+def _window_log10(bad_h: np.ndarray, good_h: np.ndarray, start: int, width: int) -> float:
+    """Return log10 of the likelihood ratio of the pattern for one window."""
+    hours = [(start + step) % 24 for step in range(width)]
+    general = float(GENERAL_HOURS[hours].sum() / GENERAL_HOURS.sum())
+    good_in = int(np.count_nonzero((good_h - start) % 24 < width))
+    bad_in = int(np.count_nonzero((bad_h - start) % 24 < width))
+    # The bad calls themselves are calls too: half of them speak for the customer's hours.
+    share = (good_in + 0.5 * bad_in + GENERAL_CALLS * general) / (len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS)
+    share = min(max(share, 0.02), 0.98)
+    return float(
+        bad_in * np.log10(INSIDE / share) + (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share))
+    )
+
+
+def time_of_day(view: View) -> Finding | None:
+    """Look for the hours that hold the bad calls and not the good ones."""
+    bad_ms = view.bad["end_ms"]
+    if len(bad_ms) < 3 or len(np.unique(bad_ms // DAY_MS)) < 2:
+        return None
+    bad_h, good_h = hours_of(bad_ms), hours_of(view.good["end_ms"])
+    windows = [(start, width) for width in WIDTHS_HOURS for start in range(24)]
+    lifts = [_window_log10(bad_h, good_h, start, width) for start, width in windows]
+    start, width = windows[int(np.argmax(lifts))]
+    end = (start + width) % 24
+    return Finding(
+        "time_of_day",
+        min(mean_log10(lifts), LIFT_LOG10_MAX),
+        f"mostly between {start:02d}:00 and {end:02d}:00 UTC",
+        Dimension("hour_utc", f"{start:02d}-{end:02d}"),
+    )

@@ -1,0 +1,127 @@
+"""What the business knows of each customer, and the churn features that follow from it."""
+
+from typing import Any
+
+from msgspec import Struct, convert, to_builtins
+
+from schemas.events import Contact, Outcome, Profile, Usage
+
+DAY_MS = 86_400_000
+CONTACTS_KEPT = 16
+
+
+class Relation(Struct, gc=False):
+    """One customer's relationship with the carrier; every field may be unknown.
+
+    Attributes:
+        profile_ms: when `tenure_days` was true.
+        minutes_per_day, minutes_per_day_before: of the newest usage report and of the one before it.
+        contacts: (time, topic), newest last.
+        cases: times at which cases were opened, newest last.
+        remedies: (time, remedy_id, result), newest last.
+    """
+
+    profile_ms: int = 0
+    plan: str | None = None
+    plan_down_mbps: float | None = None
+    monthly_fee_minor: int | None = None
+    currency: str | None = None
+    tenure_days: int | None = None
+    contract_end_ms: int | None = None
+    segment: str | None = None
+    consent: list[str] | None = None
+    access_node: str | None = None
+    language: str | None = None
+    minutes_per_day: float | None = None
+    minutes_per_day_before: float | None = None
+    contacts: list[tuple[int, str]] = []
+    cases: list[int] = []
+    remedies: list[tuple[int, str, str]] = []
+
+    def features(self, now_ms: int) -> dict[str, float]:
+        """Return the churn features that the relationship gives; what is not known is absent."""
+        known: dict[str, float] = {}
+        if self.tenure_days is not None:
+            known["tenure_days"] = self.tenure_days + max(0, now_ms - self.profile_ms) / DAY_MS
+        if self.contract_end_ms is not None:
+            known["contract_days_left"] = (self.contract_end_ms - now_ms) / DAY_MS
+        if self.monthly_fee_minor is not None:
+            known["monthly_fee"] = self.monthly_fee_minor / 100.0
+        if self.plan_down_mbps is not None:
+            known["plan_down_mbps"] = self.plan_down_mbps
+        if self.minutes_per_day is not None:
+            known["minutes_per_day"] = self.minutes_per_day
+            if self.minutes_per_day_before:
+                known["usage_change_ratio"] = self.minutes_per_day / self.minutes_per_day_before
+        for topic, days in (("quality", 30), ("billing", 30), ("cancel", 90)):
+            recent = [at for at, about in self.contacts if about == topic and now_ms - at <= days * DAY_MS]
+            known[f"contacts_{topic}_{days}d"] = float(len(recent))
+        known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
+        if self.cases:
+            known["days_since_case"] = max(0, now_ms - self.cases[-1]) / DAY_MS
+        return known
+
+
+class Relations:
+    """All relationships, by customer key."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Relation] = {}
+
+    def of(self, customer: int) -> Relation:
+        """Return what is known of a customer: an empty relation for one never told of."""
+        return self._known.get(customer) or Relation()
+
+    def ensure(self, customer: int) -> Relation:
+        """Return a customer's relation, to be changed."""
+        return self._known.setdefault(customer, Relation())
+
+    def profile(self, customer: int, event: Profile) -> None:
+        """Take over a profile: what it does not say stays as it was."""
+        relation = self.ensure(customer)
+        if event.at_ms < relation.profile_ms:
+            return
+        relation.profile_ms = event.at_ms
+        for name in (
+            "plan", "plan_down_mbps", "monthly_fee_minor", "currency", "tenure_days", "contract_end_ms", "segment",
+            "consent", "access_node", "language",
+        ):  # fmt: skip
+            value = getattr(event, name)
+            if value is not None:
+                setattr(relation, name, value)
+
+    def usage(self, customer: int, event: Usage) -> None:
+        """Take over a usage report."""
+        if event.minutes is None or not event.period_days:
+            return
+        relation = self.ensure(customer)
+        relation.minutes_per_day_before = relation.minutes_per_day
+        relation.minutes_per_day = event.minutes / event.period_days
+
+    def contact(self, customer: int, event: Contact) -> None:
+        """Take over a contact."""
+        relation = self.ensure(customer)
+        relation.contacts = [*relation.contacts, (event.at_ms, event.topic or "other")][-CONTACTS_KEPT:]
+
+    def case_opened(self, customer: int, at_ms: int) -> None:
+        """Remember that a case was opened."""
+        relation = self.ensure(customer)
+        relation.cases = [*relation.cases, at_ms][-CONTACTS_KEPT:]
+
+    def outcome(self, customer: int, event: Outcome) -> None:
+        """Remember what came of an offer."""
+        relation = self.ensure(customer)
+        tried = (event.at_ms, event.remedy_id or "", event.result)
+        relation.remedies = [*relation.remedies, tried][-CONTACTS_KEPT:]
+
+    def forget(self, customer: int) -> None:
+        """Forget a customer."""
+        self._known.pop(customer, None)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        return {str(customer): to_builtins(relation) for customer, relation in self._known.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        self._known = {int(customer): convert(relation, Relation) for customer, relation in state.items()}

@@ -1,0 +1,205 @@
+"""Customer id to row, and the one array that all per-customer state lives in.
+
+A customer is a row of a structured array: a call touches three cache lines of one row, not one line of each of
+thirty arrays. Rows are found through an open-addressing table of row numbers, keyed by the id's 64-bit key.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from detectors.evidence import CHANNELS, RISES
+from schemas.text import I32, Bools
+
+SEEN = 6
+"""How many of a customer's latest calls are remembered to recognise duplicates."""
+
+ROW = np.dtype(
+    [
+        ("key", np.uint64),  # XXH64 of the customer id; 0: the row is free
+        ("last_ms", np.int64),  # end of the newest call applied; -1: none yet
+        ("since_ms", np.int64),  # end of the first bad call since the evidence was last low; -1: none
+        ("last_bad_ms", np.int64),  # end of the newest bad call; -1: none
+        ("seen", np.uint32, (SEEN,)),  # keys of the latest calls, a ring
+        ("seen_s", np.uint32, (SEEN,)),  # and when they ended, in seconds
+        ("forgotten_s", np.uint32),  # newest end among the calls that `seen` no longer holds
+        ("evidence", np.float32, (len(CHANNELS), len(RISES))),
+        ("count", np.float32, (len(CHANNELS),)),  # baseline: observations learnt
+        ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of their x
+        ("rating", np.float32),  # mean R-factor of healthy calls
+        ("last_peer", np.uint32),  # far end of the newest call
+        ("media_call", np.uint32),  # the call that media reports came for last
+        ("media_rating", np.float32),  # and the mean R-factor they gave
+        ("media_count", np.float32),
+        ("history", np.int32),  # index into the histories; -1: none
+        ("incident", np.int32),  # serial of the last incident this customer was counted in
+        ("seen_at", np.uint8),  # where the ring goes on
+        ("mode", np.uint8),  # CALM or CASE
+    ],
+    align=True,
+)
+
+CALM, CASE = 0, 1
+
+Rows = npt.NDArray[np.void]
+
+
+class Book(NamedTuple):
+    """The roster as the kernels see it."""
+
+    rows: Rows
+    slots: I32
+    tally: npt.NDArray[np.int64]  # [used rows]
+
+
+@numba.njit(cache=True, inline="always")
+def _home(key: np.uint64, size: int) -> int:
+    # Fibonacci hashing: keys are digests already, the multiplication guards against chosen low bits.
+    return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (size - 1)
+
+
+@numba.njit(cache=True)
+def find(book: Book, key: np.uint64) -> int:
+    """Return the row of a key, or -1."""
+    at = _home(key, len(book.slots))
+    while book.slots[at] != 0:
+        row = book.slots[at] - 1
+        if book.rows[row]["key"] == key:
+            return row
+        at = (at + 1) & (len(book.slots) - 1)
+    return -1
+
+
+@numba.njit(cache=True)
+def find_or_add(book: Book, key: np.uint64) -> int:
+    """Return the row of a key, adding it; -1 where there is no free row left."""
+    at = _home(key, len(book.slots))
+    while book.slots[at] != 0:
+        row = book.slots[at] - 1
+        if book.rows[row]["key"] == key:
+            return row
+        at = (at + 1) & (len(book.slots) - 1)
+    if book.tally[0] >= len(book.rows):
+        return -1
+    row = book.tally[0]
+    book.tally[0] += 1
+    book.slots[at] = row + 1
+    clear_row(book.rows, row)
+    book.rows[row]["key"] = key
+    return row
+
+
+@numba.njit(cache=True)
+def clear_row(rows: Rows, row: int) -> None:
+    """Make a row that of a customer never seen."""
+    one = rows[row]
+    one["key"] = 0
+    one["last_ms"] = -1
+    one["since_ms"] = -1
+    one["last_bad_ms"] = -1
+    one["seen"][:] = 0
+    one["seen_s"][:] = 0
+    one["forgotten_s"] = 0
+    one["evidence"][:, :] = 0.0
+    one["count"][:] = 0.0
+    one["weight"][:] = 0.0
+    one["rating"] = 0.0
+    one["last_peer"] = 0
+    one["media_call"] = 0
+    one["media_rating"] = 0.0
+    one["media_count"] = 0.0
+    one["history"] = -1
+    one["incident"] = 0
+    one["seen_at"] = 0
+    one["mode"] = CALM
+
+
+@numba.njit(cache=True)
+def _index(book: Book) -> None:
+    book.slots[:] = 0
+    for row in range(book.tally[0]):
+        at = _home(book.rows[row]["key"], len(book.slots))
+        while book.slots[at] != 0:
+            at = (at + 1) & (len(book.slots) - 1)
+        book.slots[at] = row + 1
+
+
+class Roster:
+    """All customers' rows; grows by doubling up to `customers_max`, then evicts who was silent longest.
+
+    Args:
+        customers_max: rows at the most.
+        idle_days: a customer silent for longer may be evicted whenever room is needed.
+
+    Attributes:
+        book: the arrays; replaced when they grow.
+        evicted_count: customers evicted since the beginning.
+    """
+
+    def __init__(self, customers_max: int, idle_days: int) -> None:
+        self.customers_max = customers_max
+        self.idle_ms = idle_days * 86_400_000
+        self.evicted_count = 0
+        self.book = self._allocate(np.zeros(min(1024, customers_max), ROW), 0)
+
+    @staticmethod
+    def _allocate(rows: Rows, used: int) -> Book:
+        # At most half full: a probe for a key then looks at 1.5 slots in the mean (Knuth, vol. 3, section 6.4).
+        slots = np.zeros(1 << max(4, int(2 * len(rows) - 1).bit_length()), np.int32)
+        book = Book(rows, slots, np.array([used], np.int64))
+        _index(book)
+        return book
+
+    def __len__(self) -> int:
+        return int(self.book.tally[0])
+
+    def find(self, key: int) -> int:
+        """Return the row of a customer's key, or -1."""
+        return int(find(self.book, np.uint64(key)))
+
+    def make_room(self, now_ms: int) -> Rows:
+        """Grow, or evict; return the rows of customers evicted.
+
+        Args:
+            now_ms: event time. Customers silent for `idle_days` go first; if there are none, the sixteenth that was
+                silent longest. A customer with an open case stays.
+        """
+        rows = self.book.rows
+        if len(rows) < self.customers_max:
+            grown = np.zeros(min(2 * len(rows), self.customers_max), ROW)
+            grown[: len(rows)] = rows
+            self.book = self._allocate(grown, len(self))
+            return np.zeros(0, ROW)
+        used = rows[: len(self)]
+        free = used["mode"] == CALM
+        leave = free & (used["last_ms"] < now_ms - self.idle_ms)
+        if not leave.any():
+            ranked = np.lexsort((used["key"], used["last_ms"], ~free))
+            leave[ranked[: max(1, len(used) // 16)]] = True
+        self.evicted_count += int(leave.sum())
+        return self.remove(leave)
+
+    def remove(self, leave: Bools) -> Rows:
+        """Remove the customers marked in `leave` (one a used row); return their rows. Other rows move."""
+        used = self.book.rows[: len(self)]
+        keep = ~leave
+        gone = used[leave].copy()
+        kept = np.zeros(len(self.book.rows), ROW)
+        kept[: int(keep.sum())] = used[keep]
+        self.book = self._allocate(kept, int(keep.sum()))
+        return gone
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        return {"rows": self.book.rows[: len(self)].tobytes(), "evicted": self.evicted_count}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        used = np.frombuffer(state["rows"], ROW)
+        size = max(min(1024, self.customers_max), 1 << max(0, len(used) - 1).bit_length())
+        rows = np.zeros(max(min(size, self.customers_max), len(used)), ROW)
+        rows[: len(used)] = used
+        self.book = self._allocate(rows, len(used))
+        self.evicted_count = state["evicted"]

@@ -1,0 +1,46 @@
+"""Reading back what a detector wrote: numbers, strings and lists in a layout that has a name and a version."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from schemas.errors import StateError
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def read_snapshot(state: Mapping[str, Any], kind: type[S], layout: str) -> S:
+    """Read a snapshot into its struct.
+
+    Args:
+        state: what `snapshot()` gave, possibly after a trip through msgpack or JSON.
+        kind: the struct it was written from; it has a field `layout`.
+        layout: the only layout that is known.
+
+    Raises:
+        StateError: if the layout is another, a field is missing, unknown or of another type, or a number is
+            not finite.
+    """
+    found = state.get("layout")
+    if found != layout:
+        raise StateError(f"the layout of the state must be {layout}, was {found!r}")
+    try:
+        read = msgspec.convert(dict(state), kind)
+    except msgspec.ValidationError as error:
+        raise StateError(f"the state {layout} must hold its fields: {error}") from error
+    if not all(math.isfinite(number) for number in _floats(state)):
+        raise StateError(f"the state {layout} must hold finite numbers only, found one that is not")
+    return read
+
+
+def _floats(value: object) -> Iterable[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _floats(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _floats(inner)

@@ -1,0 +1,496 @@
+"""The hot loop: one pass over a batch, exact per customer, that stops where somebody must look.
+
+`advance` applies events in order of arrival. A typical call touches its customer's row and its elements' rows and is
+done. Where a customer's or an element's evidence asks for the careful look, where an event is of a rare type, or
+where a pending decision has come due, the loop returns, Python does the slow thing, and the loop goes on behind that
+event. So the outcome is that of one event at a time, whatever the batch size.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from detectors.elements import (
+    E_DROP,
+    E_QUALITY,
+    LOG_KEPT,
+    RECOVERED,
+    Network,
+    element_accrue,
+    element_observe,
+    element_recover,
+    element_total,
+)
+from detectors.evidence import (
+    DROP,
+    QUALITY,
+    REDIAL,
+    SETUP,
+    accrue,
+    healthy_mean,
+    observe,
+    remember,
+    total,
+)
+from detectors.history import (
+    ANSWERED,
+    BAD_KEPT,
+    ELEMENTS,
+    GOOD_KEPT,
+    ONE_WAY,
+    POOR,
+    REDIALLED,
+    Shelf,
+    give_back,
+    reset_counters,
+    take,
+)
+from detectors.roster import CALM, CASE, SEEN, Book, find, find_or_add
+from schemas.text import F32, I8, I16, I32, I64, U64, Bools
+
+K_CALL, K_MEDIA, K_OTHER = 0, 1, 2
+"""Kinds of event, as the loop tells them apart."""
+
+STOP_OTHER, STOP_DUE, STOP_CUSTOMERS, STOP_HISTORIES = 1, 2, 4, 8
+"""Reasons to return before an event: rare type; a decision is due; no free row; no free history."""
+STOP_LOOK, STOP_CASE, STOP_ELEMENT = 16, 32, 64
+"""Reasons to return behind an event: evidence asks for a look; a customer with a case called; an element's state."""
+
+APPLIED, DUPLICATE, LATE = 0, 1, 2
+
+DAY_MS = 86_400_000.0
+DAYS_MAX = 7.0
+"""Evidence accrues for at most a week between two calls: who was away a month has not been watched for it."""
+REDIAL_MS = 60_000
+"""A call to or from the same far end this soon after an answered one is made again (mutual or one-sided redial)."""
+SKEW_MS = 2_000
+"""Clocks of two probes may differ by this much."""
+SPEAK_AGAIN_MS = 3_600_000
+"""A customer speaks against an element once an hour."""
+HISTORY_KEPT_MS = 14 * 86_400_000
+"""A history is dropped when its customer has had no bad call for this long."""
+BAD = 0.5
+"""An x of this or more makes a bad call."""
+GOOD_RATING, GOOD_RATING_COUNT = 80.0, 5.0
+"""The R-factor expected of a customer not yet known ("satisfied", ITU-T G.109), and how many calls that is worth."""
+RATING_SLACK, RATING_SPAN = 12.0, 15.0
+"""Media is poor from this far below the customer's own mean R, wholly so this much further down: one step of the
+user-satisfaction bands of ITU-T G.109 is ten points."""
+RATING_MEMORY = 100.0
+LOW_DAYS = 1.0
+"""Evidence below one day's worth is none: trouble that was counted is over."""
+
+INSIDE, MUTED = 1, 2
+PROBE = ELEMENTS.index("probe")
+
+
+class Calls(NamedTuple):
+    """The calls of a batch as the loop needs them: one row a call, arrays of one length."""
+
+    customer: U64
+    call: U64
+    peer: U64
+    start_ms: I64
+    end_ms: I64
+    answer_ms: I64
+    outcome: I8
+    drop: F32
+    setup: F32
+    one_way: Bools
+    rating: F32
+    codec: I16
+    elements: I32
+
+
+class Media(NamedTuple):
+    """The media reports of a batch as the loop needs them."""
+
+    customer: U64
+    call: U64
+    at_ms: I64
+    rating: F32
+
+
+class Limits(NamedTuple):
+    """What the configuration fixes.
+
+    Attributes:
+        lateness_ms: a call that ended longer than this before its customer's newest one is late.
+        look_days: evidence from which a bad call gets the careful look.
+        learn_days: evidence below which calls are learnt as healthy.
+        element_days: evidence at which an element is looked at.
+    """
+
+    lateness_ms: int
+    look_days: float
+    learn_days: float
+    element_days: float
+
+
+class Scratch(NamedTuple):
+    """What the loop hands back.
+
+    Attributes:
+        clock: [newest event time, time of the next due decision].
+        counts: calls [applied, duplicate, late].
+        named: int64[n, 3]: (call, history, place) of each bad call whose id must be kept.
+        tally: [used rows of `named`, used places of `alarms`].
+        alarms: serials of elements to look at.
+        fate: int8[n]: APPLIED, DUPLICATE or LATE, one a call.
+    """
+
+    clock: I64
+    counts: I64
+    named: I64
+    tally: I64
+    alarms: I32
+    fate: I8
+
+
+class World(NamedTuple):
+    """All state that the loop works on."""
+
+    book: Book
+    shelf: Shelf
+    network: Network
+
+
+@numba.njit(cache=True, inline="always")
+def poorness(rating: float, usual: float, count: float) -> float:
+    """Return x of the quality channel: how far an R-factor lies below this customer's usual one, 0..1.
+
+    Args:
+        rating: the call's R.
+        usual: mean R of the customer's healthy calls.
+        count: how many calls that mean rests on.
+    """
+    base = (usual * count + GOOD_RATING * GOOD_RATING_COUNT) / (count + GOOD_RATING_COUNT)
+    return min(max((base - RATING_SLACK - rating) / RATING_SPAN, 0.0), 1.0)
+
+
+@numba.njit(cache=True)
+def _is_known(one: npt.NDArray[np.void], call: np.uint32) -> bool:
+    for place in range(SEEN):
+        if one["seen"][place] == call:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+def _keep_seen(one: npt.NDArray[np.void], call: np.uint32, end_s: np.uint32) -> None:
+    place = one["seen_at"]
+    if one["seen"][place] != 0:
+        one["forgotten_s"] = max(one["forgotten_s"], one["seen_s"][place])
+    one["seen"][place] = call
+    one["seen_s"][place] = end_s
+    one["seen_at"] = (place + 1) % SEEN
+
+
+@numba.njit(cache=True)
+def _write_call(entry: npt.NDArray[np.void], calls: Calls, i: int, rating: float, flags: int) -> None:
+    entry["end_ms"] = calls.end_ms[i]
+    entry["duration_ms"] = 0
+    if calls.answer_ms[i] >= 0:
+        entry["duration_ms"] = min(calls.end_ms[i] - calls.answer_ms[i], 2_147_483_647)
+    entry["peer"] = np.uint32(calls.peer[i])
+    entry["drop"] = calls.drop[i]
+    entry["setup"] = calls.setup[i]
+    entry["rating"] = np.float32(rating)
+    entry["outcome"] = calls.outcome[i]
+    entry["flags"] = flags
+    entry["codec"] = calls.codec[i]
+    for e in range(len(ELEMENTS)):
+        entry["elements"][e] = calls.elements[i, e]
+
+
+@numba.njit(cache=True)
+def _incident_state(network: Network, calls: Calls, i: int) -> int:
+    """Return what open incidents a call runs through: 0 none, INSIDE, MUTED (only a lying probe's) or both bits."""
+    state = 0
+    for e in range(len(ELEMENTS)):
+        serial = calls.elements[i, e]
+        if serial >= 0 and network.elements[serial]["incident"] > 0:
+            if e == PROBE and network.elements[serial]["channel"] == E_QUALITY:
+                state |= MUTED
+            else:
+                state |= INSIDE
+    return state
+
+
+@numba.njit(cache=True)
+def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) -> None:
+    answered = calls.answer_ms[i] >= 0
+    one["attempts"] += 1
+    one["answered"] += answered
+    one["drops"] += answered and calls.drop[i] >= BAD
+    one["rated"] += poor >= 0.0
+    one["poor"] += poor >= BAD
+
+
+@numba.njit(cache=True)
+def _follow_incident(
+    world: World, one: npt.NDArray[np.void], row: int, calls: Calls, i: int, poor: float, state: int
+) -> bool:
+    """Let an open incident see one of its calls; return whether it is over."""
+    _count_call(one, calls, i, poor)
+    x = float(calls.drop[i]) if one["channel"] == E_DROP else poor
+    if calls.answer_ms[i] < 0 or x < 0.0:
+        return False
+    customer = world.book.rows[row]
+    if x >= BAD and customer["incident"] != one["incident"] and not state & MUTED:
+        customer["incident"] = one["incident"]
+        one["customers"] += 1
+    return element_recover(one, x) >= RECOVERED
+
+
+@numba.njit(cache=True)
+def _judge_element(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float, limits: Limits) -> bool:
+    """Move one element's evidence by one call; return whether it must be looked at."""
+    bad = calls.drop[i] >= BAD or poor >= BAD
+    value = element_observe(one, E_DROP, float(calls.drop[i]), limits.look_days)
+    if poor >= 0.0:
+        value = max(value, element_observe(one, E_QUALITY, poor, limits.look_days))
+    else:
+        value = max(value, element_total(one, E_QUALITY))
+    if value < LOW_DAYS:
+        one["since_ms"] = -1
+        one["attempts"], one["answered"], one["drops"], one["rated"], one["poor"] = 0, 0, 0, 0, 0
+    elif bad and one["since_ms"] < 0:
+        one["since_ms"] = calls.end_ms[i]
+    return bad and value >= limits.element_days
+
+
+@numba.njit(cache=True)
+def _watch_elements(
+    world: World, row: int, calls: Calls, i: int, poor: float, state: int, limits: Limits, scratch: Scratch
+) -> None:
+    """Let a call's elements see it. Inside an open incident only the elements that have one do."""
+    end_ms = calls.end_ms[i]
+    customer = world.book.rows[row]
+    lately = customer["last_bad_ms"] >= 0 and end_ms - customer["last_bad_ms"] < SPEAK_AGAIN_MS
+    speaks = customer["mode"] == CALM and not lately and calls.answer_ms[i] >= 0 and not state & INSIDE
+    for e in range(len(ELEMENTS)):
+        serial = calls.elements[i, e]
+        if serial < 0:
+            continue
+        one = world.network.elements[serial]
+        days = 0.0
+        if one["last_ms"] >= 0:
+            days = min(max(end_ms - one["last_ms"], 0) / DAY_MS, 1.0)
+        one["last_ms"] = max(one["last_ms"], end_ms)
+        element_accrue(one, days)
+        look = False
+        if one["incident"] > 0:
+            look = _follow_incident(world, one, row, calls, i, poor, state)
+        elif not state & INSIDE:
+            _count_call(one, calls, i, poor)
+            look = speaks and _judge_element(one, calls, i, -1.0 if state & MUTED else poor, limits)
+        if look:
+            scratch.alarms[scratch.tally[1]] = serial
+            scratch.tally[1] += 1
+
+
+@numba.njit(cache=True)
+def _log_bad_call(world: World, calls: Calls, i: int, poor: float) -> None:
+    entry = world.network.log[world.network.tally[0] % LOG_KEPT]
+    world.network.tally[0] += 1
+    entry["end_ms"] = calls.end_ms[i]
+    entry["key"] = calls.customer[i]
+    entry["drop"] = calls.drop[i]
+    entry["poor"] = np.float32(poor)
+    for e in range(len(ELEMENTS)):
+        entry["elements"][e] = calls.elements[i, e]
+
+
+@numba.njit(cache=True)
+def _judge_customer(
+    one: npt.NDArray[np.void], calls: Calls, i: int, rating: float, poor: float, again: float, limits: Limits
+) -> float:
+    """Move one customer's evidence and baselines by one call; return the evidence in days."""
+    days = 1.0
+    if one["last_ms"] >= 0:
+        days = min(max(calls.end_ms[i] - one["last_ms"], 0) / DAY_MS, DAYS_MAX)
+    accrue(one["evidence"], days)
+    x = np.array([-1.0, float(calls.setup[i]), poor, again])
+    if calls.answer_ms[i] >= 0:
+        x[DROP] = float(calls.drop[i])
+    for channel in range(4):
+        if x[channel] >= 0.0:
+            observe(one["evidence"][channel], x[channel], healthy_mean(channel, one["count"][channel], one["weight"][channel]))
+    value = total(one["evidence"])
+    if value < limits.learn_days:
+        for channel in range(4):
+            if x[channel] >= 0.0:
+                remember(one["count"], one["weight"], channel, x[channel])
+        if poor >= 0.0:
+            fade = 1.0 / min(max(one["count"][QUALITY], 1.0), RATING_MEMORY)
+            one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))
+    return value
+
+
+@numba.njit(cache=True)
+def _keep_history(
+    world: World, row: int, calls: Calls, i: int, rating: float, flags: int, bad: bool, scratch: Scratch
+) -> None:
+    """Count and keep a call of a customer who has a history."""
+    history = world.book.rows[row]["history"]
+    one = world.shelf.histories[history]
+    one["attempts"] += 1
+    one["answered"] += calls.answer_ms[i] >= 0
+    one["drops"] += calls.answer_ms[i] >= 0 and calls.drop[i] >= BAD
+    one["failures"] += calls.setup[i] >= BAD
+    one["poor"] += (flags & POOR) != 0
+    one["redials"] += (flags & REDIALLED) != 0
+    if bad:
+        place = one["bad_count"] % BAD_KEPT
+        _write_call(one["bad"][place], calls, i, rating, flags)
+        one["bad_count"] += 1
+        used = scratch.tally[0]
+        scratch.named[used, 0], scratch.named[used, 1], scratch.named[used, 2] = i, history, place
+        scratch.tally[0] += 1
+    else:
+        _write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, flags)
+        one["good_count"] += 1
+
+
+@numba.njit(cache=True)
+def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, scratch: Scratch) -> int:
+    """Apply one call that is neither duplicate nor late; return STOP_ flags."""
+    one = world.book.rows[row]
+    end_ms = calls.end_ms[i]
+    answered = calls.answer_ms[i] >= 0
+    rating = float(calls.rating[i])
+    if np.isnan(rating) and one["media_call"] == np.uint32(calls.call[i]) and one["media_count"] > 0:
+        rating = float(one["media_rating"])
+    poor = -1.0
+    if answered and not np.isnan(rating):
+        poor = poorness(rating, one["rating"], min(one["count"][QUALITY], RATING_MEMORY))
+    state = _incident_state(world.network, calls, i)
+    again = -1.0
+    if one["last_peer"] != 0:
+        gap_ms = calls.start_ms[i] - one["last_ms"]
+        same = one["last_peer"] == np.uint32(calls.peer[i])
+        again = 1.0 if same and -SKEW_MS <= gap_ms <= REDIAL_MS else 0.0
+    _watch_elements(world, row, calls, i, poor, state, limits, scratch)
+    inside = (state & INSIDE) != 0
+    if state & MUTED:
+        poor = -1.0
+    bad = (answered and calls.drop[i] >= BAD) or calls.setup[i] >= BAD or poor >= BAD or again >= BAD
+    flags = 0
+    if scratch.tally[1] > 0:
+        flags |= STOP_ELEMENT
+    if bad and again < BAD:
+        one["last_bad_ms"] = max(one["last_bad_ms"], end_ms)
+        _log_bad_call(world, calls, i, poor)
+    value = 0.0
+    if not inside and one["mode"] == CALM:
+        value = _judge_customer(one, calls, i, rating, poor, again, limits)
+        if value < LOW_DAYS:
+            one["since_ms"] = -1
+            if one["history"] >= 0:
+                reset_counters(world.shelf, one["history"])
+    if not inside:
+        if bad and one["since_ms"] < 0:
+            one["since_ms"] = end_ms
+        if bad and one["history"] < 0:
+            one["history"] = take(world.shelf)
+        if one["history"] >= 0:
+            if one["mode"] == CALM and not bad and end_ms - one["last_bad_ms"] > HISTORY_KEPT_MS:
+                give_back(world.shelf, one["history"])
+                one["history"] = -1
+            else:
+                kind = ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again >= BAD)
+                _keep_history(world, row, calls, i, rating, kind, bad, scratch)
+        if one["mode"] == CASE:
+            flags |= STOP_CASE
+        elif bad and value >= limits.look_days:
+            flags |= STOP_LOOK
+    one["last_peer"] = np.uint32(calls.peer[i]) if answered else np.uint32(0)
+    one["last_ms"] = max(one["last_ms"], end_ms)
+    return flags
+
+
+@numba.njit(cache=True)
+def _apply_media(world: World, media: Media, i: int) -> None:
+    """Keep the mean R-factor of the call that a customer is in."""
+    row = find(world.book, media.customer[i])
+    if row < 0 or np.isnan(media.rating[i]):
+        return
+    one = world.book.rows[row]
+    call = np.uint32(media.call[i])
+    if one["media_call"] != call:
+        one["media_call"], one["media_rating"], one["media_count"] = call, 0.0, 0.0
+    one["media_count"] += np.float32(1.0)
+    one["media_rating"] = np.float32(
+        one["media_rating"] + (media.rating[i] - one["media_rating"]) / one["media_count"]
+    )
+
+
+@numba.njit(cache=True)
+def advance(
+    at: int, kind: I8, index: I32, calls: Calls, media: Media, world: World, limits: Limits, scratch: Scratch
+) -> tuple[int, int]:
+    """Apply events from `at` on, in order, until somebody must look.
+
+    Args:
+        at: where to begin in `kind` and `index`.
+        kind: int8, K_CALL, K_MEDIA or K_OTHER of each event, in order of arrival.
+        index: int32, the event's row in the columns of its kind.
+        calls, media: the batch.
+        world: the state; changed in place.
+        limits: what the configuration fixes.
+        scratch: what is handed back; changed in place.
+
+    Returns:
+        (where to go on, STOP_ flags). STOP_OTHER, STOP_DUE, STOP_CUSTOMERS and STOP_HISTORIES mean that the event at
+        the returned place has not been applied; the others, that the one before it has. No flags: all is done.
+    """
+    for k in range(at, len(kind)):
+        if kind[k] == K_OTHER:
+            return k, STOP_OTHER
+        i = index[k]
+        if kind[k] == K_MEDIA:
+            _apply_media(world, media, i)
+            continue
+        end_ms = calls.end_ms[i]
+        if end_ms > scratch.clock[0]:
+            if end_ms >= scratch.clock[1]:
+                return k, STOP_DUE
+            scratch.clock[0] = end_ms
+        row = find_or_add(world.book, calls.customer[i])
+        if row < 0:
+            return k, STOP_CUSTOMERS
+        if world.shelf.tally[0] == 0 and world.book.rows[row]["history"] < 0:
+            return k, STOP_HISTORIES
+        one = world.book.rows[row]
+        call = max(np.uint32(calls.call[i]), np.uint32(1))
+        end_s = np.uint32(end_ms // 1000)
+        if _is_known(one, call):
+            scratch.counts[DUPLICATE] += 1
+            scratch.fate[i] = DUPLICATE
+            continue
+        if one["last_ms"] >= 0 and (end_ms < one["last_ms"] - limits.lateness_ms or end_s < one["forgotten_s"]):
+            scratch.counts[LATE] += 1
+            scratch.fate[i] = LATE
+            continue
+        _keep_seen(one, call, end_s)
+        scratch.counts[APPLIED] += 1
+        scratch.fate[i] = APPLIED
+        flags = _apply_call(world, row, calls, i, limits, scratch)
+        if flags != 0:
+            return k + 1, flags
+    return len(kind), 0
+
+
+def merge_order(*positions: npt.NDArray[np.int64]) -> tuple[I8, I32]:
+    """Return (kind, index) of all events in order of arrival.
+
+    Args:
+        positions: for calls, for media, and for all others: int64 positions in the chunk.
+    """
+    kind = np.concatenate([np.full(len(position), k, np.int8) for k, position in enumerate(positions)])
+    index = np.concatenate([np.arange(len(position), dtype=np.int32) for position in positions])
+    order = np.argsort(np.concatenate(positions), kind="stable")
+    return kind[order], index[order]

@@ -1,0 +1,206 @@
+"""Bytes to columns: the one place where a record is held against the contract.
+
+`decode` takes a chunk of NDJSON and returns an `EventBatch`. A record that breaks a rule becomes a `Reject` with
+its place in the chunk; its neighbours are not touched. `decode_record` is the authority for a single record.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, LinkColumns, MediaColumns
+from schemas.deadletters import DeadReason, Reject
+from schemas.events import Call, Event, Link, Media
+from schemas.text import F32, I8, I64, CodeColumn, TextColumn
+
+RECORD_BYTES_MAX = 65_536
+"""A record may be this long; a call with every field at its limit needs a fifth of it."""
+
+_decoder = msgspec.json.Decoder(Event)
+_FIELD = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+
+
+class RecordError(Exception):
+    """One record breaks a rule: `reason` of the closed set, `detail` for a person."""
+
+    def __init__(self, reason: DeadReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def decode_record(record: bytes) -> Event:
+    """Decode one record and hold it against the contract.
+
+    Raises:
+        RecordError: with the rule, what was found, and the field; never with the value of an identity.
+    """
+    if len(record) > RECORD_BYTES_MAX:
+        text = f"a record must be at most {RECORD_BYTES_MAX} bytes, was longer"
+        raise RecordError(DeadReason.TOO_LARGE, text)
+    try:
+        event: Event = _decoder.decode(record)
+    except msgspec.ValidationError as error:
+        raise _broken_rule(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise RecordError(DeadReason.NOT_JSON, f"a record must be one JSON object: {error}") from None
+    except UnicodeDecodeError as error:
+        text = f"a record must be UTF-8, was not at byte {error.start}"
+        raise RecordError(DeadReason.NOT_TEXT, text) from None
+    except RecursionError:
+        raise RecordError(DeadReason.NOT_JSON, "a record must not nest this deeply") from None
+    if isinstance(event, Call):
+        _check_times(event)
+    return event
+
+
+def _check_times(call: Call) -> None:
+    """A call starts, is answered, ends, in that order."""
+    answer_ms = call.start_ms if call.answer_ms is None else call.answer_ms
+    if not call.start_ms <= answer_ms <= call.end_ms:
+        found = f"were {call.start_ms}, {call.answer_ms}, {call.end_ms}"
+        raise RecordError(DeadReason.INCONSISTENT, f"start_ms <= answer_ms <= end_ms must hold, {found}")
+
+
+def _broken_rule(message: str) -> RecordError:
+    """Turn the decoder's message into reason and detail, leaving out the values of strings."""
+    missing = _MISSING.search(message)
+    if missing is not None:
+        name = missing.group(1)
+        reason = DeadReason.UNKNOWN_TYPE if name == "type" else DeadReason.MISSING_FIELD
+        return RecordError(reason, f"{name} must be present, was absent")
+    place = _FIELD.search(message)
+    name = place.group(1) if place is not None and place.group(1) else "the record"
+    rule = message[: place.start()] if place is not None else message
+    if name == "type":
+        return RecordError(DeadReason.UNKNOWN_TYPE, "type must be one of the contract's event types, was another")
+    if rule.startswith("Invalid enum value"):
+        return RecordError(DeadReason.UNKNOWN_VALUE, f"{name} must be a word of its vocabulary, was another")
+    if not rule.startswith("Expected"):
+        return RecordError(DeadReason.OUT_OF_RANGE, f"{name} must be a number of its type, was outside")
+    expected, _, found = rule.removeprefix("Expected ").partition(", got ")
+    if found in ("`null`", "null") and name in _REQUIRED:
+        return RecordError(DeadReason.MISSING_FIELD, f"{name} must be present, was null")
+    if found:
+        return RecordError(DeadReason.WRONG_TYPE, f"{name} must be {expected}, was {found}")
+    return RecordError(DeadReason.OUT_OF_RANGE, f"{name} must be {expected}, was outside")
+
+
+_REQUIRED = frozenset(
+    field.name for kind in Event.__args__ for field in msgspec.structs.fields(kind) if field.required
+)
+
+
+def decode(chunk: bytes) -> EventBatch:
+    """Decode a chunk of NDJSON into columns.
+
+    Args:
+        chunk: whole lines; the last one may lack its newline. Blank lines are no records.
+    """
+    calls: list[tuple[int, Call]] = []
+    media: list[tuple[int, Media]] = []
+    links: list[tuple[int, Link]] = []
+    business: list[Any] = []
+    rejects: list[Reject] = []
+    bucket: dict[type, list[Any]] = {Call: calls, Media: media, Link: links}
+    records = 0
+    for position, line in enumerate(chunk.split(b"\n")):
+        if not line or line.isspace():
+            continue
+        records += 1
+        try:
+            event = decode_record(line)
+        except RecordError as error:
+            rejects.append(Reject(position, error.reason, error.detail, line))
+        else:
+            bucket.get(type(event), business).append((position, event))
+    return EventBatch(records, _call_columns(calls), _media_columns(media), _link_columns(links), business, rejects)
+
+
+def _columns_of(rows: Sequence[tuple[int, Any]]) -> tuple[I64, Callable[[str], list[Any]]]:
+    """Return the positions, and a function that lists one field of every row."""
+    events = [event for _, event in rows]
+    position = np.fromiter((at for at, _ in rows), np.int64, len(rows))
+    return position, lambda name: list(map(attrgetter(name), events))
+
+
+def _integers(values: list[int | None], dtype: type[np.signedinteger[Any]]) -> Any:
+    return np.fromiter((-1 if value is None else value for value in values), dtype, len(values))
+
+
+def _measures(values: list[float | None]) -> F32:
+    # A measure too large for float32 is as good as the largest one.
+    column = np.fromiter((np.nan if value is None else value for value in values), np.float64, len(values))
+    top = float(np.finfo(np.float32).max)
+    return np.clip(column, -top, top).astype(np.float32)
+
+
+def _words(values: list[str | None], vocabulary: tuple[str, ...]) -> I8:
+    codes: dict[str | None, int] = {word: code for code, word in enumerate(vocabulary)}
+    return np.fromiter((codes.get(value, -1) for value in values), np.int8, len(values))
+
+
+def _call_columns(rows: list[tuple[int, Call]]) -> CallColumns:
+    position, column = _columns_of(rows)
+    return CallColumns(
+        position=position,
+        call_id=TextColumn.of(column("call_id")),
+        customer_id=TextColumn.of(column("customer_id")),
+        peer_id=TextColumn.of(column("peer_id")),
+        start_ms=_integers(column("start_ms"), np.int64),
+        end_ms=_integers(column("end_ms"), np.int64),
+        answer_ms=_integers(column("answer_ms"), np.int64),
+        direction=_words(column("direction"), DIRECTIONS),
+        sip_status=_integers(column("sip_status"), np.int16),
+        q850=_integers(column("q850"), np.int16),
+        released_by=_words(column("released_by"), RELEASERS),
+        reason=CodeColumn.of(column("reason")),
+        codec=CodeColumn.of(column("codec")),
+        mos=_measures(column("mos")),
+        loss_ratio=_measures(column("loss_ratio")),
+        discard_ratio=_measures(column("discard_ratio")),
+        burst_ratio=_measures(column("burst_ratio")),
+        jitter_ms=_measures(column("jitter_ms")),
+        rtt_ms=_measures(column("rtt_ms")),
+        packets_received=_integers(column("packets_received"), np.int64),
+        packets_sent=_integers(column("packets_sent"), np.int64),
+        silence_ms=_integers(column("silence_ms"), np.int64),
+        places={name: CodeColumn.of(column(name)) for name in PLACES},
+    )
+
+
+def _media_columns(rows: list[tuple[int, Media]]) -> MediaColumns:
+    position, column = _columns_of(rows)
+    return MediaColumns(
+        position=position,
+        call_id=TextColumn.of(column("call_id")),
+        customer_id=TextColumn.of(column("customer_id")),
+        at_ms=_integers(column("at_ms"), np.int64),
+        interval_ms=_integers(column("interval_ms"), np.int64),
+        codec=CodeColumn.of(column("codec")),
+        mos=_measures(column("mos")),
+        loss_ratio=_measures(column("loss_ratio")),
+        discard_ratio=_measures(column("discard_ratio")),
+        burst_ratio=_measures(column("burst_ratio")),
+        jitter_ms=_measures(column("jitter_ms")),
+        rtt_ms=_measures(column("rtt_ms")),
+        probe_id=CodeColumn.of(column("probe_id")),
+    )
+
+
+def _link_columns(rows: list[tuple[int, Link]]) -> LinkColumns:
+    position, column = _columns_of(rows)
+    return LinkColumns(
+        position=position,
+        element_kind=CodeColumn.of(column("element_kind")),
+        element_id=CodeColumn.of(column("element_id")),
+        at_ms=_integers(column("at_ms"), np.int64),
+        metric=CodeColumn.of(column("metric")),
+        value=_measures(column("value")),
+        customer_id=TextColumn.of(column("customer_id")),
+    )

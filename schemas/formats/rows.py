@@ -1,0 +1,167 @@
+"""Rows of text to events, by a column map."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from functools import partial
+from typing import Any, NamedTuple
+
+from schemas.deadletters import DeadReason
+from schemas.errors import InputError
+from schemas.events import COUNT_MAX
+from schemas.formats import Tokens, shape
+from schemas.formats.columnmap import PHONES, Column, ColumnMap, Target, parts, targets
+from schemas.formats.times import TimeReader
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
+_CLOCK = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5}):([0-9]{2}(?:\.[0-9]{1,9})?)")
+
+
+class Unfit(Exception):  # noqa: N818 - says what a row is; it never leaves the format
+    """A row cannot become an event: `reason` of the closed set, `detail` for a person, without any value."""
+
+    def __init__(self, reason: DeadReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class _Field(NamedTuple):
+    """How one field of the event is taken from a row."""
+
+    name: str
+    target: str
+    places: list[int]
+    joint: str
+    words: dict[str, str] | None
+    read: Callable[[str], Any]
+
+
+class Rows:
+    """Converts rows of one input.
+
+    Args:
+        column_map: `problems` must have found nothing wrong.
+        tokens: needed where the map tokenises a field.
+        header: names of the columns; None: they are numbered.
+
+    Raises:
+        InputError: the header lacks a column of the map, or has it twice.
+    """
+
+    def __init__(self, column_map: ColumnMap, tokens: Tokens | None, header: list[str] | None) -> None:
+        self._map = column_map
+        self._tokens = tokens
+        self._nulls = frozenset(column_map.nulls)
+        self._times = TimeReader(column_map.date_formats, column_map.timezone, day_first=column_map.day_first)
+        self._place = _places(column_map, header)
+        self._width = max(self._place.values()) + 1 if header is None else len(header)
+        self._exact = header is not None
+        known = targets(column_map.type)
+        self._fields = [self._field(name, known[name], column) for name, column in column_map.columns.items()]
+        self._constants = {"type": column_map.type, **column_map.constants}
+
+    @property
+    def width_rule(self) -> str:
+        """How many columns a row must have, in words."""
+        return f"{self._width} columns" if self._exact else f"at least {self._width} columns"
+
+    def fits(self, width: int) -> bool:
+        """Tell whether a row of so many columns is one of this input."""
+        return width == self._width if self._exact else width >= self._width
+
+    def event(self, row: list[str]) -> dict[str, Any]:
+        """Return the event of one row that `fits`.
+
+        Raises:
+            Unfit: a value is not written as its field must be.
+        """
+        event: dict[str, Any] = self._constants.copy()
+        for name, target, places, joint, words, read in self._fields:
+            values = [row[place].strip() for place in places]
+            if self._nulls.issuperset(values):
+                continue
+            text = joint.join(values)
+            if words is not None:
+                text = _word(name, words, text)
+            if text:
+                event[target] = read(text)
+        return _with_computed(event) if self._map.type == "call" else event
+
+    def _field(self, name: str, target: Target, column: Column) -> _Field:
+        places = [self._place[part] for part in parts(column)]
+        given = self._map.values.get(name)
+        words = None if given is None else {source: str(value) for source, value in given.items()}
+        return _Field(
+            name, target.field, places, " " if target.kind == "time" else "-", words, self._reader(name, target)
+        )
+
+    def _reader(self, name: str, target: Target) -> Callable[[str], Any]:
+        if name in self._map.tokenise:
+            assert self._tokens is not None  # noqa: S101 - the format is not opened without a key
+            return self._tokens.identity if name in PHONES else self._tokens.opaque
+        if target.kind == "text":
+            return str
+        return partial(self._time if target.kind == "time" else self._number, name, target)
+
+    def _time(self, name: str, _: Target, text: str) -> int:
+        time_ms = self._times.time_ms(text)
+        if time_ms is None:
+            raise Unfit(DeadReason.WRONG_TYPE, f"{name} must fit one of date_formats, was {shape(text)}")
+        return time_ms
+
+    def _number(self, name: str, target: Target, text: str) -> int | float:
+        plain = text.replace(",", ".") if self._map.decimal_comma else text
+        clock = _CLOCK.fullmatch(plain) if name.endswith("_s") else None
+        if clock is not None:
+            hours, minutes, seconds = clock.groups(default="0")
+            number = int(hours) * 3600 + int(minutes) * 60 + Decimal(seconds)
+        elif _NUMBER.fullmatch(plain):
+            number = Decimal(plain)
+        else:
+            raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a number, was {shape(text)}")
+        value = number * target.factor
+        if abs(value) > COUNT_MAX:
+            raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be within {COUNT_MAX} of zero, was beyond")
+        if target.kind == "number":
+            return float(value)
+        # Seconds become whole milliseconds; anything else that counts must be whole as it stands.
+        if target.factor == 1 and value != value.to_integral_value():
+            raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a whole number, was {shape(text)}")
+        return int(value.to_integral_value())
+
+
+def _places(column_map: ColumnMap, header: list[str] | None) -> dict[str | int, int]:
+    """Return the index of every column of the map in a row."""
+    wanted = {part for column in column_map.columns.values() for part in parts(column)}
+    if header is None:
+        return {part: part - 1 for part in wanted if isinstance(part, int)}
+    names = [name.strip() for name in header]
+    count = Counter(names)
+    wrong = [f"{name!r} {count[str(name)]} times" for name in sorted(map(str, wanted)) if count[name] != 1]
+    if wrong:
+        raise InputError(
+            f"the first row must name every column of input.csv.columns once, named {', '.join(wrong)}"
+        )
+    return {part: names.index(str(part)) for part in wanted}
+
+
+def _word(name: str, words: dict[str, str], text: str) -> str:
+    word = words.get(text, words.get("*"))
+    if word is None:
+        raise Unfit(DeadReason.UNKNOWN_VALUE, f"{name} must be a word of values.{name}, was {shape(text)}")
+    return word
+
+
+def _with_computed(event: dict[str, Any]) -> dict[str, Any]:
+    """Compute the end and the answer of a call from what was given instead of them."""
+    duration_ms, talk_ms = event.pop("duration_ms", None), event.pop("talk_ms", None)
+    for name, span_ms in (("duration", duration_ms), ("talk", talk_ms)):
+        if span_ms is not None and span_ms < 0:
+            raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be at least 0, was negative")
+    if duration_ms is not None and "start_ms" in event:
+        event["end_ms"] = event["start_ms"] + duration_ms
+    if talk_ms and "end_ms" in event:
+        event["answer_ms"] = event["end_ms"] - talk_ms
+    return event

@@ -1,0 +1,162 @@
+"""Columns of strings: identities as bytes with 64-bit keys, places as dictionary codes.
+
+An identity (customer, call, peer) is looked at as text for one event in a hundred; the rest need only its key.
+So a `TextColumn` is spans over one buffer, and a key is XXH64 of the span. Keys are written to disk: seed 0 and
+the algorithm are part of the state's layout.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+I8 = npt.NDArray[np.int8]
+I16 = npt.NDArray[np.int16]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+F32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+# The five primes of XXH64 (xxHash specification, "XXH64 Algorithm Description").
+_P1 = np.uint64(0x9E3779B185EBCA87)
+_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
+_P3 = np.uint64(0x165667B19E3779F9)
+_P4 = np.uint64(0x85EBCA77C2B2AE63)
+_P5 = np.uint64(0x27D4EB2F165667C5)
+
+
+@numba.njit(cache=True, inline="always")
+def _rotate_left(value: np.uint64, bits: int) -> np.uint64:
+    return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
+
+
+@numba.njit(cache=True, inline="always")
+def _read(data: U8, at: int, size: int) -> np.uint64:
+    word = np.uint64(0)
+    for i in range(size):
+        word |= np.uint64(data[at + i]) << np.uint64(8 * i)
+    return word
+
+
+@numba.njit(cache=True, inline="always")
+def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
+    return _rotate_left(lane + word * _P2, 31) * _P1
+
+
+@numba.njit(cache=True)
+def xxh64(data: U8, start: int, size: int) -> np.uint64:
+    """Return XXH64, seed 0, of `data[start:start + size]`."""
+    at, end = start, start + size
+    if size >= 32:
+        a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
+        while at + 32 <= end:
+            a = _round(a, _read(data, at, 8))
+            b = _round(b, _read(data, at + 8, 8))
+            c = _round(c, _read(data, at + 16, 8))
+            d = _round(d, _read(data, at + 24, 8))
+            at += 32
+        digest = _rotate_left(a, 1) + _rotate_left(b, 7) + _rotate_left(c, 12) + _rotate_left(d, 18)
+        for lane in (a, b, c, d):
+            digest = (digest ^ _round(np.uint64(0), lane)) * _P1 + _P4
+    else:
+        digest = _P5
+    digest += np.uint64(size)
+    while at + 8 <= end:
+        digest = _rotate_left(digest ^ _round(np.uint64(0), _read(data, at, 8)), 27) * _P1 + _P4
+        at += 8
+    if at + 4 <= end:
+        digest = _rotate_left(digest ^ (_read(data, at, 4) * _P1), 23) * _P2 + _P3
+        at += 4
+    while at < end:
+        digest = _rotate_left(digest ^ (np.uint64(data[at]) * _P5), 11) * _P1
+        at += 1
+    digest = (digest ^ (digest >> np.uint64(33))) * _P2
+    digest = (digest ^ (digest >> np.uint64(29))) * _P3
+    return digest ^ (digest >> np.uint64(32))
+
+
+@numba.njit(cache=True)
+def _keys(data: U8, start: I64, size: I32) -> U64:
+    keys = np.zeros(len(start), np.uint64)
+    for i in range(len(start)):
+        if size[i] > 0:
+            # Zero means "no identity"; a text whose digest is zero shares the key one.
+            keys[i] = max(xxh64(data, start[i], size[i]), np.uint64(1))
+    return keys
+
+
+def key_of(text: str) -> int:
+    """Return the key of one identity, as `TextColumn.keys` gives it: XXH64 of its UTF-8 bytes, 0 for none."""
+    return int(TextColumn.of([text]).keys()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """One string a row, as spans over a buffer. An empty span means: not known.
+
+    Attributes:
+        data: uint8, UTF-8 bytes.
+        start: int64, one a row, index into `data`.
+        size: int32, one a row, in bytes.
+    """
+
+    data: U8
+    start: I64
+    size: I32
+
+    @classmethod
+    def of(cls, texts: list[str] | list[str | None]) -> Self:
+        """Lay the strings out one after the other; `None` becomes the empty span."""
+        encoded = [b"" if text is None else text.encode("utf-8", "surrogatepass") for text in texts]
+        size = np.fromiter(map(len, encoded), np.int32, len(encoded))
+        start = np.zeros(len(encoded), np.int64)
+        np.cumsum(size[:-1], out=start[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), start, size)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, row: int) -> str:
+        begin = int(self.start[row])
+        return self.data[begin : begin + int(self.size[row])].tobytes().decode("utf-8", "surrogatepass")
+
+    def keys(self) -> U64:
+        """Return uint64 keys, one a row: XXH64 of the bytes; 0 where the span is empty."""
+        keys: U64 = _keys(self.data, self.start, self.size)
+        return keys
+
+
+@dataclass(frozen=True, slots=True)
+class CodeColumn:
+    """One of few strings a row, as codes into the batch's own dictionary.
+
+    Attributes:
+        codes: int32, one a row; -1 where not known.
+        values: the dictionary.
+    """
+
+    codes: I32
+    values: list[str]
+
+    @classmethod
+    def of(cls, texts: list[str | None]) -> Self:
+        """Encode the strings in order of first appearance."""
+        table: dict[str | None, int] = {None: -1}
+        codes = np.empty(len(texts), np.int32)
+        for row, text in enumerate(texts):
+            code = table.get(text)
+            if code is None:
+                code = table[text] = len(table) - 1
+            codes[row] = code
+        return cls(codes, [text for text in table if text is not None])
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: int) -> str | None:
+        code = int(self.codes[row])
+        return None if code < 0 else self.values[code]

@@ -1,0 +1,183 @@
+"""One output's deliveries, as the dispatcher sees them: what is due, and what came of it."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import cast
+
+import apsw
+from msgspec import Struct
+
+from schemas.alerts import Notification
+from sinks.breaker import Breaker, BreakerState
+from sinks.layout import Database, Row
+from sinks.outputs import Delivery, Outcome, State
+
+
+def tally(db: apsw.Connection, output: str, **changes: int) -> None:
+    """Add to an output's counters, in the transaction that moves the rows they count."""
+    row = {state: changes.get(state, 0) for state in State} | {"output": output}
+    db.execute(_TALLY, row)
+
+
+class Ended(Struct, frozen=True):
+    """An attempt that has ended: what was sent, what came of it, when it began."""
+
+    delivery: Delivery
+    outcome: Outcome
+    began_ms: int
+
+
+class Queue:
+    """The deliveries of one output.
+
+    Args:
+        db: the outbox's file.
+        output: the output's name.
+        announce: called after each change.
+    """
+
+    def __init__(self, db: Database, output: str, announce: Callable[[], None]) -> None:
+        self.output = output
+        self._db = db
+        self._announce = announce
+
+    def standing(self) -> tuple[int, Breaker]:
+        """Return the committed position of a stream output, and the breaker."""
+        with self._db.read() as db:
+            row = db.execute(
+                "SELECT position, breaker, failures, until_ms FROM output WHERE name = ?", (self.output,)
+            ).fetchall()[0]
+        position, state, failures, until_ms = row
+        breaker = Breaker(cast("BreakerState", state), cast("int", failures), cast("int", until_ms))
+        return cast("int", position), breaker
+
+    def head(self, limit: int) -> list[Delivery]:
+        """Return the first pending deliveries in the outbox's order: what a stream output takes next."""
+        with self._db.read() as db:
+            return [_delivery(row) for row in db.execute(_HEAD, (self.output, limit))]
+
+    def due(self, now_ms: int, limit: int, busy: Collection[str]) -> list[Delivery]:
+        """Return deliveries to attempt now, the longest due first, at most one of a case.
+
+        Args:
+            now_ms: the time.
+            limit: how many at most.
+            busy: cases that have an attempt in flight: they stay pending until it ends, and are left out.
+        """
+        with self._db.read() as db:
+            rows = db.execute(_DUE, (self.output, now_ms, limit + len(busy))).fetchall()
+        found = [_delivery(row) for row in rows]
+        return [delivery for delivery in found if delivery.notification.case not in busy][:limit]
+
+    def next_due_ms(self, from_ms: int) -> int | None:
+        """Return the earliest time from `from_ms` on at which a delivery is due, None if there is none."""
+        with self._db.read() as db:
+            return cast("int | None", db.execute(_NEXT_DUE, (self.output, from_ms)).get)
+
+    def keep_newest(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Replace each delivery by the newest pending one of its case, and mark the older ones superseded."""
+        newest = []
+        with self._db.write() as db:
+            for delivery in deliveries:
+                row = db.execute(_NEWEST, (self.output, delivery.notification.case)).fetchall()[0]
+                last = _delivery(row)
+                newest.append(last)
+                if last.seq != delivery.seq:
+                    db.execute(_SUPERSEDE, (self.output, delivery.notification.case, last.seq))
+                    tally(db, self.output, pending=-db.changes(), superseded=db.changes())
+                    db.execute(_SET_DUE, (0, self.output, last.seq))
+        return newest
+
+    def settle(self, ended: Sequence[Ended], now_ms: int, breaker: Breaker) -> None:
+        """Record what came of some attempts, and the receiver's health after them, in one transaction."""
+        with self._db.write() as db:
+            for one in ended:
+                self._settle(db, one, now_ms)
+            trouble = next((e.outcome.reply for e in reversed(ended) if e.outcome.state != State.DELIVERED), "")
+            self._save(db, breaker, trouble)
+        self._announce()
+
+    def commit(self, deliveries: Sequence[Delivery], position: int, now_ms: int) -> None:
+        """Record that a stream output holds `deliveries` and ends at `position`, in one transaction."""
+        with self._db.write() as db:
+            before = db.total_changes()
+            db.executemany(_DELIVERED, [(now_ms, self.output, delivery.seq) for delivery in deliveries])
+            # Fewer than were written, if an operator erased a customer meanwhile.
+            count = db.total_changes() - before
+            tally(db, self.output, pending=-count, delivered=count)
+            db.execute("UPDATE output SET position = ? WHERE name = ?", (position, self.output))
+            self._save(db, Breaker(), "")
+        self._announce()
+
+    def pause(self, breaker: Breaker, trouble: str) -> None:
+        """Record that the output as a whole can take nothing for now."""
+        with self._db.write() as db:
+            self._save(db, breaker, trouble)
+        self._announce()
+
+    def _save(self, db: apsw.Connection, breaker: Breaker, trouble: str) -> None:
+        row = (breaker.state, breaker.failures, breaker.until_ms, trouble, self.output)
+        db.execute("UPDATE output SET breaker = ?, failures = ?, until_ms = ?, trouble = ? WHERE name = ?", row)
+
+    def _settle(self, db: apsw.Connection, ended: Ended, now_ms: int) -> None:
+        outcome, seq = ended.outcome, ended.delivery.seq
+        first_ms = ended.began_ms if ended.delivery.first_ms is None else ended.delivery.first_ms
+        if outcome.state == State.PENDING:
+            db.execute(_RETRY, (first_ms, outcome.retry_ms, outcome.reply, self.output, seq))
+            return
+        reason = outcome.reason
+        db.execute(_END, (outcome.state, first_ms, now_ms, reason, outcome.reply, self.output, seq))
+        # The row is gone if an operator erased the customer while the attempt ran: nothing to count.
+        if db.changes():
+            tally(db, self.output, pending=-1, **{str(outcome.state): 1})
+            promote(db, self.output, ended.delivery.notification.case, now_ms)
+
+
+def promote(db: apsw.Connection, output: str, case: str, now_ms: int) -> None:
+    """Make the first pending delivery of a case due now, if none of the case is due."""
+    db.execute(_PROMOTE, (now_ms, output, output, case))
+
+
+def _delivery(row: Row) -> Delivery:
+    """Read a row of `_PENDING`."""
+    seq, identity, kind, case, revision, time_ms, body, attempts, first_ms = row
+    notification = Notification(id=identity, type=kind, case=case, revision=revision, time_ms=time_ms, body=body)
+    return Delivery(seq, notification, attempts, first_ms)
+
+
+# One statement for each question, put together from constants alone.
+_PENDING = """
+SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, first_ms
+FROM delivery AS d JOIN notification USING (seq) WHERE output = ? AND state = 'pending'
+"""
+_HEAD = _PENDING + "ORDER BY seq LIMIT ?"
+_DUE = _PENDING + "AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?"
+_NEWEST = _PENDING + "AND d.case_id = ? ORDER BY seq DESC LIMIT 1"
+_NEXT_DUE = "SELECT min(due_ms) FROM delivery WHERE output = ? AND state = 'pending' AND due_ms >= ?"
+_TALLY = """
+UPDATE output SET pending = pending + :pending, delivered = delivered + :delivered, dead = dead + :dead,
+    superseded = superseded + :superseded, discarded = discarded + :discarded
+WHERE name = :output
+"""
+_SUPERSEDE = """
+UPDATE delivery SET state = 'superseded', due_ms = NULL
+WHERE output = ? AND case_id = ? AND state = 'pending' AND seq < ?
+"""
+_SET_DUE = "UPDATE delivery SET due_ms = ? WHERE output = ? AND seq = ?"
+_DELIVERED = """
+UPDATE delivery SET state = 'delivered', due_ms = NULL, ended_ms = ?
+WHERE output = ? AND seq = ? AND state = 'pending'
+"""
+_RETRY = """
+UPDATE delivery SET attempts = attempts + 1, first_ms = ?, due_ms = ?, reply = ?
+WHERE output = ? AND seq = ? AND state = 'pending'
+"""
+_END = """
+UPDATE delivery SET
+    state = ?, attempts = attempts + 1, first_ms = ?, due_ms = NULL, ended_ms = ?, reason = ?, reply = ?
+WHERE output = ? AND seq = ? AND state = 'pending'
+"""
+_PROMOTE = """
+UPDATE delivery SET due_ms = ? WHERE output = ? AND seq = (
+    SELECT seq FROM delivery WHERE output = ? AND case_id = ? AND state = 'pending' ORDER BY seq LIMIT 1
+) AND due_ms IS NULL
+"""

@@ -1,0 +1,197 @@
+"""One POST, over connections that are made to tested addresses only.
+
+`httpcore2` is the layer under `httpx2`: no redirects, cookies, proxies or environment to turn off, and its network
+backend is the one place where connections come from.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpcore2
+from msgspec.structs import replace
+
+from schemas.errors import ConfigError
+from sinks.webhook.guard import AddressRefusedError, Network, Place, Resolver, tested_addresses
+from sinks.webhook.policy import Answer
+
+REPLY_BYTES_MAX = 65_536
+"""How much of an answer is read; a longer one is cut off, and its connection closed."""
+
+KEEPALIVE_S = 4.0
+"""An idle connection is closed after this: before common servers close it (5 s) into our next call."""
+
+
+def tls_context(ca_file: Path | None, client_cert_file: Path | None) -> ssl.SSLContext:
+    """Return the TLS settings: verification always, TLS 1.2 or later.
+
+    Args:
+        ca_file: certificate authorities (PEM) to trust instead of the system's.
+        client_cert_file: certificate and key (PEM) to show to the receiver.
+
+    Raises:
+        ConfigError: a file cannot be read or is not PEM.
+    """
+    try:
+        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if client_cert_file is not None:
+            context.load_cert_chain(client_cert_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            [f"{ca_file or client_cert_file}: must be a readable PEM file, found: {error}"]
+        ) from error
+    return context
+
+
+class Transport:
+    """Posts to one place.
+
+    Args:
+        place: where to.
+        allowed: private ranges that may be reached.
+        resolver: gives a name's addresses.
+        tls: settings for `https`.
+        timeout_s: for one attempt as a whole: a slow drip of an answer is no answer.
+        connections_max: connections held at once.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        allowed: Sequence[Network],
+        resolver: Resolver,
+        tls: ssl.SSLContext | None,
+        timeout_s: float,
+        connections_max: int,
+    ) -> None:
+        self._place = place
+        self._timeout_s = timeout_s
+        self._url = httpcore2.URL(scheme=place.scheme, host=place.host, port=place.port, target=place.target)
+        self._backend = _Backend(place, allowed, resolver)
+        self._tls = tls
+        self._connections_max = connections_max
+        self._pool: httpcore2.AsyncConnectionPool | None = None
+
+    async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
+        """Post once. A failure of the far end or of the way there is an answer without a status.
+
+        Once the status is there it is the answer, even if the rest of the reply never ends or breaks off.
+        """
+        lines = [("host", self._place.authority), ("content-length", str(len(body))), *headers]
+        answer = None
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._open_pool().stream("POST", self._url, headers=lines, content=body) as response,
+            ):
+                answer = Answer(response.status, "", _header(response, b"retry-after"))
+                return replace(answer, text=await _beginning(response))
+        except TimeoutError:
+            found = f"no answer within {self._timeout_s:g} s"
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
+            found = f"{type(error).__name__}: {error}"
+        except (AddressRefusedError, OSError) as error:
+            found = str(error)
+        return Answer(None, found) if answer is None else answer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+    def _open_pool(self) -> httpcore2.AsyncConnectionPool:
+        if self._pool is None:
+            self._pool = httpcore2.AsyncConnectionPool(
+                ssl_context=self._tls,
+                max_connections=self._connections_max,
+                keepalive_expiry=KEEPALIVE_S,
+                network_backend=self._backend,
+            )
+        return self._pool
+
+
+def _header(response: httpcore2.Response, wanted: bytes) -> str | None:
+    """Return the first header of a name."""
+    return next((value.decode("latin-1") for name, value in response.headers if name.lower() == wanted), None)
+
+
+async def _beginning(response: httpcore2.Response) -> str:
+    """Read an answer's first bytes; leaving the rest unread closes the connection."""
+    read = bytearray()
+    async for part in response.aiter_stream():
+        read += part
+        if len(read) >= REPLY_BYTES_MAX:
+            break
+    return read[:REPLY_BYTES_MAX].decode("utf-8", "replace")
+
+
+class _Backend(httpcore2.AsyncNetworkBackend):
+    """Makes connections, each to an address that was tested just before."""
+
+    def __init__(self, place: Place, allowed: Sequence[Network], resolver: Resolver) -> None:
+        self._place = place
+        self._allowed = allowed
+        self._resolver = resolver
+
+    async def connect_tcp(
+        self,
+        host: str,  # noqa: ARG002  the pool calls for one place only, and its name was tested as a whole
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109  the attempt as a whole has one
+        local_address: str | None = None,  # noqa: ARG002
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
+    ) -> httpcore2.AsyncNetworkStream:
+        failures = []
+        for address in await tested_addresses(self._place, self._allowed, self._resolver):
+            try:
+                return _Stream(*await asyncio.open_connection(address, port))
+            except OSError as error:
+                failures.append(str(error))
+        raise httpcore2.ConnectError("; ".join(failures))
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """An asyncio connection as `httpcore2` wants it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109
+        try:
+            return await self._reader.read(max_bytes)
+        except OSError as error:
+            raise httpcore2.ReadError(str(error)) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        try:
+            self._writer.write(buffer)
+            await self._writer.drain()
+        except OSError as error:
+            raise httpcore2.WriteError(str(error)) from error
+
+    async def aclose(self) -> None:
+        self._writer.close()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
+        except (OSError, ssl.SSLError) as error:
+            self._writer.close()
+            raise httpcore2.ConnectError(str(error)) from error
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            # An idle connection that has something to say is one that the far end closed.
+            return self._reader.at_eof() or self._writer.is_closing()
+        return self._writer.get_extra_info(info)
