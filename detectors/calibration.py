@@ -7,7 +7,7 @@ labels come in; `CalibrationMeter` keeps watching whether of those said to leave
 import math
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 PROBABILITY_MIN: Final = 1e-6
 """Probabilities stay this far from 0 and 1: nobody is certain, and the logarithmic loss stays finite."""
@@ -49,10 +49,12 @@ class PlattState(Struct, frozen=True, forbid_unknown_fields=True):
     cross_information: float = 0.0
     offset_information: float = _OFFSET_PRECISION
 
-    @property
-    def determinant(self) -> float:
-        """Determinant of the information matrix; positive, as it is a positive definite prior plus squares."""
-        return self.slope_information * self.offset_information - self.cross_information**2
+    def inconsistency(self) -> str | None:
+        """Say what does not hold, or None."""
+        determinant = self.slope_information * self.offset_information - self.cross_information**2
+        if determinant <= 0.0 or self.slope_information <= 0.0:
+            return "must hold a positive definite information matrix"
+        return None
 
 
 class OnlinePlatt:
@@ -149,26 +151,37 @@ class CalibrationReport(Struct, frozen=True):
     bins: list[CalibrationBin]
 
 
+_BIN_COUNT: Final = len(BIN_EDGES) + 1
+
+
+def _empty() -> list[float]:
+    return [0.0] * _BIN_COUNT
+
+
 class MeterState(Struct, frozen=True, forbid_unknown_fields=True):
     """Faded sums: of squared errors, of losses, and per bin of labels, probabilities and leavers."""
 
-    squares: float
-    losses: float
-    weights: list[float]
-    predicted: list[float]
-    observed: list[float]
+    squares: float = 0.0
+    losses: float = 0.0
+    weights: list[float] = field(default_factory=_empty)
+    predicted: list[float] = field(default_factory=_empty)
+    observed: list[float] = field(default_factory=_empty)
+
+    def inconsistency(self) -> str | None:
+        """Say what does not hold, or None."""
+        if {len(self.weights), len(self.predicted), len(self.observed)} != {_BIN_COUNT}:
+            return f"must hold {_BIN_COUNT} bins of calibration"
+        return None
 
 
 class CalibrationMeter:
     """Faded Brier score, logarithmic loss and reliability table of a stream of forecasts."""
 
     def __init__(self, state: MeterState | None = None) -> None:
-        empty = [0.0] * (len(BIN_EDGES) + 1)
-        self._squares = 0.0 if state is None else state.squares
-        self._losses = 0.0 if state is None else state.losses
-        self._weights = list(empty if state is None else state.weights)
-        self._predicted = list(empty if state is None else state.predicted)
-        self._observed = list(empty if state is None else state.observed)
+        read = MeterState() if state is None else state
+        self._squares, self._losses = read.squares, read.losses
+        self._weights, self._predicted = list(read.weights), list(read.predicted)
+        self._observed = list(read.observed)
 
     def learn(self, probability: float, happened: bool) -> None:  # noqa: FBT001  the label itself
         """Take one forecast and what came of it."""

@@ -45,7 +45,7 @@ class Case(Struct):
         evidence_log10: at its highest.
         due_ms: event time until which it is held; 0: told.
         recovery: log-likelihood ratio for "it is over", never below 0.
-        told_bad: `bad` when it was last told.
+        told_bad, told_ms: `bad`, and event time, when it was last told.
         evidence_calls: the newest calls that show it, oldest first.
         bad_days: UTC days with bad calls, as day numbers.
         deferred: over today's budget: recorded, not told.
@@ -71,6 +71,7 @@ class Case(Struct):
     recovery: float = 0.0
     last_bad_ms: int = 0
     told_bad: int = 0
+    told_ms: int = 0
     revision: int = 0
     incident_id: str | None = None
     deferred: bool = False

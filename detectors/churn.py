@@ -1,24 +1,19 @@
 """How likely a customer is to leave: an online logistic regression, calibrated, that says what it learnt.
 
-The model is a river pipeline: compress, standardise, clip, weigh. Nothing is built in about what makes customers
-leave. Whether drops matter, and which way, is for the labels to say: on one public table of 10,017 mobile
-customers the correlation of dropped calls with leaving is -0.03.
+Nothing is built in about what makes customers leave. Whether drops matter, and which way, is for the labels to say:
+on one public table of 10,017 mobile customers the correlation of dropped calls with leaving is -0.03.
 
-Optimiser: AdaGrad (Duchi et al., 2011), rate 0.05. Its steps shrink with the gradients each feature has shown, so
-that one rate serves base rates from 1% to 30%; with plain gradient descent the best rate differs tenfold.
-
-Class imbalance: no reweighting and no resampling, both of which spoil probabilities. The weights begin to learn
-only once the base rate is roughly known, from an intercept at that base rate; calibration watches the rest.
+Leaving is rare, and examples are neither reweighted nor resampled: both spoil probabilities. Instead the weights
+begin to learn only once the base rate is roughly known, from an intercept at that base rate, with an optimiser
+whose steps suit rare positives; a calibrator follows, and its work is measured.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from river import compose, linear_model, optim, preprocessing, utils
 
 from detectors.calibration import (
-    BIN_EDGES,
     MEMORY_LABELS,
     CalibrationMeter,
     CalibrationReport,
@@ -28,7 +23,8 @@ from detectors.calibration import (
     log_odds,
     logistic,
 )
-from detectors.churn_features import FEATURES, FeatureWords, checked, compressed, driver_text, expanded
+from detectors.churn_features import FEATURES, FeatureWords, checked, driver_text
+from detectors.logistic_regression import Count, NonNegative, OnlineRegression, RegressionState
 from detectors.snapshots import read_snapshot
 from schemas.alerts import Band, ChurnRisk, Driver
 from schemas.errors import ConfigError, StateError
@@ -46,8 +42,8 @@ STAYED_START, LEFT_START = 200, 5
 """Labels of each kind before the weights begin to learn; until then only the base rate and the scales do."""
 
 STAYED_SCORE, LEFT_SCORE = 500, 30
-"""Labels of each kind before the model's probability is given instead of the prior base rate. Fewer leavers
-than two for each of the features would show chance as drivers."""
+"""Labels of each kind before the model's probability is given instead of the prior base rate. With fewer leavers
+than two for each feature, the drivers would be chance."""
 
 RAISED_ODDS, HIGH_ODDS = 1.5, 3.0
 """A band begins where the odds of leaving are this many times the base odds."""
@@ -55,32 +51,26 @@ RAISED_ODDS, HIGH_ODDS = 1.5, 3.0
 DRIVERS_MAX, EFFECT_MIN = 4, 0.05
 """At most so many drivers are named, each moving the odds by at least 5%."""
 
-_LEARNING_RATE, _INTERCEPT_RATE = 0.05, 0.005
-# The intercept starts at the base rate and only has to follow it: ten times slower than river's weights begin, it
-# wanders by 5% of the odds at a steady base rate.
-_DEVIATIONS_MAX = 4.0
-# Standard deviations beyond which a value counts as this far out: one wild reading must not swing the weights.
-
 
 class ChurnState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything a `ChurnModel` knows, as numbers: the base rate, the scales, the weights, the calibration."""
+    """Everything a `ChurnModel` knows, as numbers.
+
+    Attributes:
+        labels, left: learnt in all, and how many of them left.
+        early: leavers not learnt, reported before anybody could be known to have stayed.
+        label_weight, left_weight: the same counts as `labels` and `left`, faded.
+    """
 
     layout: str
     base_rate_prior: float
-    labels: int
-    left: int
-    early: int
-    label_weight: float
-    left_weight: float
-    counts: dict[str, int]
-    means: dict[str, float]
-    variances: dict[str, float]
-    weights: dict[str, float]
-    squared_gradients: dict[str, float]
-    steps: int
-    intercept: float
-    platt: PlattState
-    meter: MeterState
+    regression: RegressionState
+    labels: Count = 0
+    left: Count = 0
+    early: Count = 0
+    label_weight: NonNegative = 0.0
+    left_weight: NonNegative = 0.0
+    platt: PlattState = PlattState()
+    meter: MeterState = MeterState()
 
 
 class ChurnModel:
@@ -100,7 +90,9 @@ class ChurnModel:
         if not 0.0 < base_rate_prior < 1.0:
             raise ConfigError([f"base_rate_prior must be in (0, 1), was {base_rate_prior}"])
         self._features = features
-        self._install(_fresh(base_rate_prior))
+        self._label_weight: float
+        self._left_weight: float
+        self._install(ChurnState(LAYOUT, base_rate_prior, RegressionState(log_odds(base_rate_prior))))
 
     def score(self, features: Mapping[str, float]) -> ChurnRisk:
         """Return the calibrated risk of one customer. Changes nothing.
@@ -111,31 +103,31 @@ class ChurnModel:
             ValueError: if a feature is unknown or not finite; the text names it.
         """
         known = checked(features, self._features)
-        name = f"{MODEL} after {self._labels} labels"
+        model = f"{MODEL} after {self._labels} labels"
         if not self._is_ready:
             prior = self._base_rate_prior
-            return ChurnRisk(probability=prior, band="low", baseline=prior, drivers=[], model=name)
-        effects = self._effects(known)
-        probability = logistic(self._platt.log_odds(self._weigh.intercept, sum(effects.values())))
+            return ChurnRisk(probability=prior, band="low", baseline=prior, drivers=[], model=model)
+        effects = self._regression.effects(known)
+        probability = self._probability(effects)
         return ChurnRisk(
             probability=round(probability, 6),
             band=_band(probability, self.base_rate),
             baseline=round(self.base_rate, 6),
             drivers=self._drivers(known, effects),
-            model=name,
+            model=model,
         )
 
     def contributions(self, features: Mapping[str, float]) -> dict[str, float]:
-        """Return what each feature adds to the calibrated log-odds, against an average customer. Changes nothing.
+        """Return what each feature adds to the calibrated log-odds of an average customer. Changes nothing.
 
-        The log-odds of the score are those of an average customer plus the sum of these. A feature that is absent,
-        or of which nothing is known yet, adds nothing.
+        A feature that is absent, or of which nothing is learnt yet, adds nothing. `score` names the largest as
+        drivers.
 
         Raises:
             ValueError: if a feature is unknown or not finite.
         """
-        slope = self._platt.slope
-        return {name: slope * effect for name, effect in self._effects(checked(features, self._features)).items()}
+        effects = self._regression.effects(checked(features, self._features))
+        return {name: self._platt.slope * effect for name, effect in effects.items()}
 
     def learn(self, features: Mapping[str, float], left: bool) -> None:  # noqa: FBT001  the label itself
         """Learn what became of one customer, whose features were `features` at the time of scoring.
@@ -154,16 +146,16 @@ class ChurnModel:
         had_started = self._has_started
         if had_started:
             self._learn_calibration(known, left)
-            self._pipeline.learn_one(known, left)
+            self._regression.learn(known, left)
         else:
-            self._scale.learn_one(compressed(known))
+            self._regression.learn_scale(known)
         keep = 1 - 1 / MEMORY_LABELS
         self._label_weight = keep * self._label_weight + 1.0
         self._left_weight = keep * self._left_weight + left
         self._labels += 1
         self._left += left
         if self._has_started and not had_started:
-            self._weigh.intercept = log_odds(self.base_rate)
+            self._regression.intercept = log_odds(self.base_rate)
 
     def report(self) -> CalibrationReport:
         """Return how good the probabilities have lately been, each measured before its label was learnt."""
@@ -183,23 +175,16 @@ class ChurnModel:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain numbers, strings, lists and dicts, with its layout."""
-        weights = self._weigh.weights
         state: dict[str, Any] = msgspec.to_builtins(
             ChurnState(
                 layout=LAYOUT,
                 base_rate_prior=self._base_rate_prior,
+                regression=self._regression.snapshot(),
                 labels=self._labels,
                 left=self._left,
                 early=self._early,
                 label_weight=self._label_weight,
                 left_weight=self._left_weight,
-                counts=dict(self._scale.counts),
-                means={name: self._scale.means[name] for name in self._scale.counts},
-                variances={name: self._scale.vars[name] for name in self._scale.counts},
-                weights={name: weights[name] for name in self._features},
-                squared_gradients={name: self._optimizer.g2[name] for name in self._features},
-                steps=self._optimizer.n_iterations,
-                intercept=self._weigh.intercept,
                 platt=self._platt.state,
                 meter=self._meter.snapshot(),
             )
@@ -207,16 +192,24 @@ class ChurnModel:
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a snapshot, exactly as if there had been no stop.
+        """Continue from a snapshot, exactly as if there had been no stop; its prior base rate holds.
 
         Raises:
             StateError: if the layout is unknown or the state damaged; the model is then as before.
         """
         read = read_snapshot(state, ChurnState, LAYOUT)
-        problem = _inconsistency(read, self._features)
+        problem = read.regression.inconsistency(self._features) or _inconsistency(read)
         if problem is not None:
             raise StateError(f"the state {LAYOUT} {problem}")
         self._install(read)
+
+    def _install(self, state: ChurnState) -> None:
+        self._base_rate_prior = state.base_rate_prior
+        self._labels, self._left, self._early = state.labels, state.left, state.early
+        self._label_weight, self._left_weight = state.label_weight, state.left_weight
+        self._regression = OnlineRegression(self._features, state.regression)
+        self._platt = OnlinePlatt(state.platt)
+        self._meter = CalibrationMeter(state.meter)
 
     @property
     def _stayed(self) -> int:
@@ -230,101 +223,35 @@ class ChurnModel:
     def _is_ready(self) -> bool:
         return self._stayed >= STAYED_SCORE and self._left >= LEFT_SCORE
 
-    def _install(self, state: ChurnState) -> None:
-        self._base_rate_prior = state.base_rate_prior
-        self._labels, self._left, self._early = state.labels, state.left, state.early
-        self._label_weight, self._left_weight = state.label_weight, state.left_weight
-        self._scale = preprocessing.StandardScaler()
-        self._scale.counts.update(state.counts)
-        self._scale.means.update(state.means)
-        self._scale.vars.update(state.variances)
-        self._optimizer = optim.AdaGrad(_LEARNING_RATE)
-        self._optimizer.g2.update({name: state.squared_gradients.get(name, 0.0) for name in self._features})
-        self._optimizer.n_iterations = state.steps
-        self._weigh = linear_model.LogisticRegression(self._optimizer, intercept_lr=_INTERCEPT_RATE)
-        self._weigh.intercept = state.intercept
-        # Every feature has its weight from the start, in one order: river then adds up in that order, so that a
-        # restored model gives the same last bit. river offers no public way to set weights.
-        weights = {name: state.weights.get(name, 0.0) for name in self._features}
-        self._weigh._weights = utils.VectorDict(weights)  # noqa: SLF001
-        self._pipeline = compose.Pipeline(
-            ("compress", compose.FuncTransformer(compressed)),
-            ("scale", self._scale),
-            ("clip", compose.FuncTransformer(_clipped)),
-            ("weigh", self._weigh),
-        )
-        self._platt = OnlinePlatt(state.platt)
-        self._meter = CalibrationMeter(state.meter)
-
-    def _effects(self, known: Mapping[str, float]) -> dict[str, float]:
-        # A name the scaler has not met would be entered into its tables: scoring must change nothing.
-        met = {name: value for name, value in known.items() if name in self._scale.counts}
-        weights = self._weigh.weights
-        standard = _clipped(self._scale.transform_one(compressed(met)))
-        return {name: weights[name] * value for name, value in standard.items()}
+    def _probability(self, effects: Mapping[str, float]) -> float:
+        return logistic(self._platt.log_odds(self._regression.intercept, sum(effects.values())))
 
     def _learn_calibration(self, known: Mapping[str, float], left: bool) -> None:  # noqa: FBT001  the label
-        centre, deviation = self._weigh.intercept, sum(self._effects(known).values())
+        effects = self._regression.effects(known)
         if self._is_ready:
-            self._meter.learn(logistic(self._platt.log_odds(centre, deviation)), left)
-        self._platt.learn(centre, deviation, left)
+            self._meter.learn(self._probability(effects), left)
+        self._platt.learn(self._regression.intercept, sum(effects.values()), left)
 
     def _drivers(self, known: Mapping[str, float], effects: Mapping[str, float]) -> list[Driver]:
-        slope = self._platt.slope
-        scaled = [(name, slope * effect) for name, effect in effects.items()]
+        scaled = [(name, self._platt.slope * effect) for name, effect in effects.items()]
         told = [(name, effect) for name, effect in scaled if abs(effect) >= EFFECT_MIN]
-        told.sort(key=lambda item: (-abs(item[1]), item[0]))
+        told.sort(key=lambda item: -abs(item[1]))
         return [
             Driver(
                 feature=name,
                 effect=round(effect, 4),
-                text=driver_text(
-                    self._features[name], known[name], expanded(self._scale.means[name]), effect
-                ),
+                text=driver_text(self._features[name], known[name], self._regression.typical(name), effect),
             )
             for name, effect in told[:DRIVERS_MAX]
         ]
 
 
-def _fresh(base_rate_prior: float) -> ChurnState:
-    return ChurnState(
-        layout=LAYOUT,
-        base_rate_prior=base_rate_prior,
-        labels=0,
-        left=0,
-        early=0,
-        label_weight=0.0,
-        left_weight=0.0,
-        counts={},
-        means={},
-        variances={},
-        weights={},
-        squared_gradients={},
-        steps=0,
-        intercept=log_odds(base_rate_prior),
-        platt=PlattState(),
-        meter=CalibrationMeter().snapshot(),
-    )
-
-
-def _inconsistency(state: ChurnState, features: Mapping[str, FeatureWords]) -> str | None:
-    unknown = {*state.counts, *state.weights, *state.squared_gradients} - set(features)
-    if unknown:
-        return f"must hold known features only, found {', '.join(sorted(unknown))}"
-    if not state.counts.keys() == state.means.keys() == state.variances.keys():
-        return "must hold counts, means and variances of the same features"
-    if not 0 <= state.left <= state.labels:
-        return f"must hold 0 <= left <= labels, found {state.left} of {state.labels}"
-    if {len(state.meter.weights), len(state.meter.predicted), len(state.meter.observed)} != {len(BIN_EDGES) + 1}:
-        return f"must hold {len(BIN_EDGES) + 1} bins of calibration"
-    sums = (*state.variances.values(), *state.squared_gradients.values(), state.label_weight, state.left_weight)
-    if min(sums) < 0.0 or state.platt.determinant <= 0.0:
-        return "must hold no negative sum of squares"
-    return None
-
-
-def _clipped(standard: Mapping[str, float]) -> dict[str, float]:
-    return {name: min(max(value, -_DEVIATIONS_MAX), _DEVIATIONS_MAX) for name, value in standard.items()}
+def _inconsistency(state: ChurnState) -> str | None:
+    if state.left > state.labels:
+        return f"must hold left <= labels, found {state.left} of {state.labels}"
+    if not 0.0 < state.base_rate_prior < 1.0:
+        return f"must hold base_rate_prior in (0, 1), found {state.base_rate_prior}"
+    return state.platt.inconsistency() or state.meter.inconsistency()
 
 
 def _band(probability: float, base_rate: float) -> Band:

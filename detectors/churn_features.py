@@ -4,14 +4,13 @@ A feature that is not known is absent from the mapping: never zero, never NaN. A
 refused, so that a misspelt one cannot learn quietly beside the right one.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
 FEATURE_MAX: Final = 1e15
-"""The largest magnitude of a feature: far above any real one, and its square is still an exact-range float."""
+"""The largest magnitude of a feature: far above any real one, far below what could overflow."""
 
 
 class FeatureWords(Struct, frozen=True):
@@ -64,19 +63,6 @@ def checked(features: Mapping[str, float], known: Mapping[str, FeatureWords]) ->
     return {name: float(features[name]) for name in known if name in features}
 
 
-def compressed(features: Mapping[str, float]) -> dict[str, float]:
-    """Return sign(x) log(1 + |x|) of each feature.
-
-    Counts, days and money have long tails: on the raw scale one heavy caller outweighs a thousand others.
-    """
-    return {name: math.copysign(math.log1p(abs(value)), value) for name, value in features.items()}
-
-
-def expanded(value: float) -> float:
-    """Undo `compressed` for one value."""
-    return math.copysign(math.expm1(abs(value)), value)
-
-
 def driver_text(words: FeatureWords, value: float, typical: float, effect: float) -> str:
     """Say what was learnt: how the customer differs, and what went with that among those seen so far.
 
@@ -85,7 +71,7 @@ def driver_text(words: FeatureWords, value: float, typical: float, effect: float
     Args:
         words: how the feature is called.
         value: the customer's.
-        typical: the mean of the feature over the customers learnt, taken on the compressed scale.
+        typical: the mean of the feature over the customers learnt, as the model sees it.
         effect: the contribution in log-odds; its sign is told.
     """
     side = "above" if value > typical else "below"

@@ -132,7 +132,8 @@ def credit(
 
     Args:
         rule: how it is computed.
-        fee_minor, currency: the monthly fee.
+        fee_minor: the monthly fee; a negative one counts as none.
+        currency: the fee's.
         measured: the bad service.
         credited_minor: what the same bill already credits, statutory compensation included.
         cap_percent: most that one bill may credit, in percent of the monthly fee.
@@ -158,10 +159,11 @@ def credit(
     return Credit(amount_minor=amount_minor, currency=currency, basis=basis)
 
 
+_WORDS: Final = {"bad_calls": ("bad call", "bad calls"), "bad_days": ("day with bad calls", "days with bad calls")}
+
+
 def _arithmetic(rule: CreditRule, units: int, fee_minor: int, currency: str) -> str:
     fee = money_text(fee_minor, currency)
     if rule.unit == "interrupted_ms":
         return f"{units / HOUR_MS:.2f} hours of interruption x {fee} / {rule.parts // HOUR_MS}"
-    noun = "bad call" if rule.unit == "bad_calls" else "day with bad calls"
-    plural = noun if units == 1 else noun.replace("call", "calls", 1) if rule.unit == "bad_calls" else "days with bad calls"
-    return f"{units} {plural} x {fee} / {rule.parts}"
+    return f"{units} {_WORDS[rule.unit][units > 1]} x {fee} / {rule.parts}"

@@ -5,15 +5,16 @@ factor A = 0. MOS follows from R. Vendors' own MOS fields are not comparable wit
 
 One scale for all: R and MOS here are narrowband values, 0..93.2 and 1..4.41. The wideband and fullband E-models
 (G.107.1, G.107.2) have scales of their own that must not be mixed with it, and for wideband codecs no verified loss
-robustness (Bpl) is published. So a codec without published Ie and Bpl is computed as if it were G.711 with packet
-loss concealment, and marked as not `grounded`: its values compare calls of that codec with each other, before and
-after, bad and good; they say nothing about how it sounds beside another codec.
+robustness (Bpl) is published. So what is not published of a codec is taken from G.711 with packet loss concealment,
+and the result marked as not `grounded`: it compares calls of that codec with each other, before and after, bad and
+good; it says nothing about how the codec sounds beside another.
 
 Example:
     >>> mos_from_r(r_factor(loss_percent, burst_ratio, delay_ms, ie, bpl))
     array([4.41, 3.83])
 """
 
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,13 +32,13 @@ DelayForm = Literal["default_echo", "pure"]
 delay alone, echo cancelled perfectly."""
 
 R_BASE = 93.2
-"""Ro - Is at all default values (G.107, table 3; the full computation gives 93.2062)."""
+"""Ro - Is at all default values, as G.107 rounds it (unrounded 93.2062)."""
 
-R_MIN = 80.0 - np.sqrt(5400.0)
+R_MIN = 80.0 - math.sqrt(5400.0)
 """6.515: where the cubic of `mos_from_r` last passes MOS 1; below it dips under 1, which no listener can say."""
 
 JITTER_BUFFER_PER_JITTER = 2.0
-"""An adaptive buffer holds about twice the interarrival jitter (RFC 3550): our assumption where none is reported."""
+"""An adaptive buffer holds about twice the interarrival jitter: an estimate, since no event reports its depth."""
 
 
 class Codec(NamedTuple):
@@ -46,7 +47,7 @@ class Codec(NamedTuple):
     Attributes:
         ie: equipment impairment without loss, None if not published.
         bpl: robustness to packet loss, None if not published.
-        delay_ms: usual packet length, and look-ahead.
+        delay_ms: usual packet length and look-ahead.
         names: RTP encoding names and common spellings, in the form `_plain` gives.
     """
 
@@ -57,10 +58,9 @@ class Codec(NamedTuple):
 
 
 CODECS: tuple[Codec, ...] = (
-    # Anything not listed, and the wideband codecs whose Ie or Bpl on this scale is not published.
-    Codec(None, None, 20.0, ""),
-    # ITU-T G.113, appendix I, with the values of its tables I.1 to I.4. Endpoints conceal loss (G.711 appendix I)
-    # unless they say otherwise.
+    # Anything not listed, and codecs of which nothing is published on this scale.
+    Codec(None, None, 20.0, "g722 speex silk isac l16"),
+    # Ie and Bpl: ITU-T G.113, appendix I. Endpoints conceal loss unless the name says otherwise.
     Codec(0.0, 25.1, 20.0, "g711 pcmu pcma g711u g711a g711ulaw g711alaw ulaw alaw mulaw g711mu"),
     Codec(0.0, 4.3, 20.0, "g711noplc pcmunoplc pcmanoplc"),
     # With voice activity detection, the default of RFC 4856 for annex B; without it Ie is 10.
@@ -76,7 +76,7 @@ CODECS: tuple[Codec, ...] = (
     Codec(7.0, None, 20.0, "g728"),
     Codec(20.0, None, 20.0, "gsm gsmfr"),
     Codec(23.0, None, 20.0, "gsmhr gsmhr08"),
-    # Nothing published; the delay is known.
+    # As the first row, but longer: AMR's other modes, wideband codecs, 30 ms frames.
     Codec(None, None, 25.0, "amr amrnb amrwb g7222 evs"),
     Codec(None, None, 26.5, "opus"),
     Codec(None, None, 30.0, "ilbc"),
@@ -120,8 +120,9 @@ def quality(
     as 1. Only without a loss ratio there is no R.
 
     Args:
-        loss_ratio, discard_ratio: packets lost in the network, and too late for the jitter buffer; 0..1 of those
-            expected, so that their sum is G.107's Ppl (RFC 3611, section 4.7.1).
+        loss_ratio: packets lost in the network, 0..1 of those expected.
+        discard_ratio: packets too late for the jitter buffer, 0..1 of those expected, so that the sum of both is
+            G.107's Ppl (RFC 3611, section 4.7.1).
         burst_ratio: G.107's BurstR, 1 for random loss.
         rtt_ms: of the network; half of it is one way.
         jitter_ms: interarrival jitter.
@@ -138,13 +139,14 @@ def quality(
 def r_factor(
     loss_percent: F64, burst_ratio: F64, delay_ms: F64, ie: F64, bpl: F64, form: DelayForm = "default_echo"
 ) -> F64:
-    """Return R = 93.2 - Id - Ie,eff, not below 0 (G.107, section 7.1, A = 0). NaN stays NaN.
+    """Return R = 93.2 - Id - Ie,eff, not below 0 (G.107, section 7.1, with A = 0). NaN stays NaN.
 
     Args:
         loss_percent: G.107's Ppl, 0..100.
         burst_ratio: G.107's BurstR; below 1 counts as 1. Above 2 the formula is a weak guide.
         delay_ms: mouth to ear, one way.
-        ie, bpl: the codec's, see `CODECS`.
+        ie: the codec's, see `CODECS`.
+        bpl: the codec's, see `CODECS`.
         form: see `DelayForm`.
     """
     delay = delay_impairment_with_echo(delay_ms) if form == "default_echo" else delay_impairment_pure(delay_ms)
@@ -152,7 +154,7 @@ def r_factor(
 
 
 def equipment_impairment(loss_percent: F64, burst_ratio: F64, ie: F64, bpl: F64) -> F64:
-    """Return Ie,eff = Ie + (95 - Ie) * Ppl / (Ppl / BurstR + Bpl) (G.107, equation 7-29)."""
+    """Return Ie,eff = Ie + (95 - Ie) * Ppl / (Ppl / BurstR + Bpl) (G.107, section 7.5)."""
     return ie + (95.0 - ie) * loss_percent / (loss_percent / np.maximum(burst_ratio, 1.0) + bpl)
 
 
@@ -166,8 +168,9 @@ def delay_impairment_with_echo(delay_ms: F64) -> F64:
 
 
 def delay_impairment_pure(delay_ms: F64) -> F64:
-    """Return Idd, the delay alone: 0 up to 100 ms (G.107, equations 7-27 and 7-28; default sensitivity)."""
-    x = np.log2(np.maximum(delay_ms, 100.0) / 100.0)
+    """Return Idd, the delay alone: 0 up to 100 ms (G.107, section 7.4, default delay sensitivity)."""
+    # Bounded above, lest infinity be subtracted from itself; R is 0 long before.
+    x = np.log2(np.clip(delay_ms, 100.0, 1e9) / 100.0)
     return 25.0 * ((1.0 + x**6) ** (1.0 / 6.0) - 3.0 * (1.0 + (x / 3.0) ** 6) ** (1.0 / 6.0) + 2.0)
 
 
@@ -178,15 +181,17 @@ def mos_from_r(r: F64) -> F64:
 
 
 def r_from_mos(mos: F64) -> F64:
-    """Return the R of a MOS in 1..4.5, the inverse of `mos_from_r` (G.107, appendix I); outside it, the ends' R.
+    """Return the R of a MOS in 1..4.5, the inverse of `mos_from_r` (G.107, appendix I).
 
-    The cubic's middle root of three, so that R rises with MOS from 6.5 to 100. NaN stays NaN.
+    Of the cubic's three roots the middle one: R rises with MOS from 6.5 to 100. Other MOS count as the nearer end
+    of the range. NaN stays NaN.
     """
     mos = np.clip(mos, 1.0, 4.5)
-    # 15 sqrt(...) is real between the cubic's two turning points, which enclose MOS 1..4.5.
+    # Real for 1..4.5: the cubic's turning points lie outside.
     height = 15.0 * np.sqrt(-903522.0 + 1113960.0 * mos - 202500.0 * mos * mos)
     turn = np.arctan2(height, 18566.0 - 6750.0 * mos) / 3.0
-    return np.clip(20.0 / 3.0 * (8.0 - np.sqrt(226.0) * np.cos(turn + np.pi / 3.0)), R_MIN, 100.0)
+    r = 20.0 / 3.0 * (8.0 - math.sqrt(226.0) * np.cos(turn + math.pi / 3.0))
+    return np.clip(r, R_MIN, 100.0)
 
 
 def codec_indices(codec: CodeColumn) -> npt.NDArray[np.intp]:

@@ -14,17 +14,17 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.advice import Advisor
-from detectors.casebook import HOLD_MS, Case, Casebook
+from detectors.catalogue import Catalogue
+from detectors.casebook import EXPIRE_MS, HOLD_MS, Case, Casebook
 from detectors.elements import Elements, element_total
-from detectors.emodel import rate
-from detectors.evidence import DROP, QUALITY, SETUP, healthy_mean, total
-from detectors.history import ANSWERED, COUNTERS, ELEMENTS, ONE_WAY, POOR, REDIALLED, Histories, reset_counters
+from detectors.emodel import mos_from_r, quality, r_from_mos
+from detectors.evidence import DROP, QUALITY, SETUP, healthy_mean
+from detectors.history import ANSWERED, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories, reset_counters
 from detectors.identity import case_id
 from detectors.incidents import Blame, Incidents, OpenIncident
 from detectors.patterns import Finding, View, read
 from detectors.relations import Relations
 from detectors.release import CallEnds, Outcome, classify
-from detectors.remedies import Catalogue
 from detectors.roster import CALM, CASE, Roster
 from detectors.watch import (
     APPLIED,
@@ -41,14 +41,15 @@ from detectors.watch import (
     Scratch,
     World,
     advance,
+    evidence_days,
     merge_order,
 )
 from schemas.alerts import CallEvidence, Notification, NotificationType, notification
-from schemas.columns import EventBatch, LinkColumns
+from schemas.columns import CallColumns, EventBatch, MediaColumns
 from schemas.errors import StateError
-from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
+from schemas.events import Business, Churn, Contact, KnownIncident, Link, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
-from schemas.text import key_of
+from schemas.text import F32, key_of
 
 LAYOUT = 1
 """The layout of a snapshot; a newer one is refused."""
@@ -195,15 +196,16 @@ class RiskEngine:
             drop=ends.drop_weight,
             setup=ends.setup_weight,
             one_way=ends.one_way,
-            rating=rate(columns),
+            rating=_rating(columns),
             codec=codecs[columns.codec.codes],
+            direction=columns.direction,
             elements=self.elements.serials_of(columns),
         )
         media = Media(
             customer=reports.customer_id.keys(),
             call=reports.call_id.keys(),
             at_ms=reports.at_ms,
-            rating=rate(reports),
+            rating=_rating(reports),
         )
         return calls, media
 
@@ -268,7 +270,7 @@ class RiskEngine:
         one = self._row(row)
         view = self._view(row, now_ms)
         finding, added_log10 = read(view)
-        evidence_log10 = float(np.log10(max(total(one["evidence"]), 1e-9))) + added_log10
+        evidence_log10 = float(np.log10(max(evidence_days(one), 1e-9))) + added_log10
         if len(view.bad) < 2 or evidence_log10 < np.log10(self.settings.false_alarm_days):
             return
         self._open_case(row, customer_id, view, finding, evidence_log10)
@@ -308,6 +310,8 @@ class RiskEngine:
             case.bad, case.trials = view.failures, view.attempts
         elif case.kind == "quality":
             case.bad, case.trials = view.poor, view.answered
+        elif case.kind == "duration_lock":
+            case.bad, case.trials = max(view.locked, view.drops), view.answered
         elif case.kind == "redial":
             case.bad, case.trials = max(view.redials, view.drops), view.answered
         else:
@@ -371,6 +375,7 @@ class RiskEngine:
         one = self._row(row)
         one["mode"] = CALM
         one["evidence"][:] = 0.0
+        one["lock_evidence"][:] = 0.0
         one["since_ms"] = -1
         if one["history"] >= 0:
             self.histories.give_back(int(one["history"]))
@@ -384,7 +389,7 @@ class RiskEngine:
             if case.due_ms:
                 self._decide(case, case.due_ms)
             else:
-                self._close(case, case.last_bad_ms)
+                self._close(case, case.last_bad_ms + EXPIRE_MS)
         self.incidents.forget_closed(now_ms - 2 * DAY_MS)
 
     def _decide(self, case: Case, now_ms: int) -> None:
@@ -445,10 +450,11 @@ class RiskEngine:
 
     # Rare events
 
-    def _take(self, event: Business | None) -> None:
-        if event is None:
-            return
-        if isinstance(event, KnownIncident):
+    def _take(self, event: Business | Link) -> None:
+        if isinstance(event, Link):
+            if event.customer_id is not None:
+                self.advisor.read_line(key_of(event.customer_id), event.metric, event.value)
+        elif isinstance(event, KnownIncident):
             self.incidents.told(event)
         elif isinstance(event, OutcomeEvent):
             self.advisor.outcome(event)
@@ -472,7 +478,7 @@ class RiskEngine:
         if row < 0:
             return known
         one = self._row(row)
-        known["evidence"] = float(np.log10(max(total(one["evidence"]), 1.0)))
+        known["evidence"] = float(np.log10(max(evidence_days(one), 1.0)))
         for channel, name in ((DROP, "drop_ratio_30d"), (QUALITY, "bad_quality_ratio_30d")):
             if one["count"][channel] > 0:
                 known[name] = float(one["weight"][channel] / one["count"][channel])
@@ -484,6 +490,8 @@ class RiskEngine:
         if kind == "stayline.alert.opened" and not self.advisor.has_room(now_ms):
             case.deferred = True
             return
+        # Records may arrive a little out of order; what is told of one case never goes back in time.
+        now_ms = case.told_ms = max(now_ms, case.told_ms)
         case.revision += 1
         case.told_bad = case.bad
         alert = self.advisor.alert(case, now_ms, self._experience(case.customer))
@@ -542,9 +550,9 @@ class _EngineNames:
         return next((name for name, known in self.codecs.items() if known == code), "unknown")
 
 
-def _others(batch: EventBatch) -> list[tuple[int, Business | None]]:
+def _others(batch: EventBatch) -> list[tuple[int, Business | Link]]:
     """Return all events that are neither call nor media report, in order of arrival."""
-    links: list[tuple[int, Business | None]] = [(int(at), None) for at in batch.links.position]
+    links = [(int(at), batch.links.event(row)) for row, at in enumerate(batch.links.position)]
     return sorted([*batch.business, *links], key=lambda one: one[0])
 
 
@@ -557,6 +565,8 @@ def _call_evidence(one: Any, call_id: str) -> CallEvidence:
         outcome = "dropped" if one["outcome"] == Outcome.DROP and one["drop"] >= 1.0 else "probably_dropped"
     elif one["setup"] >= BAD:
         outcome = "setup_failure"
+    elif flags & LOCKED:
+        outcome = "ended_at_timer"
     elif flags & POOR:
         outcome = "poor_quality"
     elif flags & REDIALLED:
@@ -566,7 +576,14 @@ def _call_evidence(one: Any, call_id: str) -> CallEvidence:
     return CallEvidence(call_id, int(one["end_ms"]), outcome, int(one["duration_ms"]), _mos(float(one["rating"])))
 
 
-def _mos(rating: float) -> float | None:
-    from detectors.emodel import mos_from_r
+def _rating(columns: CallColumns | MediaColumns) -> F32:
+    """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN."""
+    measured = quality(
+        columns.loss_ratio, columns.discard_ratio, columns.burst_ratio, columns.rtt_ms, columns.jitter_ms, columns.codec
+    ).r
+    rating = np.where(np.isnan(measured), r_from_mos(columns.mos.astype(np.float64)), measured)
+    return rating.astype(np.float32)
 
+
+def _mos(rating: float) -> float | None:
     return None if np.isnan(rating) else round(float(mos_from_r(np.array([rating]))[0]), 2)

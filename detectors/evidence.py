@@ -44,7 +44,8 @@ class Prior(NamedTuple):
 
     Attributes:
         mean: healthy mean of x. Fixed-line VoIP drops 0.5 to 1.5 % of calls once inferred drops count; setup fails
-            for about 2 % of attempts (NER 98 to 99 %); 5 % of calls are made again at once for no bad reason.
+            for 1 to 2 % of attempts (NER 98 to 99 %), and absent endpoints add as much; 5 % of calls are made again
+            at once for no bad reason, which by itself is half a sign.
         strength: how many observations the belief is worth.
         p0_min, p0_max: p0 stays between these, whatever a customer's history: nobody is held to perfection, and
             nobody's bad service becomes his normal.
@@ -59,11 +60,14 @@ class Prior(NamedTuple):
 
 
 PRIORS: tuple[Prior, ...] = (
-    Prior(mean=0.010, strength=60.0, p0_min=0.008, p0_max=0.04, share=0.55),
-    Prior(mean=0.020, strength=60.0, p0_min=0.015, p0_max=0.08, share=0.15),
-    Prior(mean=0.030, strength=40.0, p0_min=0.020, p0_max=0.15, share=0.20),
-    Prior(mean=0.050, strength=40.0, p0_min=0.040, p0_max=0.25, share=0.10),
+    Prior(mean=0.010, strength=60.0, p0_min=0.008, p0_max=0.04, share=0.45),
+    Prior(mean=0.030, strength=40.0, p0_min=0.020, p0_max=0.20, share=0.15),
+    Prior(mean=0.030, strength=40.0, p0_min=0.020, p0_max=0.15, share=0.15),
+    Prior(mean=0.025, strength=40.0, p0_min=0.020, p0_max=0.15, share=0.10),
 )
+
+LOCK_SHARE = 0.15
+"""The part of the evidence that repeated durations hold (`detectors.locks`); all parts add up to one."""
 
 MEMORY_COUNT = 400.0
 """A baseline remembers about this many observations; older ones fade by halves."""

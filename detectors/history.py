@@ -25,14 +25,14 @@ CALL = np.dtype(
         ("setup", np.float32),  # x of the setup channel
         ("rating", np.float32),  # R-factor; NaN: not known
         ("outcome", np.int8),  # detectors.release.Outcome
-        ("flags", np.uint8),  # ONE_WAY, REDIALLED, POOR, ANSWERED
+        ("flags", np.uint8),  # ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED
         ("codec", np.int16),
         ("elements", np.int32, (len(ELEMENTS),)),  # serials; -1: not known
     ],
     align=True,
 )
 
-ONE_WAY, REDIALLED, POOR, ANSWERED = 1, 2, 4, 8
+ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED = 1, 2, 4, 8, 16
 
 HISTORY = np.dtype(
     [
@@ -42,6 +42,7 @@ HISTORY = np.dtype(
         ("failures", np.int32),  # attempts that failed in the network
         ("poor", np.int32),  # answered calls with poor media
         ("redials", np.int32),
+        ("locked", np.int32),  # answered calls that ended at a suspected duration
         ("bad_count", np.int32),  # bad calls ever written; the ring goes on at bad_count % BAD_KEPT
         ("good_count", np.int32),
         ("bad", CALL, (BAD_KEPT,)),
@@ -50,7 +51,7 @@ HISTORY = np.dtype(
     align=True,
 )
 
-COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials")
+COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials", "locked")
 
 
 class Shelf(NamedTuple):
@@ -91,6 +92,7 @@ def reset_counters(shelf: Shelf, index: int) -> None:
     one["failures"] = 0
     one["poor"] = 0
     one["redials"] = 0
+    one["locked"] = 0
 
 
 class Histories:

@@ -86,9 +86,7 @@ class LabelDesk:
         ConfigError: if an argument is out of range.
     """
 
-    def __init__(
-        self, horizon_ms: int = HORIZON_MS, gap_ms: int = GAP_MS, pending_max: int = PENDING_MAX
-    ) -> None:
+    def __init__(self, horizon_ms: int = HORIZON_MS, gap_ms: int = GAP_MS, pending_max: int = PENDING_MAX) -> None:
         problems = [
             f"{name} must be at least 1, was {value}"
             for name, value in (("horizon_ms", horizon_ms), ("gap_ms", gap_ms), ("pending_max", pending_max))
@@ -122,11 +120,9 @@ class LabelDesk:
 
         Older ones stay and mature as negatives. Later ones, scored before the news came, are discarded.
         """
-        entries = self._take(customer)
+        entries = self._entries.get(customer, [])
         kept = [entry for entry in entries if at_ms - entry.at_ms >= self._horizon_ms]
-        if kept:
-            self._entries[customer] = kept
-            self._count += len(kept)
+        self._leave(customer, kept)
         fresh = [entry.example for entry in entries[len(kept) :]]
         positives = [example for example in fresh if example.at_ms <= at_ms]
         self.discarded_count += len(fresh) - len(positives)
@@ -146,12 +142,13 @@ class LabelDesk:
 
     def forget(self, customer: str) -> int:
         """Erase the customer's examples; return how many there were."""
-        return len(self._take(customer))
+        count = len(self._entries.get(customer, []))
+        self._leave(customer, [])
+        return count
 
     def snapshot(self) -> dict[str, Any]:
         """Return the pending examples and counters as plain numbers, strings, lists and dicts."""
-        entries = sorted(entry for mine in self._entries.values() for entry in mine)
-        pending = [entry.example for entry in entries]
+        pending = [entry.example for entry in self._in_order()]
         state: dict[str, Any] = msgspec.to_builtins(
             DeskState(LAYOUT, pending, self.dropped_count, self.discarded_count)
         )
@@ -181,13 +178,17 @@ class LabelDesk:
         self._entries.setdefault(example.customer, []).append(entry)
         heapq.heappush(self._queue, entry)
 
-    def _take(self, customer: str) -> list[_Entry]:
-        entries = self._entries.pop(customer, [])
-        self._count -= len(entries)
-        # Entries taken by customer stay in the queue as dead weight: rebuilt before they outweigh the living.
+    def _leave(self, customer: str, entries: list[_Entry]) -> None:
+        """Leave the customer with no more than `entries`."""
+        self._count += len(entries) - len(self._entries.pop(customer, []))
+        if entries:
+            self._entries[customer] = entries
+        # What is gone stays in the queue as dead weight until it outweighs the living.
         if len(self._queue) > 2 * self._count + 64:
-            self._queue = sorted(entry for mine in self._entries.values() for entry in mine)
-        return entries
+            self._queue = self._in_order()
+
+    def _in_order(self) -> list[_Entry]:
+        return sorted(entry for mine in self._entries.values() for entry in mine)
 
     def _oldest(self) -> PendingExample | None:
         while self._queue:

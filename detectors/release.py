@@ -292,7 +292,9 @@ def _verdict_of(ends: CallEnds) -> tuple[I8, F32]:
     # Weakest source first: each line overrules those before it.
     row = np.where(q850 != _NONE, q850, sip)
     row = np.where(reason != _NONE, reason, row)
-    row = np.where(_SPECIFIC[sip], sip, row)
+    # Cause 19 says that it rang; RFC 3398 (section 7.2.4.1) writes it as a 480, which by itself does not say so.
+    rang = (ends.sip_status == 480) & (ends.q850 == 19) & ~ends.answered
+    row = np.where(_SPECIFIC[sip] & ~rang, sip, row)
     row = np.where(_SPECIFIC[reason], reason, row)
     clearer = _CLEARER_OF[ends.released_by + 1]
     case = (after * len(_CLEARERS) + clearer) * len(_DIRECTIONS) + ends.direction + 1

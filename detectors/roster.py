@@ -16,6 +16,9 @@ from schemas.text import I32, Bools
 SEEN = 6
 """How many of a customer's latest calls are remembered to recognise duplicates."""
 
+LOCKS = 2
+"""How many durations are held in suspicion for a customer at a time."""
+
 ROW = np.dtype(
     [
         ("key", np.uint64),  # XXH64 of the customer id; 0: the row is free
@@ -29,6 +32,11 @@ ROW = np.dtype(
         ("count", np.float32, (len(CHANNELS),)),  # baseline: observations learnt
         ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of their x
         ("rating", np.float32),  # mean R-factor of healthy calls
+        ("rating_spread", np.float32),  # and their mean absolute deviation from it
+        ("lock_s", np.float32, (LOCKS,)),  # durations that calls may be cut at (detectors.locks)
+        ("lock_evidence", np.float32, (LOCKS,)),
+        ("lock_peer", np.uint32, (LOCKS,)),  # far end of the newest call cut there
+        ("minutes_share", np.float32),  # how many durations are whole minutes, recent ones weighing more
         ("last_peer", np.uint32),  # far end of the newest call
         ("media_call", np.uint32),  # the call that media reports came for last
         ("media_rating", np.float32),  # and the mean R-factor they gave
@@ -37,6 +45,7 @@ ROW = np.dtype(
         ("incident", np.int32),  # serial of the last incident this customer was counted in
         ("seen_at", np.uint8),  # where the ring goes on
         ("mode", np.uint8),  # CALM or CASE
+        ("again", np.uint8),  # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
     ],
     align=True,
 )
@@ -106,7 +115,13 @@ def clear_row(rows: Rows, row: int) -> None:
     one["count"][:] = 0.0
     one["weight"][:] = 0.0
     one["rating"] = 0.0
+    one["rating_spread"] = 0.0
+    one["lock_s"][:] = 0.0
+    one["lock_evidence"][:] = 0.0
+    one["lock_peer"][:] = 0
+    one["minutes_share"] = 0.95
     one["last_peer"] = 0
+    one["again"] = 0
     one["media_call"] = 0
     one["media_rating"] = 0.0
     one["media_count"] = 0.0

@@ -32,6 +32,9 @@ def read_snapshot(state: Mapping[str, Any], kind: type[S], layout: str) -> S:
         raise StateError(f"the state {layout} must hold its fields: {error}") from error
     if not all(math.isfinite(number) for number in _floats(state)):
         raise StateError(f"the state {layout} must hold finite numbers only, found one that is not")
+    # Structs have defaults for what is fresh; in a snapshot a field that is not there is damage, not a default.
+    if msgspec.to_builtins(read) != state:
+        raise StateError(f"the state {layout} must hold every field, found fewer")
     return read
 
 

@@ -6,7 +6,7 @@ where a pending decision has come due, the loop returns, Python does the slow th
 event. So the outcome is that of one event at a time, whatever the batch size.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -39,6 +39,7 @@ from detectors.history import (
     BAD_KEPT,
     ELEMENTS,
     GOOD_KEPT,
+    LOCKED,
     ONE_WAY,
     POOR,
     REDIALLED,
@@ -47,6 +48,7 @@ from detectors.history import (
     reset_counters,
     take,
 )
+from detectors.locks import lock_total, observe_duration
 from detectors.roster import CALM, CASE, SEEN, Book, find, find_or_add
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
@@ -65,8 +67,8 @@ DAYS_MAX = 7.0
 """Evidence accrues for at most a week between two calls: who was away a month has not been watched for it."""
 REDIAL_MS = 60_000
 """A call to or from the same far end this soon after an answered one is made again (mutual or one-sided redial)."""
-SKEW_MS = 2_000
-"""Clocks of two probes may differ by this much."""
+REDIAL_ONE_SIDED = 0.5
+"""x of a call that is made again by one side."""
 SPEAK_AGAIN_MS = 3_600_000
 """A customer speaks against an element once an hour."""
 HISTORY_KEPT_MS = 14 * 86_400_000
@@ -75,10 +77,14 @@ BAD = 0.5
 """An x of this or more makes a bad call."""
 GOOD_RATING, GOOD_RATING_COUNT = 80.0, 5.0
 """The R-factor expected of a customer not yet known ("satisfied", ITU-T G.109), and how many calls that is worth."""
-RATING_SLACK, RATING_SPAN = 12.0, 15.0
-"""Media is poor from this far below the customer's own mean R, wholly so this much further down: one step of the
-user-satisfaction bands of ITU-T G.109 is ten points."""
+SPREAD, SPREAD_COUNT, SPREAD_MIN = 5.0, 10.0, 3.0
+"""The mean absolute deviation of R expected of a customer not yet known, how many calls that is worth, and the least
+that anybody is held to."""
+POOR_FROM, POOR_FULL = 2.5, 5.0
+"""Media is poor from so many deviations below the customer's own mean R, and wholly so at so many."""
 RATING_MEMORY = 100.0
+LOCK_BAD_DAYS = 5.0
+"""Evidence of a lock from which a call that ends at it is a bad call."""
 LOW_DAYS = 1.0
 """Evidence below one day's worth is none: trouble that was counted is over."""
 
@@ -101,6 +107,7 @@ class Calls(NamedTuple):
     one_way: Bools
     rating: F32
     codec: I16
+    direction: I8
     elements: I32
 
 
@@ -158,16 +165,18 @@ class World(NamedTuple):
 
 
 @numba.njit(cache=True, inline="always")
-def poorness(rating: float, usual: float, count: float) -> float:
+def poorness(rating: float, usual: float, spread: float, count: float) -> float:
     """Return x of the quality channel: how far an R-factor lies below this customer's usual one, 0..1.
 
     Args:
         rating: the call's R.
         usual: mean R of the customer's healthy calls.
-        count: how many calls that mean rests on.
+        spread: mean absolute deviation of R.
+        count: how many calls these rest on.
     """
     base = (usual * count + GOOD_RATING * GOOD_RATING_COUNT) / (count + GOOD_RATING_COUNT)
-    return min(max((base - RATING_SLACK - rating) / RATING_SPAN, 0.0), 1.0)
+    step = max((spread * count + SPREAD * SPREAD_COUNT) / (count + SPREAD_COUNT), SPREAD_MIN)
+    return min(max(((base - rating) / step - POOR_FROM) / (POOR_FULL - POOR_FROM), 0.0), 1.0)
 
 
 @numba.njit(cache=True)
@@ -307,8 +316,8 @@ def _log_bad_call(world: World, calls: Calls, i: int, poor: float) -> None:
 @numba.njit(cache=True)
 def _judge_customer(
     one: npt.NDArray[np.void], calls: Calls, i: int, rating: float, poor: float, again: float, limits: Limits
-) -> float:
-    """Move one customer's evidence and baselines by one call; return the evidence in days."""
+) -> bool:
+    """Move one customer's evidence and baselines by one call; return whether it ended at a suspected duration."""
     days = 1.0
     if one["last_ms"] >= 0:
         days = min(max(calls.end_ms[i] - one["last_ms"], 0) / DAY_MS, DAYS_MAX)
@@ -319,15 +328,28 @@ def _judge_customer(
     for channel in range(4):
         if x[channel] >= 0.0:
             observe(one["evidence"][channel], x[channel], healthy_mean(channel, one["count"][channel], one["weight"][channel]))
-    value = total(one["evidence"])
+    cut = False
+    if calls.answer_ms[i] >= 0:
+        cut = observe_duration(one, calls.end_ms[i] - calls.answer_ms[i], np.uint32(calls.peer[i]), days)
+    value = evidence_days(one)
     if value < limits.learn_days:
         for channel in range(4):
             if x[channel] >= 0.0:
                 remember(one["count"], one["weight"], channel, x[channel])
         if poor >= 0.0:
             fade = 1.0 / min(max(one["count"][QUALITY], 1.0), RATING_MEMORY)
+            apart = abs(rating - one["rating"])
+            # The first calls set the mean; only from the second on is there a deviation from it.
+            if one["count"][QUALITY] > 1.0:
+                one["rating_spread"] = np.float32(one["rating_spread"] + fade * (apart - one["rating_spread"]))
             one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))
-    return value
+    return cut
+
+
+@numba.njit(cache=True, inline="always")
+def evidence_days(one: Any) -> float:
+    """Return a customer's whole evidence, in days."""
+    return total(one["evidence"]) + lock_total(one)
 
 
 @numba.njit(cache=True)
@@ -343,6 +365,7 @@ def _keep_history(
     one["failures"] += calls.setup[i] >= BAD
     one["poor"] += (flags & POOR) != 0
     one["redials"] += (flags & REDIALLED) != 0
+    one["locked"] += (flags & LOCKED) != 0
     if bad:
         place = one["bad_count"] % BAD_KEPT
         _write_call(one["bad"][place], calls, i, rating, flags)
@@ -356,6 +379,21 @@ def _keep_history(
 
 
 @numba.njit(cache=True)
+def _redial(one: npt.NDArray[np.void], calls: Calls, i: int) -> float:
+    """Return x of the redial channel: half a sign if the parties talk again at once, a whole one if both tried.
+
+    The customer's previous call was answered, or was such a try; the next one may go either way. A second try in
+    the other direction is what happens when both sides lost the call, and hardly happens otherwise.
+    """
+    gap_ms = calls.start_ms[i] - one["last_ms"]
+    if one["last_peer"] != np.uint32(calls.peer[i]) or not -REDIAL_MS <= gap_ms <= REDIAL_MS:
+        return -1.0 if one["again"] else 0.0
+    if not one["again"]:
+        return REDIAL_ONE_SIDED
+    return 1.0 if one["again"] != calls.direction[i] + 1 else -1.0
+
+
+@numba.njit(cache=True)
 def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, scratch: Scratch) -> int:
     """Apply one call that is neither duplicate nor late; return STOP_ flags."""
     one = world.book.rows[row]
@@ -366,13 +404,11 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         rating = float(one["media_rating"])
     poor = -1.0
     if answered and not np.isnan(rating):
-        poor = poorness(rating, one["rating"], min(one["count"][QUALITY], RATING_MEMORY))
+        poor = poorness(rating, one["rating"], one["rating_spread"], min(one["count"][QUALITY], RATING_MEMORY))
     state = _incident_state(world.network, calls, i)
     again = -1.0
     if one["last_peer"] != 0:
-        gap_ms = calls.start_ms[i] - one["last_ms"]
-        same = one["last_peer"] == np.uint32(calls.peer[i])
-        again = 1.0 if same and -SKEW_MS <= gap_ms <= REDIAL_MS else 0.0
+        again = _redial(one, calls, i)
     _watch_elements(world, row, calls, i, poor, state, limits, scratch)
     inside = (state & INSIDE) != 0
     if state & MUTED:
@@ -385,8 +421,13 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         one["last_bad_ms"] = max(one["last_bad_ms"], end_ms)
         _log_bad_call(world, calls, i, poor)
     value = 0.0
+    locked = False
     if not inside and one["mode"] == CALM:
-        value = _judge_customer(one, calls, i, rating, poor, again, limits)
+        locked = _judge_customer(one, calls, i, rating, poor, again, limits)
+        value = evidence_days(one)
+        # One chance repetition is no bad call; two are.
+        locked = locked and lock_total(one) >= LOCK_BAD_DAYS
+        bad = bad or locked
         if value < LOW_DAYS:
             one["since_ms"] = -1
             if one["history"] >= 0:
@@ -401,13 +442,14 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
                 give_back(world.shelf, one["history"])
                 one["history"] = -1
             else:
-                kind = ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again >= BAD)
+                kind = ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again > 0.0) | LOCKED * locked
                 _keep_history(world, row, calls, i, rating, kind, bad, scratch)
         if one["mode"] == CASE:
             flags |= STOP_CASE
         elif bad and value >= limits.look_days:
             flags |= STOP_LOOK
-    one["last_peer"] = np.uint32(calls.peer[i]) if answered else np.uint32(0)
+    one["again"] = calls.direction[i] + 1 if again == REDIAL_ONE_SIDED and not answered else 0
+    one["last_peer"] = np.uint32(calls.peer[i]) if answered or one["again"] else np.uint32(0)
     one["last_ms"] = max(one["last_ms"], end_ms)
     return flags
 

@@ -138,28 +138,28 @@ def promote(db: apsw.Connection, output: str, case: str, now_ms: int) -> None:
 
 
 def _delivery(row: Row) -> Delivery:
-    """Read a row of `_PENDING`."""
+    """Read a row of `_COLUMNS`."""
     seq, identity, kind, case, revision, time_ms, body, attempts, first_ms = row
     notification = Notification(id=identity, type=kind, case=case, revision=revision, time_ms=time_ms, body=body)
     return Delivery(seq, notification, attempts, first_ms)
 
 
-# One statement for each question, put together from constants alone.
-_PENDING = """
-SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, first_ms
-FROM delivery AS d JOIN notification USING (seq) WHERE output = ? AND state = 'pending'
+# Each question names its index: the planner would rather walk the primary key, past all that was ever delivered.
+_COLUMNS = "SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, first_ms FROM delivery AS d "
+_PENDING = " JOIN notification USING (seq) WHERE output = ? AND state = 'pending' "
+_HEAD = _COLUMNS + "INDEXED BY delivery_pending" + _PENDING + "ORDER BY seq LIMIT ?"
+_DUE = _COLUMNS + "INDEXED BY delivery_due" + _PENDING + "AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?"
+_NEWEST = _COLUMNS + "INDEXED BY delivery_case" + _PENDING + "AND d.case_id = ? ORDER BY seq DESC LIMIT 1"
+_NEXT_DUE = """
+SELECT min(due_ms) FROM delivery INDEXED BY delivery_due WHERE output = ? AND state = 'pending' AND due_ms >= ?
 """
-_HEAD = _PENDING + "ORDER BY seq LIMIT ?"
-_DUE = _PENDING + "AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?"
-_NEWEST = _PENDING + "AND d.case_id = ? ORDER BY seq DESC LIMIT 1"
-_NEXT_DUE = "SELECT min(due_ms) FROM delivery WHERE output = ? AND state = 'pending' AND due_ms >= ?"
 _TALLY = """
 UPDATE output SET pending = pending + :pending, delivered = delivered + :delivered, dead = dead + :dead,
     superseded = superseded + :superseded, discarded = discarded + :discarded
 WHERE name = :output
 """
 _SUPERSEDE = """
-UPDATE delivery SET state = 'superseded', due_ms = NULL
+UPDATE delivery INDEXED BY delivery_case SET state = 'superseded', due_ms = NULL
 WHERE output = ? AND case_id = ? AND state = 'pending' AND seq < ?
 """
 _SET_DUE = "UPDATE delivery SET due_ms = ? WHERE output = ? AND seq = ?"

@@ -114,5 +114,8 @@ UPDATE delivery SET state = 'discarded'
 WHERE output = ? AND seq = (SELECT seq FROM notification WHERE id = ?) AND state = 'dead'
 """
 _HAS_DUE = """
-SELECT EXISTS (SELECT 1 FROM delivery WHERE output = ? AND case_id = ? AND state = 'pending' AND due_ms IS NOT NULL)
+SELECT EXISTS (
+    SELECT 1 FROM delivery INDEXED BY delivery_case
+    WHERE output = ? AND case_id = ? AND state = 'pending' AND due_ms IS NOT NULL
+)
 """

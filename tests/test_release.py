@@ -432,7 +432,8 @@ def words_of(row, answered):
     }
     if said["reason"] != "-" and reason not in REASONS_GENERIC:
         return said["reason"]
-    if said["sip"] != "-" and sip not in GENERIC["sip"]:
+    rang = not answered and sip == 480 and q850 == 19
+    if said["sip"] != "-" and sip not in GENERIC["sip"] and not rang:
         return said["sip"]
     return next((said[source] for source in ("reason", "q850", "sip") if said[source] != "-"), "-")
 

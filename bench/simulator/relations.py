@@ -51,8 +51,8 @@ def draw_relations(world: World, schedule: Schedule) -> Relations:
             contacts.append((who, when_ms, np.full(len(who), topic)))
         leaves = np.flatnonzero(here & (rng.random(n) < _leave_chance(world, wants_out, ill_days, at_ms)))
         left_ms[leaves] = at_ms + rng.integers(19 * HOUR_MS, DAY_MS, len(leaves))
-    columns = [np.concatenate(parts) for parts in zip(*contacts, strict=True)]
-    return Relations(*columns, left_ms, (rng.random(n) < 0.7).astype(np.int64))
+    who, when_ms, topics = (np.concatenate(parts) for parts in zip(*contacts, strict=True))
+    return Relations(who, when_ms, topics, left_ms, (rng.random(n) < 0.7).astype(np.int64))
 
 
 def _days_ill(schedule: Schedule, at_ms: int) -> Floats:

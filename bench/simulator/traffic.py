@@ -47,7 +47,7 @@ def plan_calls(
     calls["line"] = people.first_line[customer] + channel
     _dial(world, calls, rng)
     calls = _with_followers(world, calls, rng)
-    _lay_on_lines(calls, line_free_ms, rng)
+    _lay_on_lines(calls, line_free_ms, _gaps_ms(calls, rng))
     calls["firmware"] = np.where(
         calls["start_ms"] >= schedule.firmware_ms[calls["customer"]], NEW_FIRMWARE, calls["firmware"]
     )
@@ -166,18 +166,23 @@ def _with_followers(world: World, calls: Columns, rng: np.random.Generator) -> C
     return take(joined, order)
 
 
-def _lay_on_lines(calls: Columns, line_free_ms: Ints, rng: np.random.Generator) -> None:
-    """Delay calls so that each line holds one at a time.
+def _gaps_ms(calls: Columns, rng: np.random.Generator) -> Ints:
+    """Draw the least pause of a line before each call; a follower comes within two minutes."""
+    n = height(calls)
+    gaps_ms = np.where(calls["follows"], rng.uniform(5_000, 115_000, n), rng.exponential(30_000, n) + 4_000)
+    return gaps_ms.astype(np.int64)
+
+
+def _lay_on_lines(calls: Columns, line_free_ms: Ints, gap_ms: Ints) -> None:
+    """Delay calls so that each line holds one at a time, with a gap before each.
 
     The k-th call of a line begins at the latest of its own wish and the end of the one before it. With B the
     running sum of busy times, that is B + cummax(wish - B): one pass, no loop.
     """
-    n, line = height(calls), calls["line"]
-    if n == 0:
+    line = calls["line"]
+    if len(line) == 0:
         return
     first = np.concatenate([[True], line[1:] != line[:-1]])
-    gap_ms = np.where(calls["follows"], rng.uniform(5_000, 115_000, n), rng.exponential(30_000, n) + 4_000)
-    gap_ms = gap_ms.astype(np.int64)
     wish_ms = np.where(first, np.maximum(calls["start_ms"], line_free_ms[line] + gap_ms), calls["start_ms"])
     lasted_ms = calls["end_ms"] - calls["start_ms"]
     busy_ms = np.concatenate([[0], (lasted_ms[:-1] + gap_ms[1:])])

@@ -5,7 +5,6 @@ Among the bad calls of healthy customers each sort has its usual share; a troubl
 
 import numpy as np
 
-from detectors.evidence import PRIORS, REDIAL, SETUP
 from detectors.history import ANSWERED, ONE_WAY, POOR, REDIALLED
 from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, share_lift_log10
 from detectors.watch import BAD
@@ -20,8 +19,6 @@ POOR_USUAL = 0.25
 REDIAL_USUAL = 0.35
 """Shares of each sort among the bad calls of customers without trouble: rates of the healthy means of the channels
 (`detectors.evidence.PRIORS`), one-way audio a few in a hundred of the drops."""
-
-assert PRIORS[SETUP].mean < PRIORS[REDIAL].mean  # the shares above rest on this order
 
 
 def _finding(kind: PatternKind, hits: int, view: View, usual: float, phrase: str) -> Finding | None:

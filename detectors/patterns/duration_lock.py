@@ -6,21 +6,10 @@ drop falls within a second and a half of a given value is small and known, so ea
 
 import numpy as np
 
+from detectors.locks import TIMERS_S, TOLERANCE_S, density
 from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, mean_log10
 from schemas.alerts import Dimension
 
-TIMERS_S: tuple[float, ...] = (
-    30.0, 32.0, 60.0, 64.0, 90.0, 120.0, 180.0, 300.0, 568.0, 600.0, 900.0, 932.0, 1768.0, 1790.0, 1800.0, 3568.0,
-    3600.0, 7200.0,
-)  # fmt: skip
-"""Timers that end calls: RFC 3261 timers B, F, H at 64 T1 (32 s), UDP NAT bindings (30 to 300 s, RFC 4787), RTP
-timeouts (60, 300 s), RFC 4028 session timers (90, 600, 1800 s; their refresh at half, 300 and 900 s; the BYE that
-comes 32 s early, 568 and 1768 s), guard timers of session border controllers (3600, 7200 s)."""
-
-TOLERANCE_S = 1.5
-MEDIAN_S, SIGMA = 80.0, 1.5
-"""Durations of calls in general: log-normal, 60 % below 90 s and over 80 % below five minutes (Ofcom, Mobile
-Matters, 2019)."""
 HIT_SHARE = 0.8
 """Under a lock, this share of bad calls lies on it: others have other reasons."""
 OUTLIVED = 0.15
@@ -29,10 +18,8 @@ OUTLIVED = 0.15
 
 def _chance(value_s: float) -> float:
     """Return the chance that a bad call's duration falls within the tolerance of a value, without any lock."""
-    scale = SIGMA * value_s * np.sqrt(2.0 * np.pi)
-    density = np.exp(-((np.log(value_s / MEDIAN_S)) ** 2) / (2.0 * SIGMA**2)) / scale
     # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
-    return float(min(max(2.0 * TOLERANCE_S * density, 5e-4), 0.5))
+    return float(min(max(2.0 * TOLERANCE_S * density(value_s), 5e-4), 0.5))
 
 
 def _lock_log10(value_s: float, bad_s: np.ndarray, good_s: np.ndarray, given: int) -> float:

@@ -48,5 +48,5 @@ def time_of_day(view: View) -> Finding | None:
         "time_of_day",
         min(mean_log10(lifts), LIFT_LOG10_MAX),
         f"mostly between {start:02d}:00 and {end:02d}:00 UTC",
-        Dimension("hour_utc", f"{start:02d}-{end:02d}"),
+        Dimension("hour", f"{start:02d}-{end:02d}"),
     )

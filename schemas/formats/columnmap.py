@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from msgspec import inspect
 
-from schemas.events import TIME_MS_MAX, TYPES, Event
+from schemas.events import COUNT_MAX, TIME_MS_MAX, TYPES, Event
 from schemas.formats import times
 
 Kind = Literal["time", "integer", "number", "text"]
@@ -163,12 +163,15 @@ def _name_problems(given: ColumnMap) -> Iterator[str]:
     plain = {
         name for name, target in known.items() if name == target.field and name not in ("duration_ms", "talk_ms")
     }
-    for name in given.columns.keys() - known.keys():
+    for name in sorted(given.columns.keys() - known.keys()):
         yield f"columns.{name}: must be a field of a {given.type} event, was no such name"
-    for name in given.constants.keys() - plain:
+    for name in sorted(given.constants.keys() - plain):
         yield f"constants.{name}: must be a field of a {given.type} event, was no such name"
-    for name in given.values.keys() - given.columns.keys():
+    for name in sorted(given.values.keys() - given.columns.keys()):
         yield f"values.{name}: must be one of columns, was no such name"
+    for name, value in given.constants.items():
+        if not isinstance(value, str) and not abs(value) <= COUNT_MAX:
+            yield f"constants.{name}: must be within {COUNT_MAX} of zero, was beyond"
     for name in given.tokenise:
         if name not in PHONES and (name not in known or known[name].kind != "text"):
             yield f"tokenise: must name text fields of a {given.type} event, was {name!r}"

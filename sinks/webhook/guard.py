@@ -23,17 +23,21 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 SPECIAL: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
     for text in (
+        "192.0.0.0/24",  # IETF protocol assignments (RFC 6890)
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
-        "64:ff9b::/96",  # NAT64 (RFC 6052): an IPv4 address in disguise
-        "64:ff9b:1::/48",  # NAT64, local use (RFC 8215)
-        "2001::/32",  # Teredo (RFC 4380): the same
-        "2002::/16",  # 6to4 (RFC 3056): the same
-        "::/96",  # IPv4-compatible (RFC 4291, deprecated): the same
-        "fec0::/10",  # site-local (RFC 3879, deprecated)
-        "5f00::/16",  # segment routing (RFC 9602)
+        "2001::/23",  # IETF protocol assignments (RFC 2928), Teredo among them
+        "2001:db8::/32",  # documentation (RFC 3849)
+        "2002::/16",  # 6to4 (RFC 3056): an IPv4 address in disguise
+        "3fff::/20",  # documentation (RFC 9637)
     )
 )
-"""Ranges that `ipaddress` of some Python releases calls global, and that no public receiver lives in."""
+"""Ranges where no public receiver lives, though `is_global` of some Python release says so."""
+
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that was ever given out (IANA, "IPv6 Global Unicast Address Assignments")."""
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""Leads to the IPv4 address in its last 32 bits (RFC 6052)."""
 
 
 class AddressRefusedError(Exception):
@@ -139,7 +143,8 @@ def refusal(address: Address, allowed: Sequence[Network], *, loopback_only: bool
         return "not loopback, which is all that http:// may reach"
     if any(address in network for network in allowed):
         return None
-    if not address.is_global or address.is_reserved or any(address in network for network in SPECIAL):
+    given_out = address.version == 4 or address in GLOBAL_UNICAST
+    if not (given_out and address.is_global) or any(address in network for network in SPECIAL):
         return "a private or special address, in none of allow_networks"
     return None
 
@@ -150,7 +155,7 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if address in ipaddress.ip_network("64:ff9b::/96"):
+    if address in NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return None
 
@@ -161,7 +166,7 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
-async def tested_addresses(place: Place, allowed: Sequence[Network], resolver: Resolver) -> list[str]:
+async def vetted_addresses(place: Place, allowed: Sequence[Network], resolver: Resolver) -> list[str]:
     """Return the addresses of a place, every one of them fit to connect to.
 
     Raises:

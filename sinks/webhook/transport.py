@@ -14,7 +14,7 @@ import httpcore2
 from msgspec.structs import replace
 
 from schemas.errors import ConfigError
-from sinks.webhook.guard import AddressRefusedError, Network, Place, Resolver, tested_addresses
+from sinks.webhook.guard import AddressRefusedError, Network, Place, Resolver, vetted_addresses
 from sinks.webhook.policy import Answer
 
 REPLY_BYTES_MAX = 65_536
@@ -146,7 +146,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore2.AsyncNetworkStream:
         failures = []
-        for address in await tested_addresses(self._place, self._allowed, self._resolver):
+        for address in await vetted_addresses(self._place, self._allowed, self._resolver):
             try:
                 return _Stream(*await asyncio.open_connection(address, port))
             except OSError as error:

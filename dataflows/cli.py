@@ -1,0 +1,288 @@
+"""The one program: `stayline`.
+
+Exit codes: 0 done; 1 a failure at run time, in one line; 2 arguments or configuration that do not hold, with every
+problem on a line of its own. What a command needs is imported when it runs, so that `--help` answers at once.
+"""
+# ruff: noqa: PLC0415 - see above
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from schemas.errors import ConfigError, StaylineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dataflows.config import Config
+    from detectors.engine import Settings
+    from schemas.formats import Format
+
+app = typer.Typer(
+    name="stayline",
+    help="Finds the customers whose calls have turned bad, and says what to do about it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Boxes and colours are for people: a pipe gets plain text.
+    rich_markup_mode="markdown" if sys.stdout.isatty() else None,
+)
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, a TOML file.")]
+MaybeConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="The configuration; without it, the defaults.")
+]
+FormatName = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="What the input is written in, instead of input.format."),
+]
+
+
+def main() -> NoReturn:
+    """Run the program and end the process."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(f"stayline: {problem}", err=True)
+        sys.exit(2)
+    except StaylineError as error:
+        typer.echo(f"stayline: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - nobody at a prompt is helped by a traceback
+        typer.echo(f"stayline: {type(error).__name__} at {_place(error)}: {error}", err=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error that nobody expected was raised: what a report of it needs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "start" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"stayline {version('stayline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo() -> None:
+    """Show everything on a small simulated telco, live."""
+    from dataflows.demo import demo as show
+
+    show()
+
+
+@app.command()
+def run(config: ConfigFile) -> None:
+    """Run the deployment until its input ends or it is told to stop."""
+    from dataflows.config import load, runnable
+
+    loaded = load(config, os.environ)
+    _refuse(runnable(loaded))
+    from dataflows.run import run as execute
+
+    execute(loaded)
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recorded events; .gz and .zst too.")],
+    alerts: Annotated[Path, typer.Option(metavar="OUT", help="Where notifications go, in event-time order.")],
+    dead_letters: Annotated[Path | None, typer.Option(metavar="OUT", help="Where broken records go.")] = None,
+    config: MaybeConfigFile = None,
+    format_name: FormatName = None,
+) -> None:
+    """Run recorded events through the same dataflow, as fast as it can."""
+    loaded, opener = _prepared(config, format_name, files)
+    from dataflows.progress import progress
+    from dataflows.replay import replay as execute
+
+    plain = opener is None and all(path.suffix not in (".gz", ".zst") and path.is_file() for path in files)
+    total_bytes = sum(path.stat().st_size for path in files) if plain else None
+    with progress("replay", total_bytes, "bytes") as report:
+        counts = execute(
+            files,
+            alerts,
+            _engine_settings(loaded),
+            dead_letters=dead_letters,
+            open_format=opener,
+            progress=report,
+        )
+    typer.echo(
+        f"{counts.applied:,} records applied, {counts.duplicate:,} duplicate, {counts.late:,} late, "
+        f"{counts.dead_lettered:,} dead letters; notifications in {alerts}"
+    )
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where events.ndjson and truth.ndjson go.")],
+    customers: Annotated[int | None, typer.Option(metavar="N", help="How many customers.")] = None,
+    days: Annotated[int | None, typer.Option(metavar="D", help="How many days.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Of everything random.")] = None,
+) -> None:
+    """Simulate a telco: its events, and the truth about its trouble."""
+    from bench.simulator import TelcoSpec
+    from bench.simulator import simulate as execute
+    from dataflows.progress import progress
+
+    given = {"customers": customers, "days": days, "seed": seed}
+    spec = TelcoSpec(**{name: value for name, value in given.items() if value is not None})
+    with progress("simulate", spec.days, "days") as report:
+        summary = execute(spec, out, lambda done, _: report(done))
+    typer.echo(
+        f"{summary.events:,} events of {summary.calls:,} calls in {summary.events_path}; "
+        f"{summary.faults:,} faults and {summary.outages:,} outages in {summary.truth_path}"
+    )
+
+
+@app.command()
+def score(
+    alerts: Annotated[Path, typer.Argument(metavar="ALERTS", help="Notifications, as replay writes them.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The truth, with its events.ndjson beside it.")],
+) -> None:
+    """Show what was found of the simulated trouble, how soon, and how often for nothing."""
+    _refuse(_unreadable([alerts, truth]))
+    from rich.console import Console
+
+    from bench.score import render
+    from bench.score import score as grade
+
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(render(grade(alerts, truth)))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The vendor's file; .gz and .zst too.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Events, one a line; .gz and .zst too.")],
+    format_name: FormatName = None,
+    config: MaybeConfigFile = None,
+    dead_letters: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where broken records go; OUT.dead.ndjson if not given.")
+    ] = None,
+) -> None:
+    """Turn a vendor's records into events."""
+    letters = out.with_name(f"{out.name}.dead.ndjson") if dead_letters is None else dead_letters
+    _, opener = _prepared(config, format_name, [source], different=[source, out, letters])
+    if opener is None:
+        raise ConfigError(["--format: must name a vendor's format, as the input must not be events already"])
+    from dataflows.convert import convert as execute
+    from dataflows.progress import progress
+
+    total_bytes = source.stat().st_size if source.is_file() else None
+    with progress("convert", total_bytes, "bytes") as report:
+        counts = execute(source, out, letters, opener(), report)
+    typer.echo(
+        f"{counts.records:,} records read: {counts.events:,} events in {out}, {counts.rejected:,} dead letters in {letters}"
+    )
+
+
+@app.command()
+def check(config: ConfigFile) -> None:
+    """Validate the configuration, and print it with its defaults, without secrets."""
+    from dataflows.config import load, render, resolve_secrets, runnable
+
+    loaded = load(config, os.environ)
+    typer.echo(render(loaded), nl=False)
+    notes = runnable(loaded)
+    try:
+        resolve_secrets(loaded, os.environ)
+    except ConfigError as error:
+        notes += error.problems
+    for note in notes:
+        typer.echo(f"stayline: the configuration is valid, but does not run here: {note}", err=True)
+
+
+@app.command()
+def explain(
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, as events have it.")],
+    config: ConfigFile,
+) -> None:
+    """Show the state, the evidence and the score of one customer."""
+    from dataflows.config import load
+    from dataflows.explain import explain as tell
+
+    tell(customer, load(config, os.environ))
+
+
+def _prepared(
+    config: Path | None, format_name: str | None, files: list[Path], different: list[Path] | None = None
+) -> "tuple[Config, Callable[[], Format] | None]":
+    """Hold all arguments of a command that reads files against their rules at once.
+
+    Returns:
+        The configuration, and what opens the input's format; None: the files hold events.
+
+    Raises:
+        ConfigError: with every problem of files and configuration.
+    """
+    from dataflows.config import format_options, load, resolve_token_key, with_format
+    from schemas.formats import open_format
+
+    problems = _unreadable(files) + _same(different or [])
+    try:
+        loaded = load(config, os.environ)
+        loaded = loaded if format_name is None else with_format(loaded, format_name)
+        name = loaded.input.format
+        opener = None
+        if name != "stayline":
+            options = format_options(loaded, resolve_token_key(loaded, os.environ))
+            open_format(name, options)  # tells now what it would tell at the first file
+
+            def opener() -> "Format":
+                return open_format(name, options)
+
+    except ConfigError as error:
+        problems += error.problems
+    _refuse(problems)
+    return loaded, opener
+
+
+def _unreadable(files: list[Path]) -> list[str]:
+    return [f"{path}: must be a file, was not" for path in files if not path.exists() or path.is_dir()]
+
+
+def _same(files: list[Path]) -> list[str]:
+    places = [path.resolve() for path in files]
+    return (
+        [] if len(set(places)) == len(places) else ["IN, OUT and --dead-letters must be different files, were not"]
+    )
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError(problems)
+
+
+def _engine_settings(config: "Config") -> "Settings":
+    from detectors.engine import Settings
+
+    return Settings(
+        deployment=config.deployment.name,
+        false_alarm_days=config.detection.false_alarm_days,
+        alerts_per_day_max=config.detection.alerts_per_day_max,
+        lateness_s=config.detection.lateness_s,
+        customers_max=config.state.customers_max,
+        idle_days=config.state.idle_days,
+    )

@@ -1,0 +1,107 @@
+"""Files read and written by their suffix: `.gz` is gzip, `.zst` is Zstandard, any other is plain."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import zstandard
+
+from schemas.errors import InputError, StaylineError
+
+READ_BYTES = 1 << 18
+
+_ZST_READ_BYTES = 512
+"""A Zstandard block of four bytes can stand for 128 KiB (RFC 8878, section 3.1.1.2.3): so much compressed data at a
+time keeps what comes out of it under 17 MiB."""
+
+
+class EndedEarlyError(InputError):
+    """The input ended inside its compression, or the compression is damaged. What came before is good."""
+
+
+def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
+    """Read a file from its beginning, in chunks of bounded size.
+
+    Args:
+        path: the file.
+        report: is told how many bytes of the file, as it lies on disk, have been read.
+
+    Raises:
+        InputError: the file cannot be read, or is not compressed as its suffix says.
+        EndedEarlyError: see there; every good chunk has been given.
+    """
+    begun = False
+    try:
+        with path.open("rb") as file:
+            for chunk in _decompressed(path, file):
+                begun = True
+                report(file.tell())
+                yield chunk
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        kind = EndedEarlyError if begun or isinstance(error, EOFError) else InputError
+        raise kind(f"{path}: must decompress to its end, did not: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: must be a file that can be read, was not: {error.strerror}") from None
+
+
+def _decompressed(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    if path.suffix == ".zst":
+        yield from _zst_chunks(file)
+        return
+    stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+    while chunk := stream.read(READ_BYTES):
+        yield chunk
+
+
+def _zst_chunks(file: BinaryIO) -> Iterator[bytes]:
+    # The library's own reader takes an end inside a frame for the end of the file; a frame knows when it is whole.
+    frame = None
+    while data := file.read(_ZST_READ_BYTES):
+        while data:
+            frame = zstandard.ZstdDecompressor().decompressobj() if frame is None else frame
+            chunk = frame.decompress(data)
+            if chunk:
+                yield chunk
+            data = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("the file ended inside a frame")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its name only when it is whole and on disk; until then the old one stands.
+
+    Raises:
+        StaylineError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            with _compressing(path, file) as stream:
+                yield stream
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise StaylineError(f"{path}: must be writable, was not: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _compressing(path: Path, file: BinaryIO) -> AbstractContextManager[Any]:
+    # Neither name nor time goes into the file: the same content gives the same bytes.
+    if path.suffix == ".gz":
+        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+    if path.suffix == ".zst":
+        return zstandard.ZstdCompressor().stream_writer(file, closefd=False)
+    return _unclosed(file)
+
+
+@contextmanager
+def _unclosed(file: BinaryIO) -> Iterator[BinaryIO]:
+    yield file

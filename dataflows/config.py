@@ -1,0 +1,244 @@
+"""The configuration: one TOML file, overridden key by key from the environment, held against every rule at once.
+
+    config = load(Path("stayline.toml"), os.environ)
+    secrets = resolve_secrets(config, os.environ)
+
+Any key is overridden by `STAYLINE_SECTION__KEY` (see `dataflows.overrides`). Secrets stand in the environment or in
+a file, named by `secret_env` or `secret_file`; the configuration itself holds none, so it can be shown. Relative
+paths are relative to the working directory of the program, not to the file.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dataflows import toml
+from dataflows.overrides import override
+from dataflows.problems import duplicate_names, shape_problems
+from dataflows.settings import Config, SecretHolder, WebhookOutput
+from schemas import formats
+from schemas.errors import ConfigError
+from schemas.formats.columnmap import ColumnMap
+from sinks.webhook.signing import PREFIX as WEBHOOK_PREFIX
+from sinks.webhook.signing import parse_secret
+
+__all__ = [
+    "Config", "Secrets", "format_options", "load", "render", "resolve_secrets", "resolve_token_key", "runnable",
+    "with_format",
+]  # fmt: skip
+
+TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
+"""128 bits are the least that cannot be searched through; more than a block of the hash adds nothing (RFC 2104)."""
+
+SECRET_FILE_BYTES_MAX = 4_096
+
+INPUTS_RUNNABLE = ("file", "http")
+OUTPUTS_RUNNABLE = ("file", "webhook")
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: the TOML file; None: defaults and the environment alone.
+        environ: the environment.
+
+    Raises:
+        ConfigError: it does not hold; every problem is listed.
+    """
+    raw, problems, variables = override({} if path is None else _read(path), environ, Config)
+    try:
+        # As JSON, where a strict model takes a list for a tuple and text for a path, and nothing else for anything.
+        config = Config.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        problems += shape_problems(error, raw, Config, variables)
+    problems += duplicate_names(raw)
+    problems += _column_map_problems(raw, problems)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: must be a file that can be read, was not: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: must be UTF-8, was not at byte {error.start}"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: must be TOML, was not: {error}"]) from None
+
+
+def _column_map_problems(raw: Mapping[str, Any], problems: list[str]) -> list[str]:
+    """Hold the column map against its own rules, what has the wrong shape left out."""
+    table = raw.get("input")
+    given = table.get("csv") if isinstance(table, dict) else None
+    if not isinstance(given, dict):
+        return []
+
+    def has_shape(key: str) -> bool:
+        return not any(re.match(rf"input\.csv\.{re.escape(key)}[.: ]", problem) for problem in problems)
+
+    usable: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in given.items()
+        if key in ColumnMap.__dataclass_fields__ and has_shape(key)
+    }
+    # A column of the wrong shape is in its place all the same: it is not also missing.
+    stand_in = "?" if usable.get("header", True) else 1
+    columns = given.get("columns")
+    named = columns if isinstance(columns, dict) else {}
+    usable["columns"] = {key: one if has_shape(f"columns.{key}") else stand_in for key, one in named.items()}
+    return [f"input.csv.{problem}" for problem in ColumnMap(**usable).problems()]
+
+
+def render(config: Config) -> str:
+    """Write the configuration as TOML, defaults included, secrets not: it holds none. Reads back to the same."""
+    return toml.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def with_format(config: Config, name: str) -> Config:
+    """Return the configuration with another `input.format`.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    if name not in ("stayline", *formats.NAMES):
+        raise ConfigError([f"--format: must be stayline or one of {', '.join(formats.NAMES)}, was {name}"])
+    return config.model_copy(update={"input": config.input.model_copy(update={"format": name})})
+
+
+def runnable(config: Config) -> list[str]:
+    """Return what of a valid configuration this version of `stayline run` cannot do, one sentence each."""
+    found = []
+    if config.input.kind not in INPUTS_RUNNABLE:
+        able = ", ".join(INPUTS_RUNNABLE)
+        found.append(f"input.kind: must be one that this version can run ({able}), was {config.input.kind}")
+    if config.input.kind == "file" and not config.input.file.paths:
+        found.append("input.file.paths: must name at least one file where input.kind is file, was empty")
+    if config.input.format not in ("stayline", *formats.available()):
+        able = ", ".join(("stayline", *formats.available()))
+        found.append(f"input.format: must be one that this version can read ({able}), was {config.input.format}")
+    if not config.output:
+        found.append("output: must be at least one, was none")
+    for place, output in enumerate(config.output):
+        if output.kind not in OUTPUTS_RUNNABLE:
+            able = ", ".join(OUTPUTS_RUNNABLE)
+            found.append(f"output.{place}.kind: must be one that this version can run ({able}), was {output.kind}")
+    return found
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the configuration only names. Not shown by `repr`.
+
+    Attributes:
+        webhooks: name of the output -> its `whsec_` secrets, the current one first.
+        token_key: turns identities into tokens; None: the input's format has no use for it.
+    """
+
+    webhooks: Mapping[str, tuple[str, ...]] = field(repr=False)
+    token_key: bytes | None = field(repr=False)
+
+
+def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
+    """Fetch every secret that the configuration names, and hold it against its rules.
+
+    A webhook has one secret or, while its receiver changes over, two, the new one first, separated by a space.
+
+    Raises:
+        ConfigError: a secret is not there or is none; every problem is listed, none quotes a secret.
+    """
+    problems: list[str] = []
+    webhooks: dict[str, tuple[str, ...]] = {}
+    for place, output in enumerate(config.output):
+        if isinstance(output, WebhookOutput):
+            secrets = tuple(_secret(output, f"output.{place}", "the webhook's secret", environ, problems).split())
+            problems += _webhook_problems(f"output.{place}", secrets)
+            webhooks[output.name] = secrets
+    token_key = _token_key(config, environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Secrets(webhooks, token_key)
+
+
+def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | None:
+    """Fetch the key for tokens alone; None where the input's format has no use for it.
+
+    Raises:
+        ConfigError: there is none, or it is too short.
+    """
+    problems: list[str] = []
+    token_key = _token_key(config, environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return token_key
+
+
+def _secret(holder: SecretHolder, key: str, what: str, environ: Mapping[str, str], problems: list[str]) -> str:
+    """Return the text of one secret, empty (and a problem) where there is none."""
+    if holder.secret_file is None:
+        text = environ.get(str(holder.secret_env), "").strip()
+        if not text:
+            problems.append(
+                f"{key}.secret_env: {what} must stand in the variable named, and {holder.secret_env} is not set"
+            )
+        return text
+    try:
+        with holder.secret_file.open("rb") as file:
+            text = file.read(SECRET_FILE_BYTES_MAX).decode("utf-8").strip()
+    except OSError as error:
+        problems.append(f"{key}.secret_file: {holder.secret_file} must be readable, was not: {error.strerror}")
+        return ""
+    except UnicodeDecodeError:
+        problems.append(f"{key}.secret_file: {holder.secret_file} must be UTF-8, was not")
+        return ""
+    if not text:
+        problems.append(f"{key}.secret_file: {holder.secret_file} must hold {what}, was empty")
+    return text
+
+
+def _webhook_problems(key: str, secrets: tuple[str, ...]) -> list[str]:
+    found = [] if len(secrets) <= 2 else [f"{key}: must have one secret, or two while they change over, had more"]
+    for secret in secrets:
+        if not secret.startswith(WEBHOOK_PREFIX):
+            found.append(f"{key}: its secret must begin with {WEBHOOK_PREFIX}, and does not")
+            continue
+        try:
+            parse_secret(secret)
+        except ConfigError as error:
+            found += [f"{key}: {problem}" for problem in error.problems]
+    return found
+
+
+def _needs_tokens(config: Config) -> bool:
+    """Tell whether the input's format gives identities that become tokens."""
+    if config.input.format == "csv":
+        return config.input.csv is not None and bool(config.input.csv.tokenised())
+    return config.input.format != "stayline"
+
+
+def _token_key(config: Config, environ: Mapping[str, str], problems: list[str]) -> bytes | None:
+    if not _needs_tokens(config):
+        return None
+    what = "the key that turns identities into tokens"
+    key = _secret(config.input.tokens, "input.tokens", what, environ, problems).encode()
+    if key and not TOKEN_KEY_BYTES_MIN <= len(key) <= TOKEN_KEY_BYTES_MAX:
+        rule = f"must hold a key of {TOKEN_KEY_BYTES_MIN} to {TOKEN_KEY_BYTES_MAX} bytes"
+        problems.append(f"input.tokens: {rule}, held {len(key)}")
+    return key
+
+
+def format_options(config: Config, token_key: bytes | None) -> formats.Options:
+    """Return what `schemas.formats.open_format` needs to open `input.format`."""
+    given = config.input.tokens
+    plan = formats.NumberPlan(given.country, given.international_prefix, given.trunk_prefix, given.national_digits)
+    tokens = None if token_key is None else formats.Tokens(token_key, plan)
+    return formats.Options(tokens=tokens, csv=config.input.csv)

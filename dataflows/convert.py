@@ -1,0 +1,93 @@
+"""Vendor records to events: one file in, one file out, and a file of what could not be taken."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import orjson
+from msgspec import Struct
+
+from dataflows.compressed import EndedEarlyError, read_chunks, written_whole
+from schemas.deadletters import DeadReason, Reject, dead_letter
+from schemas.decode import RecordError, decode_record
+from schemas.errors import InputError
+from schemas.formats import Converted, Format
+
+
+class ConvertCounts(Struct):
+    """What became of the records of a file.
+
+    Where a record is one event, as in `csv`, `events` and `rejected` add up to `records`.
+
+    Attributes:
+        records: what was read, blank lines and headers left out.
+        events: lines written.
+        rejected: dead letters written.
+    """
+
+    records: int = 0
+    events: int = 0
+    rejected: int = 0
+
+
+def convert(
+    source: Path, out: Path, dead_letters: Path, reader: Format, report: Callable[[int], None]
+) -> ConvertCounts:
+    """Convert a file of vendor records to events.
+
+    Every event is held against the contract before it is written, so `out` holds none that a deployment would
+    refuse. Both files appear whole, or not at all; all three are compressed as their suffixes say.
+
+    Args:
+        source: the vendor's file.
+        out: events, one a line, in the order of the records.
+        dead_letters: what could not be taken, one a line, with the line of `source` where it stood.
+        reader: the vendor's format, freshly opened.
+        report: is told how many bytes of `source` have been read.
+
+    Raises:
+        InputError: `source` cannot be read, or is not in that format.
+        StaylineError: a file cannot be written.
+    """
+    counts = ConvertCounts()
+    last_position = 0
+    with written_whole(out) as events, written_whole(dead_letters) as letters:
+        for item in _items(source, reader, report):
+            counts.records += item.position != last_position
+            last_position = item.position
+            checked = _checked(item)
+            if isinstance(checked, Converted):
+                counts.events += 1
+                events.write(checked.line + b"\n")
+            else:
+                counts.rejected += 1
+                letter = dead_letter("file", f"{source}:{checked.position}", checked)
+                letters.write(orjson.dumps(msgspec.to_builtins(letter)) + b"\n")
+    return counts
+
+
+def _items(source: Path, reader: Format, report: Callable[[int], None]) -> Iterator[Converted | Reject]:
+    position = 0
+    try:
+        for chunk in read_chunks(source, report):
+            for item in reader.feed(chunk):
+                position = item.position
+                yield item
+        yield from reader.finish()
+    except EndedEarlyError:
+        # What is still held in the reader may be half a record: it goes with the part that is lost.
+        detail = "the input must decompress to its end, did not"
+        yield Reject(position + 1, DeadReason.TRUNCATED, detail, b"")
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(f"{source}:") else f"{source}: {text}") from None
+
+
+def _checked(item: Converted | Reject) -> Converted | Reject:
+    """Turn an event that breaks the contract into a reject."""
+    if isinstance(item, Converted):
+        try:
+            decode_record(item.line)
+        except RecordError as error:
+            return Reject(item.position, error.reason, error.detail, item.record)
+    return item

@@ -1,0 +1,197 @@
+"""The Bytewax flow: source, decode, engine, sink. `run` and `replay` are this flow with other ends.
+
+An item of the flow is a whole chunk, so that the engine's cost per item vanishes. The state of the one stateful step
+is one key; notifications leave it before the checkpoint of their epoch is taken, so a crash repeats them with equal
+ids rather than losing them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bytewax.operators as op
+import msgspec
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.operators import StatefulBatchLogic
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import run_main
+
+from dataflows.chunks import Chunk, decoded
+from dataflows.files import Cut
+from detectors.engine import RiskEngine
+from schemas.alerts import Notification
+from schemas.columns import EventBatch
+from schemas.deadletters import DeadLetter
+from schemas.errors import StateError
+
+IDLE = timedelta(milliseconds=50)
+"""How soon a source that had nothing is asked again."""
+
+KEY = "engine"
+
+Place = tuple[int, ...]
+OpenInput = Callable[[Place | None], Iterable[Cut | None]]
+"""Opens an input at a place that it gave itself; None: at its beginning."""
+
+
+class Stop:
+    """Set once somebody wants the flow to end: the batch in hand is finished, the checkpoint taken, nothing lost."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def set(self) -> None:
+        """Ask the flow to end."""
+        self.is_set = True
+
+
+class _Reading(StatefulSourcePartition[Chunk, Place | None]):
+    def __init__(self, cuts: Iterable[Cut | None], place: Place | None, stop: Stop) -> None:
+        self._cuts = iter(cuts)
+        self._place = place
+        self._stop = stop
+        self._idle = False
+
+    def next_batch(self) -> list[Chunk]:
+        if self._stop.is_set:
+            raise StopIteration
+        cut = next(self._cuts)
+        self._idle = cut is None
+        if cut is None:
+            return []
+        self._place = tuple(cut.place)
+        return [cut.chunk]
+
+    def next_awake(self) -> datetime | None:
+        # The engine's own clock: it decides when to ask again, never what comes out.
+        return datetime.now(UTC) + IDLE if self._idle else None  # noqa: TID251  see above
+
+    def snapshot(self) -> Place | None:
+        return self._place
+
+
+class Input(FixedPartitionedSource[Chunk, Place | None]):
+    """One input as a source of one partition, whose offset is part of the checkpoint."""
+
+    def __init__(self, open_input: OpenInput, stop: Stop) -> None:
+        self._open_input = open_input
+        self._stop = stop
+
+    def list_parts(self) -> list[str]:
+        """Return the one partition."""
+        return [KEY]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: Place | None) -> _Reading:  # noqa: ARG002
+        """Open the input where the checkpoint says."""
+        return _Reading(self._open_input(resume_state), resume_state, self._stop)
+
+
+class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], bytes]):
+    def __init__(self, engine: RiskEngine, stop: Stop, *, ends: bool) -> None:
+        self._engine = engine
+        self._stop = stop
+        self._ends = ends
+
+    def on_batch(self, values: list[EventBatch]) -> tuple[list[list[Notification]], bool]:
+        told = [self._engine.apply(batch) for batch in values]
+        return [one for one in told if one], StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[list[list[Notification]], bool]:
+        if self._stop.is_set or not self._ends:
+            return [], StatefulBatchLogic.RETAIN
+        told = self._engine.finish()
+        return [told] if told else [], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(self._engine.snapshot())
+
+
+class _Writing(StatefulSinkPartition[Any, None]):
+    def __init__(self, write: Callable[[Sequence[Any]], None]) -> None:
+        self._write = write
+
+    def write_batch(self, values: list[Any]) -> None:
+        for value in values:
+            self._write(value)
+
+    def snapshot(self) -> None:
+        return None
+
+
+class Output(FixedPartitionedSink[Any, None]):
+    """A sink of one partition: `write` has made its items durable when it returns.
+
+    A `FixedPartitionedSink`, not a dynamic one: the checkpoint waits for this sort alone.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Any]], None]) -> None:
+        self._write = write
+
+    def list_parts(self) -> list[str]:
+        """Return the one partition."""
+        return [KEY]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Writing:  # noqa: ARG002
+        """Return the writer."""
+        return _Writing(self._write)
+
+
+def build(
+    open_input: OpenInput,
+    engine: RiskEngine,
+    write_notifications: Callable[[Sequence[Notification]], None],
+    write_dead_letters: Callable[[Sequence[DeadLetter]], None],
+    stop: Stop,
+    *,
+    ends: bool,
+) -> Dataflow:
+    """Describe the flow.
+
+    Args:
+        open_input: opens the input at a place.
+        engine: a fresh one; it takes over the checkpoint's state.
+        write_notifications, write_dead_letters: make a list durable, then return.
+        stop: ends the flow early.
+        ends: the input has an end, at which every decision that waits is taken.
+    """
+
+    def detect(state: bytes | None) -> _Detecting:
+        if state is not None:
+            engine.restore(_unpacked(state))
+        return _Detecting(engine, stop, ends=ends)
+
+    flow = Dataflow("stayline")
+    chunks = op.input("input", flow, Input(open_input, stop))
+    pairs = op.map("decode", chunks, decoded)
+    letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
+    op.output("dead-letters", letters, Output(write_dead_letters))
+    batches = op.map("batch", pairs, lambda pair: (KEY, pair[0]))
+    told = op.stateful_batch("detect", batches, detect)
+    op.output("notifications", told, Output(write_notifications))
+    return flow
+
+
+def _unpacked(state: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.msgpack.decode(state, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise StateError(f"the checkpoint's state must be readable, was not: {error}") from None
+
+
+def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
+    """Run a flow to its end in this process.
+
+    Args:
+        recovery: folder of the checkpoints; made if missing. None: keep none.
+        epoch: time between checkpoints.
+    """
+    if recovery is None:
+        run_main(flow, epoch_interval=epoch)
+        return
+    if not any(recovery.glob("*.sqlite3")):
+        recovery.mkdir(parents=True, exist_ok=True, mode=0o700)
+        init_db_dir(recovery, 1)
+    run_main(flow, epoch_interval=epoch, recovery_config=RecoveryConfig(str(recovery)))

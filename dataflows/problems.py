@@ -1,0 +1,133 @@
+"""What is wrong with a configuration, in sentences: the key, what must hold, what was found; never a secret."""
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dataflows.overrides import kinds, names
+
+_SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key", re.IGNORECASE)
+_FOUND_CHARS_MAX = 80
+
+_RULES: dict[str, str] = {
+    "missing": "must be given",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a whole number of at most 64 bits",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dict_type": "must be a table",
+    "dataclass_type": "must be a table",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "union_tag_invalid": "must be one of {expected_tags}",
+    "union_tag_not_found": "must be given",
+    "too_short": "must hold at least {min_length}",
+    "value_error": "{error}",
+}
+
+
+def shape_problems(
+    error: ValidationError, raw: Mapping[str, Any], schema: type[BaseModel], variables: Mapping[str, str]
+) -> list[str]:
+    """Turn everything that a model found wrong into sentences, one a key.
+
+    Args:
+        error: what the model raised.
+        raw: the tables it was given.
+        schema: the model.
+        variables: key, with dots -> the environment variable it came from.
+    """
+    rules: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
+    for details in error.errors(include_url=False):
+        path = _path(details, raw, schema)
+        key = ".".join(path)
+        rules.setdefault(key, [])
+        rule = _rule(details, path, schema)
+        if rule not in rules[key]:
+            rules[key].append(rule)
+        found[key] = _found(details, path)
+    return [
+        f"{key}{f' ({variables[key]})' if key in variables else ''}: {_joined(rules[key])}{found[key]}"
+        for key in rules
+    ]
+
+
+def _joined(rules: list[str]) -> str:
+    """Join what the members of a union ask for: must be text or a list."""
+    return " or ".join([rules[0], *(rule.removeprefix("must be ") for rule in rules[1:])])
+
+
+def _path(details: ErrorDetails, raw: Mapping[str, Any], schema: type[BaseModel]) -> list[str]:
+    """Leave out of a place what is no key: the names of a union's members."""
+    path: list[str] = []
+    for part in map(str, details["loc"]):
+        if kinds(schema, [*path, part]) or part in _at(raw, path):
+            path.append(part)
+    return [*path, "kind"] if details["type"].startswith("union_tag") else path
+
+
+def _at(raw: Any, path: list[str]) -> Any:
+    node: Any = raw
+    for part in path:
+        node = node[int(part)] if isinstance(node, list) else node.get(part, {}) if isinstance(node, dict) else {}
+    return node if isinstance(node, dict) else {}
+
+
+def _rule(details: ErrorDetails, path: list[str], schema: type[BaseModel]) -> str:
+    if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if _SECRET_KEY.search(path[-1]):
+            return "must not stand here: a secret is given by secret_env or secret_file, never inline"
+        near = difflib.get_close_matches(path[-1], names(schema, path[:-1]), 1)
+        return "must be a key of the configuration, and is none" + (f"; is {near[0]} meant?" if near else "")
+    template = _RULES.get(details["type"])
+    if template is None:
+        return f"must hold: {details['msg'].lower()}"
+    return template.format_map(details.get("ctx", {}))
+
+
+def _found(details: ErrorDetails, path: list[str]) -> str:
+    if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return ""
+    value: Any = details["input"]
+    if details["type"] in ("missing", "union_tag_not_found") or value is None:
+        return ", was absent"
+    if details["type"] == "union_tag_invalid":
+        value = value.get("kind")
+    return f", was {shown(path, value)}"
+
+
+def shown(path: list[str], value: Any) -> str:
+    """Show a value found, unless it may be a secret."""
+    if isinstance(value, dict):
+        return "a table"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if any(_SECRET_KEY.search(part) for part in path[-1:]) or "whsec_" in text or "@" in text:
+        return "something else (not shown: it may be a secret)"
+    return text if len(text) <= _FOUND_CHARS_MAX else f"{text[:_FOUND_CHARS_MAX]}..."
+
+
+def duplicate_names(raw: Mapping[str, Any]) -> list[str]:
+    """Two outputs must not have one name; an output without a name has that of its kind."""
+    outputs = raw.get("output")
+    tables = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
+    count = Counter(str(table.get("name", table.get("kind"))) for table in tables)
+    return [
+        f"output: must have different names (the kind's if none is given), was {json.dumps(name)} {times} times"
+        for name, times in count.items()
+        if times > 1
+    ]

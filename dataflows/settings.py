@@ -1,0 +1,308 @@
+"""The tables of the configuration: every key with its type, its bounds and its default.
+
+What a key means stands here; reading a file is `dataflows.config`'s.
+"""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+)
+
+from schemas import formats
+from schemas.errors import ConfigError
+from schemas.formats.columnmap import ColumnMap
+from sinks.webhook.guard import check_literal, parse_networks, parse_url
+
+TOKEN_KEY_ENV = "STAYLINE_TOKEN_KEY"  # noqa: S105 - the name of a variable
+"""Where the key for tokens stands if `[input.tokens]` does not say."""
+
+
+class Address(NamedTuple):
+    """Where to listen: host without brackets, port 0 for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: Any, port_min: int = 0) -> Address:
+    """Read `host:port`, or `[address]:port` for IPv6.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    plain = re.fullmatch(r"[A-Za-z0-9._-]{1,253}", host) is not None
+    numeric = re.fullmatch(r"[0-9]{1,5}", port) is not None and port_min <= int(port) <= 65_535
+    if not numeric or not (plain or _is_bracketed(host)):
+        raise ValueError(f"must be host:port with a port in {port_min}..65535")
+    return Address(host.strip("[]"), int(port))
+
+
+def _is_bracketed(host: str) -> bool:
+    try:
+        return host[:1] + host[-1:] == "[]" and ipaddress.IPv6Address(host[1:-1]) is not None
+    except ValueError:
+        return False
+
+
+def _brokers(text: str) -> str:
+    for part in text.split(","):
+        parse_address(part.strip(), port_min=1)
+    return text
+
+
+def _matching(pattern: str, rule: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
+
+
+def _path(given: Any) -> Path:
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise ValueError("must be the path of a file")
+    return Path(given)
+
+
+def _partitions(given: Any) -> Any:
+    if given == "all":
+        return given
+    whole = isinstance(given, list) and all(type(number) is int and 0 <= number <= 2**31 - 1 for number in given)
+    if not whole or not given or len(set(given)) != len(given):
+        raise ValueError('must be "all" or a list of different partition numbers')
+    return tuple(given)
+
+
+def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_networks(given)
+    except ConfigError:
+        raise ValueError("must hold address ranges such as 10.0.0.0/8") from None
+    return given
+
+
+Listen = Annotated[Address, PlainValidator(parse_address), PlainSerializer(str)]
+File = Annotated[Path, PlainValidator(_path), PlainSerializer(str)]
+Name = Annotated[
+    str, _matching(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes, underscores")
+]
+Variable = Annotated[
+    str, _matching(r"(?!whsec_)[A-Za-z_][A-Za-z0-9_]{0,127}", "must be the name of an environment variable")
+]
+Topic = Annotated[str, _matching(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "must be the name of a Kafka topic")]
+Brokers = Annotated[str, AfterValidator(_brokers)]
+Digits = Annotated[str, _matching(r"[0-9]{0,8}", "must be up to 8 digits")]
+FormatName = Annotated[
+    str,
+    _matching("|".join(("stayline", *formats.NAMES)), f"must be stayline or one of {', '.join(formats.NAMES)}"),
+]
+
+
+class Section(BaseModel):
+    """What every table has in common: fixed once read, unknown keys refused, no guessing of types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class SecretHolder(Section):
+    """A table that names where its secret stands."""
+
+    secret_file: File | None = None
+    secret_env: Variable | None = Field(default=None, validate_default=True)
+
+    @field_validator("secret_env")
+    @classmethod
+    def _one_of_two(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "secret_file" in info.data and (value is None) == (info.data["secret_file"] is None):
+            raise ValueError("must be given, or else secret_file, but not both")
+        return value
+
+
+class Deployment(Section):
+    """`[deployment]`: the name is part of every notification's `source` and of every id."""
+
+    name: Name = "stayline"
+
+
+class FileInput(Section):
+    """`[input.file]`; with `follow` the files are read on as they grow."""
+
+    paths: tuple[File, ...] = ()
+    follow: bool = False
+
+
+class KafkaInput(Section):
+    """`[input.kafka]`."""
+
+    brokers: Brokers
+    topics: Annotated[tuple[Topic, ...], Field(min_length=1)]
+    partitions: Annotated[Literal["all"] | tuple[int, ...], PlainValidator(_partitions)] = "all"
+    start: Literal["earliest", "latest"] = "earliest"
+
+
+class HttpInput(Section):
+    """`[input.http]`: POST /v1/events."""
+
+    listen: Listen = Address("127.0.0.1", 8090)
+
+
+class HepInput(Section):
+    """`[input.hep]`: HEP3 over UDP and TCP."""
+
+    listen: Listen = Address("127.0.0.1", 9060)
+
+
+class TokenSettings(SecretHolder):
+    """`[input.tokens]`: the key that turns identities into tokens, and how numbers are written.
+
+    `country`, `international_prefix`, `trunk_prefix`, `national_digits`: see `schemas.formats.NumberPlan`.
+    """
+
+    secret_env: Variable | None = Field(
+        default_factory=lambda given: None if given.get("secret_file") else TOKEN_KEY_ENV, validate_default=True
+    )
+    country: Digits = ""
+    international_prefix: Digits = "00"
+    trunk_prefix: Digits = "0"
+    national_digits: Annotated[int, Field(ge=0, le=15)] = 0
+
+
+class Input(Section):
+    """`[input]`: where records come from; the table of `kind` is the one that counts."""
+
+    kind: Literal["file", "kafka", "http", "hep"] = "file"
+    format: FormatName = "stayline"
+    file: FileInput = FileInput()
+    kafka: Annotated[KafkaInput | None, Field(validate_default=True)] = None
+    http: HttpInput = HttpInput()
+    hep: HepInput = HepInput()
+    tokens: TokenSettings = TokenSettings()
+    csv: Annotated[ColumnMap | None, Field(validate_default=True)] = None
+
+    @field_validator("kafka", "csv")
+    @classmethod
+    def _given_where_used(cls, value: Any, info: ValidationInfo) -> Any:
+        chooser = {"kafka": "kind", "csv": "format"}[str(info.field_name)]
+        if value is None and info.data.get(chooser) == info.field_name:
+            raise ValueError(f'must be given where input.{chooser} is "{info.field_name}"')
+        return value
+
+
+class State(Section):
+    """`[state]`: what is learnt, on disk and in memory."""
+
+    directory: File = Path("state")
+    customers_max: Annotated[int, Field(ge=1, le=1_000_000_000)] = 2_000_000
+    idle_days: Annotated[int, Field(ge=1, le=3_650)] = 90
+
+
+class Detection(Section):
+    """`[detection]`: what the CSR team can call a day, and how seldom a healthy customer may be among them."""
+
+    alerts_per_day_max: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    false_alarm_days: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
+    lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 300
+
+
+class OutputSection(Section):
+    """What every `[[output]]` has: a name of its own, and how many notifications may wait for it."""
+
+    kind: str
+    name: Name = Field(default_factory=lambda given: given.get("kind", ""))
+    backlog_max: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+
+
+class FileOutput(OutputSection):
+    """`kind = "file"`: one notification a line."""
+
+    kind: Literal["file"]
+    path: File
+
+
+class WebhookOutput(SecretHolder, OutputSection):
+    """`kind = "webhook"`: see `sinks.webhook.WebhookOutput`."""
+
+    kind: Literal["webhook"]
+    allow_networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = ()
+    url: str
+    give_up_after_s: Annotated[int, Field(ge=1, le=2_592_000)] = 86_400
+    timeout_s: Annotated[int, Field(ge=1, le=120)] = 15
+    concurrency: Annotated[int, Field(ge=1, le=1_024)] = 16
+    newest_only: bool = False
+    ca_file: File | None = None
+    client_cert_file: File | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _may_be_called(cls, url: str, info: ValidationInfo) -> str:
+        if "@" in url:
+            raise ValueError("must hold no user name or password")
+        try:
+            place = parse_url(url)
+            if "allow_networks" in info.data:
+                check_literal(place, parse_networks(info.data["allow_networks"]))
+        except ConfigError as error:
+            raise ValueError(error.problems[0].removeprefix("url ").partition(", was ")[0]) from None
+        is_name = ":" not in place.host and not re.fullmatch(r"[0-9.]+", place.host)
+        if place.scheme == "http" and is_name and place.host != "localhost":
+            raise ValueError("must begin with https:// unless it leads to loopback")
+        return url
+
+
+class KafkaOutput(OutputSection):
+    """`kind = "kafka"`."""
+
+    kind: Literal["kafka"]
+    brokers: Brokers
+    topic: Topic
+
+
+class DeskOutput(OutputSection):
+    """`kind = "desk"`: the CSR desk of this deployment."""
+
+    kind: Literal["desk"]
+
+
+Output = Annotated[FileOutput | WebhookOutput | KafkaOutput | DeskOutput, Field(discriminator="kind")]
+
+
+class Desk(Section):
+    """`[desk]`: the representatives' pages; without the table there are none."""
+
+    listen: Listen = Address("127.0.0.1", 8080)
+
+
+class Metrics(Section):
+    """`[metrics]`: Prometheus metrics; without the table there are none."""
+
+    listen: Listen = Address("127.0.0.1", 9100)
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    deployment: Deployment = Deployment()
+    input: Input = Input()
+    state: State = State()
+    detection: Detection = Detection()
+    output: tuple[Output, ...] = ()
+    desk: Desk | None = None
+    metrics: Metrics | None = None

@@ -1,0 +1,202 @@
+"""From a case to the alert that a representative works from: churn, cause, remedies, the sentence.
+
+Also the two things that all cases share: what the churn model learns, and how many cases a day are told.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from detectors.casebook import DAY_MS, Case
+from detectors.causes import LineReadings, likely_cause
+from detectors.churn import ChurnModel
+from detectors.credits import Measured
+from detectors.labels import LabelDesk
+from detectors.patterns.view import day_of
+from detectors.relations import Relations
+from detectors.catalogue import Catalogue
+from detectors.remedies import Situation, Tried, choose, value_at_risk
+from schemas.alerts import Alert, Pattern
+from schemas.events import Outcome
+
+if TYPE_CHECKING:
+    from detectors.engine import Settings
+
+ALERTS_KEPT = 100_000
+"""Outcomes name an alert; so many of the latest are remembered with their customer."""
+
+
+class Advisor:
+    """Turns cases into alerts, and learns from what became of them.
+
+    Args:
+        settings: what the configuration fixes.
+        catalogue: the remedies.
+        relations: what the business knows.
+
+    Attributes:
+        deferred_count: cases not told because the day's budget was used up.
+    """
+
+    def __init__(self, settings: "Settings", catalogue: Catalogue, relations: Relations) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._relations = relations
+        self.model = ChurnModel()
+        self._labels = LabelDesk()
+        self._day = -1
+        self._told_today = 0
+        self.deferred_count = 0
+        self._alerts: dict[str, int] = {}
+        self._lines: dict[int, dict[str, float]] = {}
+
+    def has_room(self, now_ms: int) -> bool:
+        """Take one of today's alerts if there is one left; days are UTC, by event time."""
+        day = now_ms // DAY_MS
+        if day != self._day:
+            self._day, self._told_today = day, 0
+        if self._told_today >= self._settings.alerts_per_day_max:
+            self.deferred_count += 1
+            return False
+        self._told_today += 1
+        return True
+
+    # Learning
+
+    def remember(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> None:
+        """Keep a customer's features of now until it is known whether they left; learn what has become known."""
+        self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience))
+        for example in self._labels.mature(at_ms):
+            self.model.learn(example.features, example.left)
+
+    def left(self, customer: int, at_ms: int) -> None:
+        """Learn that a customer left."""
+        for example in self._labels.left(str(customer), at_ms):
+            self.model.learn(example.features, example.left)
+
+    def outcome(self, event: Outcome) -> None:
+        """Take over what came of an alert; of an alert not known here, nothing."""
+        customer = self._alerts.get(event.alert_id)
+        if customer is not None:
+            self._relations.outcome(customer, event)
+
+    def read_line(self, customer: int, metric: str, value: float) -> None:
+        """Keep the newest reading of a customer's line."""
+        self._lines.setdefault(customer, {})[metric] = value
+
+    def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
+        return {**self._relations.of(customer).features(at_ms), **experience}
+
+    # Advising
+
+    def alert(self, case: Case, now_ms: int, experience: Mapping[str, float]) -> Alert:
+        """Write the alert for a case as it stands."""
+        relation = self._relations.of(case.customer)
+        features = self._features(case.customer, now_ms, experience)
+        risk = self.model.score(features)
+        self.remember(case.customer, now_ms, experience)
+        self._name(case)
+        cause = likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer))
+        situation = Situation(
+            cause=cause,
+            churn=risk,
+            now_ms=now_ms,
+            measured=Measured(bad_calls=case.bad, bad_days=len(case.bad_days)),
+            fee_minor=relation.monthly_fee_minor,
+            currency=relation.currency,
+            segment=relation.segment,
+            consent=None if relation.consent is None else tuple(relation.consent),
+            language=relation.language,
+            tried=tuple(Tried(name, at_ms, result) for at_ms, name, result in relation.remedies if name),
+        )
+        return Alert(
+            alert_id=case.alert_id,
+            revision=case.revision,
+            customer_id=case.customer_id,
+            severity=case.severity,
+            detected_ms=case.detected_ms,
+            since_ms=case.since_ms,
+            pattern=_pattern(case),
+            cause=cause,
+            incident_id=case.incident_id,
+            churn=risk,
+            value_at_risk_minor=value_at_risk(risk.probability, relation.monthly_fee_minor, relation.currency),
+            currency=relation.currency,
+            remedies=choose(self._catalogue, situation),
+            calls=case.evidence_calls,
+        )
+
+    def _name(self, case: Case) -> None:
+        self._alerts[case.alert_id] = case.customer
+        while len(self._alerts) > ALERTS_KEPT:
+            del self._alerts[next(iter(self._alerts))]
+
+    def _line(self, customer: int) -> LineReadings | None:
+        known = self._lines.get(customer)
+        if known is None:
+            return None
+        registered = known.get("registered")
+        return LineReadings(
+            snr_margin_db=known.get("snr_margin_db"),
+            errored_seconds=known.get("errored_seconds"),
+            retrains=known.get("retrains"),
+            rx_power_dbm=known.get("rx_power_dbm"),
+            utilization_ratio=known.get("utilization_ratio"),
+            loss_ratio=known.get("loss_ratio"),
+            registered=None if registered is None else registered >= 0.5,
+        )
+
+    # State
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain values: a copy."""
+        return {
+            "model": self.model.snapshot(),
+            "labels": self._labels.snapshot(),
+            "day": self._day,
+            "told_today": self._told_today,
+            "deferred": self.deferred_count,
+            "alerts": dict(self._alerts),
+            "lines": {str(customer): dict(readings) for customer, readings in self._lines.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a snapshot."""
+        self.model.restore(state["model"])
+        self._labels.restore(state["labels"])
+        self._day, self._told_today = state["day"], state["told_today"]
+        self.deferred_count = state["deferred"]
+        self._alerts = dict(state["alerts"])
+        self._lines = {int(customer): dict(readings) for customer, readings in state["lines"].items()}
+
+
+def _pattern(case: Case) -> Pattern:
+    ratio = case.bad / case.trials if case.trials else 0.0
+    return Pattern(
+        kind=case.kind,
+        text=sentence(case),
+        attempts=case.attempts,
+        answered=case.answered,
+        drops=case.bad,
+        drop_ratio=round(ratio, 4),
+        baseline_ratio=round(case.baseline_ratio, 4),
+        evidence=round(case.evidence_log10, 2),
+        dimension=case.dimension,
+    )
+
+
+_VERBS = {
+    "one_way_audio": "were",
+    "setup_failure": "did not get through,",
+    "quality": "were",
+    "redial": "broke off",
+}
+
+
+def sentence(case: Case) -> str:
+    """Say what is wrong in one sentence that can be read aloud; its numbers are the pattern's fields."""
+    verb = _VERBS.get(case.kind, "were cut off")
+    what = "call attempts" if case.kind == "setup_failure" else "calls"
+    phrase = f", {case.phrase}" if case.phrase and case.kind not in _VERBS else f" {case.phrase}" if case.phrase else ""
+    return f"{case.bad} of your last {case.trials} {what} since {day_of(case.since_ms)} {verb}{phrase}."
+
+
