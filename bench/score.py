@@ -94,11 +94,11 @@ class Truth:
 
 @dataclass(slots=True)
 class Case:
-    """An alert: when it opened, and the pattern it named at each revision (time, kind)."""
+    """An alert: when it opened, and the pattern it named at each revision (revision, time, kind)."""
 
     customer_id: str
     opened_ms: int
-    kinds: list[tuple[int, str]] = field(default_factory=list)
+    kinds: list[tuple[int, int, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +230,7 @@ class _Pattern(Struct):
 
 class _AlertData(Struct):
     alert_id: str
+    revision: int
     customer_id: str
     pattern: _Pattern
 
@@ -264,7 +265,7 @@ def _note_revision(cases: dict[str, Case], kind: str, time_ms: int, data: _Alert
     """Add a revision to its case; an opening that is repeated (at least once is the promise) counts once."""
     if kind == "stayline.alert.opened":
         cases.setdefault(data.alert_id, Case(data.customer_id, time_ms))
-    cases[data.alert_id].kinds.append((time_ms, data.pattern.kind))
+    cases[data.alert_id].kinds.append((data.revision, time_ms, data.pattern.kind))
 
 
 def read_drops(path: Path) -> dict[str, list[int]]:
@@ -405,7 +406,8 @@ def _covered_ms(troubles: Iterable[Fault | Outage], start_ms: int, end_ms: int) 
 def _kind_told(fault: Fault, case: Case) -> str | None:
     """Return what the case's latest revision until the fault's end names; its opening's if that came later."""
     latest_ms = max(fault.end_ms, case.opened_ms)
-    return next((kind for time_ms, kind in reversed(case.kinds) if time_ms <= latest_ms), None)
+    told = [(revision, kind) for revision, time_ms, kind in case.kinds if time_ms <= latest_ms]
+    return max(told)[1] if told else None
 
 
 def _named_right(found: list[tuple[Fault, Case]]) -> float | None:

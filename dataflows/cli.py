@@ -7,6 +7,7 @@ problem on a line of its own. What a command needs is imported when it runs, so 
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -86,7 +87,7 @@ def _program(
 
 @app.command()
 def demo() -> None:
-    """Show everything on a small simulated telco, live."""
+    """Show everything on a small telco, live."""
     from dataflows.demo import demo as show
 
     show()
@@ -94,7 +95,7 @@ def demo() -> None:
 
 @app.command()
 def run(config: ConfigFile) -> None:
-    """Run the deployment until its input ends or it is told to stop."""
+    """Run the deployment."""
     from dataflows.config import load, runnable
 
     loaded = load(config, os.environ)
@@ -112,7 +113,7 @@ def replay(
     config: MaybeConfigFile = None,
     format_name: FormatName = None,
 ) -> None:
-    """Run recorded events through the same dataflow, as fast as it can."""
+    """Run recorded events through the dataflow."""
     loaded, opener = _prepared(config, format_name, files)
     from dataflows.progress import progress
     from dataflows.replay import replay as execute
@@ -141,7 +142,7 @@ def simulate(
     days: Annotated[int | None, typer.Option(metavar="D", help="How many days.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Of everything random.")] = None,
 ) -> None:
-    """Simulate a telco: its events, and the truth about its trouble."""
+    """Simulate a telco: events, and the truth."""
     from bench.simulator import TelcoSpec
     from bench.simulator import simulate as execute
     from dataflows.progress import progress
@@ -161,7 +162,7 @@ def score(
     alerts: Annotated[Path, typer.Argument(metavar="ALERTS", help="Notifications, as replay writes them.")],
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The truth, with its events.ndjson beside it.")],
 ) -> None:
-    """Show what was found of the simulated trouble, how soon, and how often for nothing."""
+    """Grade alerts against a simulation's truth."""
     _refuse(_unreadable([alerts, truth]))
     from rich.console import Console
 
@@ -194,13 +195,14 @@ def convert(
     with progress("convert", total_bytes, "bytes") as report:
         counts = execute(source, out, letters, opener(), report)
     typer.echo(
-        f"{counts.records:,} records read: {counts.events:,} events in {out}, {counts.rejected:,} dead letters in {letters}"
+        f"{counts.records:,} records read: {counts.events:,} events in {out}, "
+        f"{counts.rejected:,} dead letters in {letters}"
     )
 
 
 @app.command()
 def check(config: ConfigFile) -> None:
-    """Validate the configuration, and print it with its defaults, without secrets."""
+    """Validate and show the configuration."""
     from dataflows.config import load, render, resolve_secrets, runnable
 
     loaded = load(config, os.environ)
@@ -219,7 +221,7 @@ def explain(
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, as events have it.")],
     config: ConfigFile,
 ) -> None:
-    """Show the state, the evidence and the score of one customer."""
+    """Show what is known of one customer."""
     from dataflows.config import load
     from dataflows.explain import explain as tell
 
@@ -245,14 +247,10 @@ def _prepared(
         loaded = load(config, os.environ)
         loaded = loaded if format_name is None else with_format(loaded, format_name)
         name = loaded.input.format
-        opener = None
-        if name != "stayline":
-            options = format_options(loaded, resolve_token_key(loaded, os.environ))
-            open_format(name, options)  # tells now what it would tell at the first file
-
-            def opener() -> "Format":
-                return open_format(name, options)
-
+        options = format_options(loaded, resolve_token_key(loaded, os.environ))
+        opener = None if name == "stayline" else partial(open_format, name, options)
+        if opener is not None:
+            opener()  # so that it tells now what it would tell at the first file
     except ConfigError as error:
         problems += error.problems
     _refuse(problems)

@@ -59,9 +59,6 @@ NEVER_MS = 2**62
 LOOK_PART = 1e-3
 """A bad call gets the careful look from this part of the promised healthy days on: structure adds the rest."""
 
-LEARN_PART = 1e-2
-"""Above this part of the promised healthy days a customer's calls are not learnt as healthy any more."""
-
 ELEMENT_DAYS = 1e6
 """Healthy days of one element between two false incidents: a network of a thousand elements has one in three years."""
 
@@ -126,7 +123,6 @@ class RiskEngine:
         self._limits = Limits(
             lateness_ms=settings.lateness_s * 1000,
             look_days=settings.false_alarm_days * LOOK_PART,
-            learn_days=settings.false_alarm_days * LEARN_PART,
             element_days=ELEMENT_DAYS,
         )
         self._out: list[Notification] = []
@@ -376,6 +372,8 @@ class RiskEngine:
         one["mode"] = CALM
         one["evidence"][:] = 0.0
         one["lock_evidence"][:] = 0.0
+        one["waiting_count"][:] = 0.0
+        one["waiting_weight"][:] = 0.0
         one["since_ms"] = -1
         if one["history"] >= 0:
             self.histories.give_back(int(one["history"]))

@@ -20,7 +20,7 @@ References:
     New England J. Stat. Data Sci. 2 (2024).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -69,8 +69,17 @@ PRIORS: tuple[Prior, ...] = (
 LOCK_SHARE = 0.15
 """The part of the evidence that repeated durations hold (`detectors.locks`); all parts add up to one."""
 
+DOUBT = 0.5
+"""So many standard errors p0 lies above the mean."""
+
 MEMORY_COUNT = 400.0
 """A baseline remembers about this many observations; older ones fade by halves."""
+
+CALM_DAYS = 2.0
+"""Evidence of the middle alternative below which a channel is calm."""
+
+WAIT_COUNT = 300.0
+"""So many observations wait at the most."""
 
 _RISE = np.array(RISES, np.float64)
 _SHARE = np.array([prior.share / len(RISES) for prior in PRIORS], np.float64)
@@ -120,7 +129,7 @@ def total(evidence: F32) -> float:
 
 @numba.njit(cache=True, inline="always")
 def healthy_mean(channel: int, count: float, weight: float) -> float:
-    """Return p0 of one customer: his own mean shrunk to the prior, plus one standard error for what is not known.
+    """Return p0 of one customer: his own mean shrunk to the prior, plus room for what is not known of it.
 
     Args:
         channel: index into `CHANNELS`.
@@ -129,15 +138,35 @@ def healthy_mean(channel: int, count: float, weight: float) -> float:
     """
     size = _STRENGTH[channel] + count
     mean = (_STRENGTH[channel] * _MEAN[channel] + weight) / size
-    p0 = mean + np.sqrt(mean * (1.0 - mean) / size)
+    p0 = mean + DOUBT * np.sqrt(mean * (1.0 - mean) / size)
     return min(max(p0, _P0_MIN[channel]), _P0_MAX[channel])
 
 
-@numba.njit(cache=True, inline="always")
-def remember(count: F32, weight: F32, channel: int, x: float) -> None:
-    """Learn one healthy observation into a baseline; old ones fade by halves."""
-    if count[channel] >= MEMORY_COUNT:
-        count[channel] *= np.float32(0.5)
-        weight[channel] *= np.float32(0.5)
-    count[channel] += np.float32(1.0)
-    weight[channel] = np.float32(weight[channel] + x)
+@numba.njit(cache=True)
+def remember(one: Any, channel: int, x: float, days: float) -> None:
+    """Learn one observation into a customer's baseline, once it is known to have been healthy.
+
+    Observations wait while the channel's evidence is up; when it has come down again, they were chance and are
+    learnt, bad ones and good ones alike. Were they learnt at once, trouble would become normal while it grows; were
+    they left out, everybody's normal would be too good. A wait of `WAIT_COUNT` without a case ends in learning too:
+    a level that stayed is the new normal.
+
+    Args:
+        one: the customer's row; changed in place.
+        channel: index into `CHANNELS`.
+        x: the observation.
+        days: since the customer's previous call.
+    """
+    one["waiting_count"][channel] += np.float32(1.0)
+    one["waiting_weight"][channel] = np.float32(one["waiting_weight"][channel] + x)
+    # The middle process forgets within a few calls; its level without trouble is some six times what a call accrues.
+    calm = one["evidence"][channel, 1] < max(CALM_DAYS, 6.0 * days)
+    if not calm and one["waiting_count"][channel] < WAIT_COUNT:
+        return
+    if one["count"][channel] >= MEMORY_COUNT:
+        one["count"][channel] *= np.float32(0.5)
+        one["weight"][channel] *= np.float32(0.5)
+    one["count"][channel] += one["waiting_count"][channel]
+    one["weight"][channel] += one["waiting_weight"][channel]
+    one["waiting_count"][channel] = 0.0
+    one["waiting_weight"][channel] = 0.0

@@ -31,8 +31,11 @@ ROW = np.dtype(
         ("evidence", np.float32, (len(CHANNELS), len(RISES))),
         ("count", np.float32, (len(CHANNELS),)),  # baseline: observations learnt
         ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of their x
+        ("waiting_count", np.float32, (len(CHANNELS),)),  # observations that may yet turn out to be trouble
+        ("waiting_weight", np.float32, (len(CHANNELS),)),
         ("rating", np.float32),  # mean R-factor of healthy calls
         ("rating_spread", np.float32),  # and their mean absolute deviation from it
+        ("rating_count", np.float32),
         ("lock_s", np.float32, (LOCKS,)),  # durations that calls may be cut at (detectors.locks)
         ("lock_evidence", np.float32, (LOCKS,)),
         ("lock_peer", np.uint32, (LOCKS,)),  # far end of the newest call cut there
@@ -114,8 +117,11 @@ def clear_row(rows: Rows, row: int) -> None:
     one["evidence"][:, :] = 0.0
     one["count"][:] = 0.0
     one["weight"][:] = 0.0
+    one["waiting_count"][:] = 0.0
+    one["waiting_weight"][:] = 0.0
     one["rating"] = 0.0
     one["rating_spread"] = 0.0
+    one["rating_count"] = 0.0
     one["lock_s"][:] = 0.0
     one["lock_evidence"][:] = 0.0
     one["lock_peer"][:] = 0

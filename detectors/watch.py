@@ -126,13 +126,11 @@ class Limits(NamedTuple):
     Attributes:
         lateness_ms: a call that ended longer than this before its customer's newest one is late.
         look_days: evidence from which a bad call gets the careful look.
-        learn_days: evidence below which calls are learnt as healthy.
         element_days: evidence at which an element is looked at.
     """
 
     lateness_ms: int
     look_days: float
-    learn_days: float
     element_days: float
 
 
@@ -315,7 +313,7 @@ def _log_bad_call(world: World, calls: Calls, i: int, poor: float) -> None:
 
 @numba.njit(cache=True)
 def _judge_customer(
-    one: npt.NDArray[np.void], calls: Calls, i: int, rating: float, poor: float, again: float, limits: Limits
+    one: npt.NDArray[np.void], calls: Calls, i: int, rating: float, poor: float, again: float
 ) -> bool:
     """Move one customer's evidence and baselines by one call; return whether it ended at a suspected duration."""
     days = 1.0
@@ -331,19 +329,25 @@ def _judge_customer(
     cut = False
     if calls.answer_ms[i] >= 0:
         cut = observe_duration(one, calls.end_ms[i] - calls.answer_ms[i], np.uint32(calls.peer[i]), days)
-    value = evidence_days(one)
-    if value < limits.learn_days:
-        for channel in range(4):
-            if x[channel] >= 0.0:
-                remember(one["count"], one["weight"], channel, x[channel])
-        if poor >= 0.0:
-            fade = 1.0 / min(max(one["count"][QUALITY], 1.0), RATING_MEMORY)
-            apart = abs(rating - one["rating"])
-            # The first calls set the mean; only from the second on is there a deviation from it.
-            if one["count"][QUALITY] > 1.0:
-                one["rating_spread"] = np.float32(one["rating_spread"] + fade * (apart - one["rating_spread"]))
-            one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))
+    for channel in range(4):
+        if x[channel] >= 0.0:
+            remember(one, channel, x[channel], days)
+    if 0.0 <= poor < BAD:
+        _learn_rating(one, rating)
     return cut
+
+
+@numba.njit(cache=True)
+def _learn_rating(one: Any, rating: float) -> None:
+    """Learn the R-factor of a call that was not poor."""
+    if one["rating_count"] < RATING_MEMORY:
+        one["rating_count"] += np.float32(1.0)
+    fade = 1.0 / one["rating_count"]
+    # The first call sets the mean; only from the second on is there a deviation from it.
+    if one["rating_count"] > 1.0:
+        apart = abs(rating - one["rating"])
+        one["rating_spread"] = np.float32(one["rating_spread"] + fade * (apart - one["rating_spread"]))
+    one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))
 
 
 @numba.njit(cache=True, inline="always")
@@ -404,7 +408,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         rating = float(one["media_rating"])
     poor = -1.0
     if answered and not np.isnan(rating):
-        poor = poorness(rating, one["rating"], one["rating_spread"], min(one["count"][QUALITY], RATING_MEMORY))
+        poor = poorness(rating, one["rating"], one["rating_spread"], one["rating_count"])
     state = _incident_state(world.network, calls, i)
     again = -1.0
     if one["last_peer"] != 0:
@@ -423,7 +427,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     value = 0.0
     locked = False
     if not inside and one["mode"] == CALM:
-        locked = _judge_customer(one, calls, i, rating, poor, again, limits)
+        locked = _judge_customer(one, calls, i, rating, poor, again)
         value = evidence_days(one)
         # One chance repetition is no bad call; two are.
         locked = locked and lock_total(one) >= LOCK_BAD_DAYS

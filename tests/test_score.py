@@ -67,7 +67,8 @@ def note(kind, day, **data):
 
 
 def alert(alert_id, customer, day, pattern="drop_rate", step="opened"):
-    return note(f"alert.{step}", day, alert_id=alert_id, customer_id=customer, pattern={"kind": pattern})
+    revision, named = round(day * 100), {"kind": pattern}
+    return note(f"alert.{step}", day, alert_id=alert_id, revision=revision, customer_id=customer, pattern=named)
 
 
 def incident(element, day, kind="access_node", step="opened"):
@@ -134,6 +135,12 @@ def test_the_first_alert_measures_the_delay_and_later_ones_are_not_false(marks):
 def test_a_notification_delivered_twice_counts_once(marks):
     table = marks([], [alert("1", "a", 3), alert("1", "a", 3)])
     assert (table.stayline.alerts, table.stayline.false_alerts) == (1, 1)
+
+
+def test_a_notification_that_comes_again_late_takes_nothing_back(marks):
+    truth = [fault("a", 2, 4, 2.1, 2.5, 3.5, pattern="route")]
+    opened, updated = alert("1", "a", 3), alert("1", "a", 3.5, "route", "updated")
+    assert marks(truth, [opened, updated, opened]).stayline.named_right == 1.0
 
 
 def test_another_customers_alert_finds_nothing(marks):

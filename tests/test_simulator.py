@@ -71,10 +71,10 @@ def of(truth, name):
     return [record for record in truth if record["type"] == name]
 
 
-def run_all(telco):
+def run_all(telco, step_ms=DAY_MS):
     exchange = Exchange(telco.world, telco.schedule)
     spec = telco.world.spec
-    return join([exchange.run(window) for window in day_windows(spec.start_ms, spec.end_ms)])
+    return join([exchange.run(window) for window in day_windows(spec.start_ms, spec.end_ms, step_ms)])
 
 
 def with_faults(pattern, spec=None):
@@ -277,10 +277,12 @@ def test_a_line_holds_one_call_at_a_time(wishes):
         reached[line[row]] = begins + lasts[row]
 
 
-def test_people_with_one_line_hold_one_call(healthy_calls):
-    world = build_world(HEALTHY)
-    single = world.customers.channels[healthy_calls["customer"]] == 1
-    calls = take(healthy_calls, single & (healthy_calls["answer_ms"] >= 0))
+@pytest.mark.parametrize("step_ms", [DAY_MS, HOUR_MS])
+def test_people_with_one_line_hold_one_call_from_window_to_window(step_ms):
+    telco = draw_telco(replace(HEALTHY, days=2))
+    calls = run_all(telco, step_ms)
+    single = telco.world.customers.channels[calls["customer"]] == 1
+    calls = take(calls, single & (calls["answer_ms"] >= 0))
     calls = take(calls, np.lexsort((calls["start_ms"], calls["customer"])))
     same = calls["customer"][1:] == calls["customer"][:-1]
     assert (calls["start_ms"][1:] >= calls["end_ms"][:-1])[same].all()
@@ -445,11 +447,22 @@ def test_an_outage_spoils_calls_on_its_element_while_it_lasts():
     assert height(bad) > 20
     assert (bad["node"] == node).all()
     assert ((bad["end_ms"] >= start_ms) & (bad["answer_ms"] < outage.end_ms)).all()
+    assert SIP_STATUS[bad["ending"]].tolist().count(503) > 10
     ledger = Ledger(world, telco.schedule)
     ledger.note(calls)
     record = orjson.loads(ledger.lines(Counts())[1])
     assert record["drops"] == height(bad) <= record["attempts"]
     assert record["customers"] == sorted({f"c{customer:06d}" for customer in bad["customer"].tolist()})
+
+
+def test_no_call_is_blamed_on_two_troubles():
+    spec = TelcoSpec(customers=300, days=4, seed=8, faulty_ratio=1.0, outage_scale=8.0)
+    calls = run_all(draw_telco(spec))
+    by_fault, by_outage = calls["fault"] >= 0, calls["outage"] >= 0
+    assert by_fault.sum() > 100
+    assert by_outage.sum() > 100
+    assert not (by_fault & by_outage).any()
+    assert (calls["spoiled"] == (by_fault | by_outage)).all()
 
 
 def test_a_lying_probe_harms_no_call():

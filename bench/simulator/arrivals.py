@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import orjson
 
 from bench.simulator.columns import NEVER_MS, UNKNOWN, Columns, Ints, height, join, take
 from bench.simulator.records import BREAKS, CallWriter
@@ -75,10 +73,10 @@ class Outbox:
         self._calls: list[Columns] = []
         self._others: list[tuple[int, bytes]] = []
 
-    def put(self, calls: Columns, others: list[tuple[int, dict[str, Any]]]) -> None:
-        """Take in calls, and other events with the moment each arrives."""
+    def put(self, calls: Columns, others: list[tuple[int, bytes]]) -> None:
+        """Take in calls, and the lines of other events with the moment each arrives."""
         self._calls.append(calls)
-        self._others += [(at_ms, orjson.dumps(event)) for at_ms, event in others]
+        self._others += others
 
     def release(self, before_ms: int = NEVER_MS) -> Iterator[tuple[Ints, list[bytes]]]:
         """Give out, in blocks, what arrives before a moment: the times, and the lines without line ends."""

@@ -63,7 +63,7 @@ def story(spec: TelcoSpec, speed: float) -> Iterator[tuple[int, bytes]]:
         rng = generator(spec.seed, 30, window[0])
         calls = exchange.run(window)
         events = other_events(telco, calls, window, rng)
-        outbox.put(travel(world.spec, calls, Counts(), rng), [(event["at_ms"], event) for event in events])
+        outbox.put(travel(world.spec, calls, Counts(), rng), events)
         for times_ms, lines in outbox.release(window[1]):
             for at_ms, line in zip(times_ms.tolist(), lines, strict=True):
                 yield at_ms, line + b"\n"

@@ -1,5 +1,6 @@
 """The business side: who speaks to the carrier, who leaves, and the monthly bill."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,20 +114,17 @@ def profile(world: World, customer: int) -> dict[str, Any]:
     }
 
 
-def business_events(world: World, relations: Relations, window: tuple[int, int]) -> list[dict[str, Any]]:
+def business_events(world: World, relations: Relations, window: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Write the contacts, bills and departures of a window; profiles come with the first."""
-    spec = world.spec
-    events = [profile(world, c) for c in range(spec.customers)] if window[0] == spec.start_ms else []
-    inside = (relations.contact_ms >= window[0]) & (relations.contact_ms < window[1])
-    events += [
-        _contact(int(relations.contact_customer[i]), int(relations.contact_ms[i]), int(relations.contact_topic[i]))
-        for i in np.flatnonzero(inside)
-    ]
-    gone = np.flatnonzero((relations.left_ms >= window[0]) & (relations.left_ms < window[1]))
-    events += [_churn(relations, int(customer)) for customer in gone]
+    if window[0] == world.spec.start_ms:
+        yield from (profile(world, customer) for customer in range(world.spec.customers))
+    who, when_ms, topics = relations.contact_customer, relations.contact_ms, relations.contact_topic
+    for row in np.flatnonzero((when_ms >= window[0]) & (when_ms < window[1])):
+        yield _contact(int(who[row]), int(when_ms[row]), int(topics[row]))
+    for customer in np.flatnonzero((relations.left_ms >= window[0]) & (relations.left_ms < window[1])):
+        yield _churn(relations, int(customer))
     for at_ms in range(window[0], window[1], HOUR_MS):
-        events += _bills(world, relations, at_ms)
-    return events
+        yield from _bills(world, relations, at_ms)
 
 
 def _contact(customer: int, at_ms: int, topic: int) -> dict[str, Any]:

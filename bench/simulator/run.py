@@ -1,13 +1,15 @@
 """A whole run, day by day, into two files."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+import orjson
 
 from bench.simulator.arrivals import Counts, Outbox, travel
 from bench.simulator.columns import NEVER_MS, Columns, generator
@@ -15,13 +17,15 @@ from bench.simulator.faults import draw_faults
 from bench.simulator.outages import draw_liars, draw_outages, draw_rollout
 from bench.simulator.relations import Relations, business_events, draw_relations
 from bench.simulator.schedule import Schedule, end_with_leavers, make_schedule
-from bench.simulator.spec import SimulationSummary, TelcoSpec
+from bench.simulator.spec import DAY_MS, HOUR_MS, SimulationSummary, TelcoSpec
 from bench.simulator.telemetry import link_readings, media_reports
 from bench.simulator.traffic import day_windows
 from bench.simulator.truth import Ledger
 from bench.simulator.window import Exchange
 from bench.simulator.world import World, build_world
 
+CUSTOMERS_A_DAY_MAX = 50_000
+"""A larger telco runs by the hour, so that memory holds an hour's calls and not a day's."""
 EVENTS_NAME, TRUTH_NAME = "events.ndjson", "truth.ndjson"
 
 
@@ -50,12 +54,15 @@ def draw_telco(spec: TelcoSpec) -> Telco:
 
 def other_events(
     telco: Telco, calls: Columns, window: tuple[int, int], rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """Write everything of a window that is not a call."""
+) -> list[tuple[int, bytes]]:
+    """Write everything of a window that is not a call: event times and lines."""
     world = telco.world
-    events = business_events(world, telco.relations, window)
-    events += media_reports(world, calls, rng)
-    return events + link_readings(world, telco.schedule, window)
+    events = chain(
+        business_events(world, telco.relations, window),
+        media_reports(world, calls, rng),
+        link_readings(world, telco.schedule, window),
+    )
+    return [(event["at_ms"], orjson.dumps(event)) for event in events]
 
 
 def simulate(spec: TelcoSpec, out: Path, progress: Callable[[int, int], None] | None = None) -> SimulationSummary:
@@ -75,12 +82,13 @@ def simulate(spec: TelcoSpec, out: Path, progress: Callable[[int, int], None] | 
     telco, counts = draw_telco(spec), Counts()
     ledger = Ledger(telco.world, telco.schedule)
     with _atomic(out / EVENTS_NAME) as file:
-        for done, blocks in enumerate(_days(telco, ledger, counts)):
+        for until_ms, blocks in _windows(telco, ledger, counts):
             for lines in blocks:
                 counts.events += len(lines)
                 file.write(b"\n".join(lines) + b"\n")
-            if progress is not None and done < spec.days:
-                progress(done + 1, spec.days)
+            days, rest_ms = divmod(until_ms - spec.start_ms, DAY_MS)
+            if progress is not None and rest_ms == 0:
+                progress(days, spec.days)
         event_bytes = file.tell()
     with _atomic(out / TRUTH_NAME) as file:
         file.write(b"\n".join(ledger.lines(counts)) + b"\n")
@@ -98,20 +106,21 @@ def simulate(spec: TelcoSpec, out: Path, progress: Callable[[int, int], None] | 
     )
 
 
-def _days(telco: Telco, ledger: Ledger, counts: Counts) -> Iterable[Iterable[list[bytes]]]:
-    """Run the telco: for each day the blocks of lines that arrive in it, then those that come after the end."""
+def _windows(telco: Telco, ledger: Ledger, counts: Counts) -> Iterator[tuple[int, Iterator[list[bytes]]]]:
+    """Run the telco: each window's end, and the blocks of lines that arrive in it; the last takes the latecomers."""
     world, spec = telco.world, telco.world.spec
     exchange, outbox = Exchange(world, telco.schedule), Outbox(world)
-    for window in day_windows(spec.start_ms, spec.end_ms):
+    step_ms = DAY_MS if spec.customers <= CUSTOMERS_A_DAY_MAX else HOUR_MS
+    for window in day_windows(spec.start_ms, spec.end_ms, step_ms):
         rng = generator(spec.seed, 20, window[0])
         calls = exchange.run(window)
         ledger.note(calls)
         events = other_events(telco, calls, window, rng)
         delays_ms = rng.exponential(2_000.0, len(events)).astype(np.int64).tolist()
-        arrivals = [(event["at_ms"] + delay_ms, event) for event, delay_ms in zip(events, delays_ms, strict=True)]
+        arrivals = [(at_ms + delay_ms, line) for (at_ms, line), delay_ms in zip(events, delays_ms, strict=True)]
         outbox.put(travel(spec, calls, counts, rng), arrivals)
-        yield (lines for _, lines in outbox.release(window[1]))
-    yield (lines for _, lines in outbox.release(NEVER_MS))
+        before_ms = NEVER_MS if window[1] == spec.end_ms else window[1]
+        yield window[1], (lines for _, lines in outbox.release(before_ms))
 
 
 @contextmanager

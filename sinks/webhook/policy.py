@@ -105,11 +105,13 @@ def retry_after_ms(value: str | None, now_ms: int) -> int:
 
 
 _SECRETS = re.compile(r"whsec_[A-Za-z0-9+/=]+|v1,[A-Za-z0-9+/=]+|(?i:bearer|basic)\s+\S+")
-_ADDRESSES = re.compile(r"[^\s@<>\"]+@[^\s@<>\"]+|\+?\d(?:[\s().-]?\d){6,}")
+# Bounded runs: a reply of one long word must not cost the square of its length.
+_ADDRESSES = re.compile(r"[^\s@<>\"]{1,64}@[^\s@<>\"]{1,255}|\+?\d(?:[\s().-]?\d){6,}")
 
 
 def scrub(answer: Answer) -> str:
     """Return an answer fit to be kept and shown: no control characters, secrets, mail addresses or long numbers."""
     text = answer.text if answer.status is None else f"{answer.status} {answer.text}".rstrip()
-    text = _ADDRESSES.sub("[number or address]", _SECRETS.sub("[secret]", text))
-    return "".join(c if c.isprintable() else " " for c in text[:REPLY_CHARS_MAX])
+    # Twice as much as is kept, so that what is cut in two is seldom a secret.
+    text = "".join(c if c.isprintable() else " " for c in text[: 2 * REPLY_CHARS_MAX])
+    return _ADDRESSES.sub("[number or address]", _SECRETS.sub("[secret]", text))[:REPLY_CHARS_MAX]

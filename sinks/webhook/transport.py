@@ -39,7 +39,7 @@ def tls_context(ca_file: Path | None, client_cert_file: Path | None) -> ssl.SSLC
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if client_cert_file is not None:
             context.load_cert_chain(client_cert_file)
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         raise ConfigError(
             [f"{ca_file or client_cert_file}: must be a readable PEM file, found: {error}"]
         ) from error
@@ -175,7 +175,8 @@ class _Stream(httpcore2.AsyncNetworkStream):
             raise httpcore2.WriteError(str(error)) from error
 
     async def aclose(self) -> None:
-        self._writer.close()
+        # At once: a receiver that does not read must not keep the connection by it.
+        self._writer.transport.abort()
 
     async def start_tls(
         self,
@@ -185,9 +186,11 @@ class _Stream(httpcore2.AsyncNetworkStream):
     ) -> httpcore2.AsyncNetworkStream:
         try:
             await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
-        except (OSError, ssl.SSLError) as error:
-            self._writer.close()
-            raise httpcore2.ConnectError(str(error)) from error
+        except BaseException as error:
+            self._writer.transport.abort()
+            if isinstance(error, OSError):
+                raise httpcore2.ConnectError(str(error)) from error
+            raise
         return self
 
     def get_extra_info(self, info: str) -> Any:
