@@ -112,22 +112,24 @@ def replay(
     dead_letters: Annotated[Path | None, typer.Option(metavar="OUT", help="Where broken records go.")] = None,
     config: MaybeConfigFile = None,
     format_name: FormatName = None,
+    chunk_bytes: Annotated[
+        int, typer.Option(metavar="N", min=1, max=1 << 28, help="Read so much at a time; the result is the same.")
+    ] = 1 << 18,
 ) -> None:
     """Run recorded events through the dataflow."""
     loaded, opener = _prepared(config, format_name, files)
     from dataflows.progress import progress
     from dataflows.replay import replay as execute
 
-    plain = opener is None and all(path.suffix not in (".gz", ".zst") and path.is_file() for path in files)
-    total_bytes = sum(path.stat().st_size for path in files) if plain else None
-    with progress("replay", total_bytes, "bytes") as report:
+    with progress("replay", sum(path.stat().st_size for path in files), "bytes") as report:
         counts = execute(
             files,
             alerts,
             _engine_settings(loaded),
             dead_letters=dead_letters,
             open_format=opener,
-            progress=report,
+            chunk_bytes=chunk_bytes,
+            report=report,
         )
     typer.echo(
         f"{counts.applied:,} records applied, {counts.duplicate:,} duplicate, {counts.late:,} late, "

@@ -4,25 +4,23 @@ A file is cut into chunks at line ends. A line longer than a record may be is ne
 record that the decoder refuses, the rest is read and dropped.
 """
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
-
-import zstandard
+from typing import NamedTuple
 
 from dataflows.chunks import Chunk, converted
+from dataflows.compressed import EndedEarlyError, read_chunks
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.errors import InputError
-from schemas.formats import Format
+from schemas.formats import Converted, Format
 
 CHUNK_BYTES = 1 << 18
 """A quarter of a megabyte, some five hundred calls: small against a second of traffic, large against the cost of an
 item of the flow."""
 
-READ_BYTES = 1 << 20
+Report = Callable[[int], None]
+"""Is told how many bytes, as they lie on disk, have been read of all files."""
 
 
 class Place(NamedTuple):
@@ -46,22 +44,6 @@ class Cut(NamedTuple):
     place: Place
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a file for reading, decompressing by its suffix.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    try:
-        if path.suffix == ".gz":
-            return gzip.open(path, "rb")  # type: ignore[return-value]  # GzipFile is a byte stream
-        if path.suffix == ".zst":
-            return zstandard.open(path, "rb")
-        return path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: must be a readable file, was not: {error.strerror}") from None
-
-
 class FileReader:
     """Reads files as chunks.
 
@@ -71,7 +53,7 @@ class FileReader:
         place: where to begin.
         open_format: opens the vendor's format for one file; None: the files hold contract events.
         follow: at the end of the last file, wait for it to grow.
-        source: the input's kind, for dead letters.
+        report: is told how far reading has come.
 
     Raises:
         InputError: a file cannot be opened (on iteration).
@@ -85,72 +67,105 @@ class FileReader:
         chunk_bytes: int = CHUNK_BYTES,
         open_format: Callable[[], Format] | None = None,
         follow: bool = False,
-        source: str = "file",
+        report: Report = lambda _: None,
     ) -> None:
         self._paths = paths
         self._place = place
         self._chunk_bytes = chunk_bytes
         self._open_format = open_format
         self._follow = follow
-        self._source = source
+        self._report = report
 
     def __iter__(self) -> Iterator[Cut | None]:
         """Give chunks; None where a followed file has nothing new yet."""
+        read = 0
         for index in range(self._place.file, len(self._paths)):
             begin = self._place if index == self._place.file else Place(index)
+            path = self._paths[index]
             waits = self._follow and index == len(self._paths) - 1
-            with open_plain(self._paths[index]) as stream:
-                if self._open_format is None:
-                    yield from self._cut_lines(stream, self._paths[index], begin, waits=waits)
-                else:
-                    yield from self._cut_records(stream, self._paths[index], begin, self._open_format())
+            data = self._pieces(path, read, waits=waits)
+            if self._open_format is None:
+                yield from self._cut_lines(data, path, begin)
+            else:
+                yield from self._cut_records(data, path, begin, self._open_format())
+            read += path.stat().st_size
 
-    def _cut_lines(self, stream: IO[bytes], path: Path, place: Place, *, waits: bool) -> Iterator[Cut | None]:
-        _skip(stream, place.offset)
+    def _pieces(self, path: Path, before: int, *, waits: bool) -> Iterator[bytes | None]:
+        """Give a file's bytes, decompressed, in pieces of about `chunk_bytes`; None where a followed one pauses."""
+        if waits:
+            yield from _followed(path, self._chunk_bytes)
+        for data in read_chunks(path, lambda done: self._report(before + done)):
+            for at in range(0, len(data), self._chunk_bytes):
+                yield data[at : at + self._chunk_bytes]
+
+    def _cut_lines(self, pieces: Iterator[bytes | None], path: Path, place: Place) -> Iterator[Cut | None]:
         cutter = _LineCutter()
-        while True:
-            data, broken = _read(stream, self._chunk_bytes)
-            if not data and waits and broken is None:
-                yield None
-                continue
-            taken, size = cutter.feed(data) if data else cutter.finish()
-            if taken:
-                count = taken.count(b"\n") + (not taken.endswith(b"\n"))
-                positions = range(place.line + 1, place.line + 1 + count)
-                place = Place(place.file, place.offset + size, place.line + count)
-                yield Cut(Chunk(self._source, str(path), taken, positions), place)
-            if broken is not None:
-                reject = Reject(place.line + 1, DeadReason.TRUNCATED, broken, b"")
-                yield Cut(Chunk(self._source, str(path), b"", (), rejects=[reject]), Place(place.file + 1))
-            if not data:
-                return
+        skip = place.offset
+        try:
+            for piece in pieces:
+                if piece is None:
+                    yield None
+                    continue
+                fresh = piece[skip:]
+                skip = max(0, skip - len(piece))
+                cut, place = self._cut(cutter.feed(fresh), path, place)
+                yield from cut
+        except EndedEarlyError as error:
+            cut, place = self._cut(cutter.finish(), path, place)
+            yield from cut
+            yield _truncated(path, place, str(error))
+            return
+        yield from self._cut(cutter.finish(), path, place)[0]
 
-    def _cut_records(self, stream: IO[bytes], path: Path, place: Place, reader: Format) -> Iterator[Cut]:
+    @staticmethod
+    def _cut(taken: tuple[bytes, int], path: Path, place: Place) -> tuple[list[Cut], Place]:
+        lines, size = taken
+        if not lines:
+            return [], place
+        count = lines.count(b"\n") + (not lines.endswith(b"\n"))
+        positions = range(place.line + 1, place.line + 1 + count)
+        place = Place(place.file, place.offset + size, place.line + count)
+        return [Cut(Chunk("file", str(path), lines, positions), place)], place
+
+    def _cut_records(
+        self, pieces: Iterator[bytes | None], path: Path, place: Place, reader: Format
+    ) -> Iterator[Cut | None]:
         """Convert a file from its beginning, whatever the place: a format may carry state from its first line on."""
         seen = 0
-        while data := stream.read(self._chunk_bytes):
-            items = reader.feed(data)
-            seen += len(items)
-            if items and seen > place.line:
-                fresh = items[-min(len(items), seen - place.line) :]
-                yield Cut(converted(self._source, str(path), fresh), Place(place.file, 0, seen))
+        try:
+            for piece in pieces:
+                items = [] if piece is None else reader.feed(piece)
+                seen += len(items)
+                yield _fresh(items, seen, path, place) if piece is not None else None
+        except EndedEarlyError as error:
+            items = reader.finish()
+            yield _fresh(items, seen + len(items), path, place)
+            yield _truncated(path, Place(place.file, 0, seen + len(items)), str(error))
+            return
         items = reader.finish()
-        if items and seen + len(items) > place.line:
-            yield Cut(converted(self._source, str(path), items), Place(place.file, 0, seen + len(items)))
+        yield _fresh(items, seen + len(items), path, place)
 
 
-def _skip(stream: IO[bytes], offset: int) -> None:
-    left = offset
-    while left and (data := stream.read(min(left, READ_BYTES))):
-        left -= len(data)
+def _fresh(items: list[Converted | Reject], seen: int, path: Path, place: Place) -> Cut:
+    """Make a chunk of those items that lie behind a place; `seen` counts them to their end."""
+    fresh = items[max(0, len(items) - max(0, seen - place.line)) :]
+    return Cut(converted("file", str(path), fresh), Place(place.file, 0, max(seen, place.line)))
 
 
-def _read(stream: IO[bytes], size: int) -> tuple[bytes, str | None]:
-    """Read on; return (bytes, what is broken): damaged compression ends a file, and is told."""
+def _truncated(path: Path, place: Place, problem: str) -> Cut:
+    """Make a chunk of the one reject that says that a file broke off."""
+    reject = Reject(place.line + 1, DeadReason.TRUNCATED, problem, b"")
+    return Cut(Chunk("file", str(path), b"", (), rejects=[reject]), Place(place.file + 1))
+
+
+def _followed(path: Path, size: int) -> Iterator[bytes | None]:
+    """Give a growing file's bytes, for ever; None where there is nothing new."""
     try:
-        return stream.read(size), None
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        return b"", f"the file must decompress to its end, did not: {error}"
+        with path.open("rb") as stream:
+            while True:
+                yield stream.read(size) or None
+    except OSError as error:
+        raise InputError(f"{path}: must be a file that can be read, was not: {error.strerror}") from None
 
 
 class _LineCutter:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import bytewax.operators as op
-import msgspec
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
@@ -19,13 +18,13 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
 
+from dataflows.checkpoints import Checkpoints
 from dataflows.chunks import Chunk, decoded
 from dataflows.files import Cut
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter
-from schemas.errors import StateError
 
 IDLE = timedelta(milliseconds=50)
 """How soon a source that had nothing is asked again."""
@@ -89,9 +88,10 @@ class Input(FixedPartitionedSource[Chunk, Place | None]):
         return _Reading(self._open_input(resume_state), resume_state, self._stop)
 
 
-class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], bytes]):
-    def __init__(self, engine: RiskEngine, stop: Stop, *, ends: bool) -> None:
+class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
+    def __init__(self, engine: RiskEngine, checkpoints: Checkpoints | None, stop: Stop, *, ends: bool) -> None:
         self._engine = engine
+        self._checkpoints = checkpoints
         self._stop = stop
         self._ends = ends
 
@@ -105,8 +105,9 @@ class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], bytes]):
         told = self._engine.finish()
         return [told] if told else [], StatefulBatchLogic.RETAIN
 
-    def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(self._engine.snapshot())
+    def snapshot(self) -> str:
+        # Without recovery the engine asks all the same: there is nothing to keep then.
+        return "" if self._checkpoints is None else self._checkpoints.save(self._engine.snapshot())
 
 
 class _Writing(StatefulSinkPartition[Any, None]):
@@ -147,6 +148,7 @@ def build(
     stop: Stop,
     *,
     ends: bool,
+    checkpoints: Checkpoints | None = None,
 ) -> Dataflow:
     """Describe the flow.
 
@@ -156,12 +158,16 @@ def build(
         write_notifications, write_dead_letters: make a list durable, then return.
         stop: ends the flow early.
         ends: the input has an end, at which every decision that waits is taken.
+        checkpoints: where the engine's state is kept; None: nowhere.
+
+    Raises:
+        StateError: (while running) the state cannot be read back.
     """
 
-    def detect(state: bytes | None) -> _Detecting:
-        if state is not None:
-            engine.restore(_unpacked(state))
-        return _Detecting(engine, stop, ends=ends)
+    def detect(name: str | None) -> _Detecting:
+        if name and checkpoints is not None:
+            engine.restore(checkpoints.load(name))
+        return _Detecting(engine, checkpoints, stop, ends=ends)
 
     flow = Dataflow("stayline")
     chunks = op.input("input", flow, Input(open_input, stop))
@@ -172,13 +178,6 @@ def build(
     told = op.stateful_batch("detect", batches, detect)
     op.output("notifications", told, Output(write_notifications))
     return flow
-
-
-def _unpacked(state: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.msgpack.decode(state, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise StateError(f"the checkpoint's state must be readable, was not: {error}") from None
 
 
 def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:

@@ -85,6 +85,7 @@ def test_before_enough_labels_the_probability_is_the_prior_base_rate_without_dri
         risk = model.score(features)
         assert (risk.probability, risk.baseline, risk.band, risk.drivers) == (0.015, 0.015, "low", [])
         model.learn({"tenure_days": float(index % 7)}, STAYED_SCORE <= index + 1 < STAYED_SCORE + LEFT_SCORE)
+    assert model.report().weight == 0.0  # the prior is no forecast of the model: it is not measured as one
     assert model.score(features).probability != 0.015
 
 
@@ -140,10 +141,11 @@ def test_contributions_and_the_average_customer_add_up_to_the_log_odds_of_the_sc
 
 
 def test_drivers_are_the_largest_contributions_largest_first(model):
-    features = {"tenure_days": 3.0, "contacts_quality_30d": 30.0, "drops_7d": 6.4, "monthly_fee": 19.0}
+    features = {"drops_7d": 6.4, "contacts_quality_30d": 15.0, "monthly_fee": 19.0, "tenure_days": 3000.0}
     drivers = model.score(features).drivers
     contributions = model.contributions(features)
     assert [driver.feature for driver in drivers][:2] == ["tenure_days", "contacts_quality_30d"]
+    assert drivers[0].effect < 0 < drivers[1].effect
     assert all(driver.effect == round(contributions[driver.feature], 4) for driver in drivers)
     assert all(abs(driver.effect) >= 0.05 for driver in drivers)
 
@@ -496,6 +498,14 @@ def test_a_leaver_s_examples_of_the_horizon_are_positive_at_once_and_older_ones_
     assert [each.at_ms // DAY_MS for each in desk.left("ada", 35 * DAY_MS)] == [20, 29]
     (negative,) = desk.mature(35 * DAY_MS)
     assert negative == Example("ada", 0, {"drops_7d": 0.0}, left=False)
+
+
+def test_what_was_scored_after_the_customer_left_is_about_nobody():
+    desk = LabelDesk()
+    desk.remember("ada", 0, {})
+    desk.remember("ada", 9 * DAY_MS, {})
+    assert [each.at_ms for each in desk.left("ada", 8 * DAY_MS)] == [0]
+    assert (desk.discarded_count, desk.pending_count) == (1, 0)
 
 
 def test_nobody_has_stayed_before_the_horizon_has_passed():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bench.simulator import TelcoSpec, simulate
 from bench.simulator.arrivals import Counts, travel
 from bench.simulator.columns import NEVER_MS, height, join, mix, take
-from bench.simulator.endings import Q850, RELEASED_BY, SIP_STATUS
+from bench.simulator.endings import HARD, Q850, RELEASED_BY, SIP_STATUS
 from bench.simulator.faults import draw_fault
 from bench.simulator.live import CAST, EVENING, EVENING_MS, cast_evening, story
 from bench.simulator.media import mos_of
@@ -209,6 +209,15 @@ def test_every_spoiled_call_is_in_the_file_under_its_customer(events, truth):
 def test_no_customer_has_two_faults(truth):
     customers = [fault["customer_id"] for fault in of(truth, "fault")]
     assert len(customers) == len(set(customers)) == round(SPEC.faulty_ratio * SPEC.customers)
+
+
+def test_no_fault_hides_where_no_record_could_show_it():
+    telco = draw_telco(replace(HEALTHY, faulty_ratio=1.0))
+    people, network = telco.world.customers, telco.world.network
+    behind = {
+        fault.pattern for fault in telco.schedule.faults if network.node_probe[people.node[fault.customer]] == 3
+    }
+    assert behind == set(PATTERNS) - {"one_way_audio", "quality"}
 
 
 def test_who_has_left_calls_no_more():
@@ -438,9 +447,8 @@ def test_an_outage_spoils_calls_on_its_element_while_it_lasts():
     world = build_world(replace(HEALTHY, customers=600, days=2))
     start_ms = world.spec.start_ms + 18 * HOUR_MS
     node = int(world.customers.node[0])
-    outage = Outage(
-        "access_node", world.network.nodes[node], "node", node, start_ms, start_ms + 3 * HOUR_MS, 0.8, 11
-    )
+    name, end_ms = world.network.nodes[node], start_ms + 3 * HOUR_MS
+    outage = Outage("access_node", name, "node", node, start_ms, end_ms, 0.8, HARD + 1)
     telco = found(world, make_schedule([], [outage], [], np.full(600, NEVER_MS)))
     calls = run_all(telco)
     bad = take(calls, calls["outage"] == 0)

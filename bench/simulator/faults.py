@@ -10,7 +10,7 @@ from bench.simulator.endings import HARD, HARD_ENDINGS, SETUP, SETUP_ENDINGS
 from bench.simulator.schedule import Fault
 from bench.simulator.spec import DAY_MS, SECOND_MS
 from bench.simulator.traffic import TALK_MEDIAN_S, peer_numbers, trunk_of, usual_hours
-from bench.simulator.world import CODECS, SBCS, TALK_SIGMA, TRUNKS, World
+from bench.simulator.world import CODECS, SBCS, SIGNAL_PROBE, TALK_SIGMA, TRUNKS, World
 from schemas.alerts import PatternKind
 
 PATTERN_SHARE: dict[PatternKind, float] = {
@@ -24,6 +24,8 @@ PATTERN_SHARE: dict[PatternKind, float] = {
     "setup_failure": 0.08,
     "worsening": 0.08,
 }
+MEDIA_PATTERNS = ("one_way_audio", "quality")
+"""Patterns that show in the media metrics alone."""
 LOCKS_S = (32, 60, 300, 900, 1_768, 1_800)
 """Timers that cut calls: 64 T1 of RFC 3261 (32 s), media and NAT timers (60 s, 300 s), and the session timer of
 RFC 4028: half of it, its early BYE, and the whole of it."""
@@ -40,9 +42,15 @@ def draw_faults(world: World) -> list[Fault]:
     count = round(spec.faulty_ratio * spec.customers)
     victims: Ints = np.sort(rng.choice(spec.customers, count, replace=False))
     patterns = list(PATTERN_SHARE)
-    kinds = rng.choice(len(patterns), count, p=list(PATTERN_SHARE.values()))
+    kinds = [patterns[kind] for kind in rng.choice(len(patterns), count, p=list(PATTERN_SHARE.values()))]
+    # Where nobody looks at media, no record could show these.
+    unseen = world.network.node_probe[world.customers.node[victims]] == SIGNAL_PROBE
+    kinds = [
+        "drop_rate" if hidden and kind in MEDIA_PATTERNS else kind
+        for kind, hidden in zip(kinds, unseen, strict=True)
+    ]
     return [
-        draw_fault(world, int(victim), patterns[kind], _period(world, patterns[kind], rng), rng)
+        draw_fault(world, int(victim), kind, _period(world, kind, rng), rng)
         for victim, kind in zip(victims, kinds, strict=True)
     ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from bench.simulator.columns import NEVER_MS, UNKNOWN, Floats, Ints, generator
 from bench.simulator.schedule import Schedule
 from bench.simulator.spec import DAY_MS, HOUR_MS
-from bench.simulator.world import World, customer_name
+from bench.simulator.world import BUSINESS, World, customer_name
 
 TOPICS = ("billing", "other", "quality", "cancel")
 BILLING, OTHER, QUALITY, CANCEL = range(4)
@@ -94,7 +94,7 @@ def _leave_chance(world: World, wants_out: np.ndarray[Any, Any], ill_days: Float
 def profile(world: World, customer: int) -> dict[str, Any]:
     """Write what the business knows of a customer at the start of the run."""
     people = world.customers
-    business = bool(people.business[customer])
+    business = int(people.rhythm[customer]) == BUSINESS
     plan, mbps = PLANS[3] if business else PLANS[customer % 3]
     consent = [("phone", "email", "sms")[i] for i in range(3) if (customer * 7 + i * 3) % 5]
     return {

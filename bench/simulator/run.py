@@ -107,7 +107,7 @@ def simulate(spec: TelcoSpec, out: Path, progress: Callable[[int, int], None] | 
 
 
 def _windows(telco: Telco, ledger: Ledger, counts: Counts) -> Iterator[tuple[int, Iterator[list[bytes]]]]:
-    """Run the telco: each window's end, and the blocks of lines that arrive in it; the last takes the latecomers."""
+    """Run the telco: each window's end, and the blocks of lines that arrive in it; the last takes what is late."""
     world, spec = telco.world, telco.world.spec
     exchange, outbox = Exchange(world, telco.schedule), Outbox(world)
     step_ms = DAY_MS if spec.customers <= CUSTOMERS_A_DAY_MAX else HOUR_MS

@@ -47,7 +47,7 @@ class TelcoSpec:
     start_ms: int = MONDAY_MS
     faulty_ratio: float = 0.04
     drop_ratio: float = 0.008
-    redial_ratio: float = 0.035
+    redial_ratio: float = 0.03
     outage_scale: float = 1.0
     duplicate_ratio: float = 0.004
     late_ratio: float = 0.001

@@ -155,7 +155,7 @@ def add_trouble_columns(calls: Columns) -> None:
 
 def _with_followers(world: World, calls: Columns, rng: np.random.Generator) -> Columns:
     """Add the benign redials: something was forgotten, or the line was busy."""
-    patience = np.where(calls["answer_ms"] >= 0, world.customers.redial_ratio[calls["customer"]], 0.10)
+    patience = np.where(calls["answer_ms"] >= 0, world.customers.redial_ratio[calls["customer"]], 0.07)
     parents = np.flatnonzero(rng.random(height(calls)) < patience)
     children = take(calls, parents)
     children["follows"] = np.ones(len(parents), dtype=bool)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.simulator.columns import Bools, Floats, Ints, generator
+from bench.simulator.columns import Floats, Ints, generator
 from bench.simulator.spec import TelcoSpec
 
 TECHS = ("dsl", "cable", "fiber", "lte", "sip_trunk")
@@ -84,11 +84,6 @@ class Customers:
     tenure_days: Ints
     contract_end_ms: Ints
     fee_minor: Ints
-
-    @property
-    def business(self) -> Bools:
-        """Who keeps office hours."""
-        return np.asarray(self.rhythm == BUSINESS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,95 @@
+"""The engine's state on disk: whole snapshots, checked when they are read.
+
+The flow's own checkpoint names a snapshot; the bytes lie here, beside it, as MessagePack under a digest. No pickle,
+no code: numbers and strings in a layout of a stated version.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from schemas.errors import StateError
+
+MAGIC = b"stayline-state/1\n"
+
+KEPT = 8
+"""The flow resumes at its last committed checkpoint: one or two back. Older snapshots than this many are deleted."""
+
+
+class Checkpoints:
+    """A folder of snapshots, newest last.
+
+    Args:
+        folder: made if missing, for this user alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+
+    def save(self, state: dict[str, Any]) -> str:
+        """Make a state durable; return its name."""
+        numbers = self._numbers()
+        name = f"{(numbers[-1] if numbers else 0) + 1:012d}.state"
+        payload = msgspec.msgpack.encode(state)
+        draft = self._folder / f".{name}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(MAGIC + hashlib.sha256(payload).digest() + payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(self._folder / name)
+        for number in numbers[: -KEPT + 1]:
+            (self._folder / f"{number:012d}.state").unlink(missing_ok=True)
+        return name
+
+    def load(self, name: str) -> dict[str, Any]:
+        """Read a state back.
+
+        Raises:
+            StateError: it is missing, damaged, or of a version that this program does not know.
+        """
+        path = self._folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StateError(f"{path}: must be readable, was not: {error.strerror}") from None
+        if not data.startswith(MAGIC):
+            raise StateError(f"{path}: must begin with {MAGIC.decode().strip()}, did not: another version, or damaged")
+        payload = data[len(MAGIC) + 32 :]
+        if hashlib.sha256(payload).digest() != data[len(MAGIC) : len(MAGIC) + 32]:
+            raise StateError(f"{path}: must match its digest, did not: the file is damaged")
+        state: dict[str, Any] = msgspec.msgpack.decode(payload)
+        return state
+
+    def newest(self) -> str | None:
+        """Return the name of the newest snapshot."""
+        numbers = self._numbers()
+        return f"{numbers[-1]:012d}.state" if numbers else None
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.state"))
+
+
+@contextlib.contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Hold a state directory against other processes.
+
+    Raises:
+        StateError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / "lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        raise StateError(f"{folder}: must be used by one process, another one is running on it") from None
+    except OSError as error:
+        raise StateError(f"{folder}: must be a writable folder, was not: {error.strerror}") from None
