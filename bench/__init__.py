@@ -1,0 +1,1 @@
+"""The harness: a simulated telco, the detection scoreboard, and what is measured."""

@@ -1,0 +1,1 @@
+"""Nothing but wiring: inputs, the Bytewax flow, state on disk, configuration, servers, the program."""

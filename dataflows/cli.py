@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dataflows.config import Config
-    from detectors.engine import Settings
     from schemas.formats import Format
 
 app = typer.Typer(
@@ -120,12 +119,13 @@ def replay(
     loaded, opener = _prepared(config, format_name, files)
     from dataflows.progress import progress
     from dataflows.replay import replay as execute
+    from dataflows.run import engine_settings
 
     with progress("replay", sum(path.stat().st_size for path in files), "bytes") as report:
         counts = execute(
             files,
             alerts,
-            _engine_settings(loaded),
+            engine_settings(loaded),
             dead_letters=dead_letters,
             open_format=opener,
             chunk_bytes=chunk_bytes,
@@ -227,7 +227,8 @@ def explain(
     from dataflows.config import load
     from dataflows.explain import explain as tell
 
-    tell(customer, load(config, os.environ))
+    for line in tell(customer, load(config, os.environ)):
+        typer.echo(line)
 
 
 def _prepared(
@@ -265,24 +266,9 @@ def _unreadable(files: list[Path]) -> list[str]:
 
 def _same(files: list[Path]) -> list[str]:
     places = [path.resolve() for path in files]
-    return (
-        [] if len(set(places)) == len(places) else ["IN, OUT and --dead-letters must be different files, were not"]
-    )
+    return [] if len(set(places)) == len(places) else ["IN, OUT and --dead-letters must be different files, were not"]
 
 
 def _refuse(problems: list[str]) -> None:
     if problems:
         raise ConfigError(problems)
-
-
-def _engine_settings(config: "Config") -> "Settings":
-    from detectors.engine import Settings
-
-    return Settings(
-        deployment=config.deployment.name,
-        false_alarm_days=config.detection.false_alarm_days,
-        alerts_per_day_max=config.detection.alerts_per_day_max,
-        lateness_s=config.detection.lateness_s,
-        customers_max=config.state.customers_max,
-        idle_days=config.state.idle_days,
-    )

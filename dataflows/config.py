@@ -39,7 +39,7 @@ TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
 SECRET_FILE_BYTES_MAX = 4_096
 
 INPUTS_RUNNABLE = ("file", "http")
-OUTPUTS_RUNNABLE = ("file", "webhook")
+OUTPUTS_RUNNABLE = ("file", "webhook", "desk")
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:

@@ -5,6 +5,7 @@ is one key; notifications leave it before the checkpoint of their epoch is taken
 ids rather than losing them.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
+from bytewax.errors import BytewaxRuntimeError
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -25,6 +27,7 @@ from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter
+from schemas.errors import StaylineError
 
 IDLE = timedelta(milliseconds=50)
 """How soon a source that had nothing is asked again."""
@@ -186,11 +189,23 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
     Args:
         recovery: folder of the checkpoints; made if missing. None: keep none.
         epoch: time between checkpoints.
+
+    Raises:
+        StaylineError: what a step raised; the checkpoint before stands.
     """
-    if recovery is None:
-        run_main(flow, epoch_interval=epoch)
-        return
-    if not any(recovery.glob("*.sqlite3")):
-        recovery.mkdir(parents=True, exist_ok=True, mode=0o700)
-        init_db_dir(recovery, 1)
-    run_main(flow, epoch_interval=epoch, recovery_config=RecoveryConfig(str(recovery)))
+    # A failure inside a step makes the engine print its own stack too; ours says what happened.
+    os.environ["RUST_BACKTRACE"] = "0"
+    try:
+        run_main(flow, epoch_interval=epoch, recovery_config=None if recovery is None else _recovery(recovery))
+    except BytewaxRuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, StaylineError):
+            cause = cause.__cause__
+        raise (cause or error) from None
+
+
+def _recovery(folder: Path) -> RecoveryConfig:
+    if not any(folder.glob("*.sqlite3")):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        init_db_dir(folder, 1)
+    return RecoveryConfig(str(folder))

@@ -1,16 +1,21 @@
 """The HTTP face of a deployment: events in, and the metrics out. Loopback unless configured otherwise."""
 
+import socket
 import threading
-from collections.abc import Awaitable, Callable
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from dataflows.metrics import Gauges
 from dataflows.spool import Spool
 from schemas.errors import ConfigError
+
+STOP_S = 5.0
+"""How long requests that have begun may take to end."""
 
 BODY_BYTES_MAX = 16 << 20
 """A request may be this large: some thirty thousand calls."""
@@ -24,30 +29,30 @@ class Server:
     """
 
     def __init__(self, application: Starlette, host: str, port: int) -> None:
-        config = uvicorn.Config(
-            application, host=host, port=port, log_config=None, lifespan="off", access_log=False
-        )
+        config = uvicorn.Config(application, host=host, port=port, log_config=None, lifespan="off", access_log=False)
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name=f"http-{port}", daemon=True)
         try:
-            self._socket = config.bind_socket()
-        except (OSError, SystemExit):
-            raise ConfigError([f"listen: must be a free address, was {host}:{port}"]) from None
+            self._socket = socket.create_server((host, port), family=_family(host))
+        except OSError as error:
+            raise ConfigError([f"listen: must be a free address, was {host}:{port}: {error.strerror}"]) from None
         self.address = f"{host}:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name=f"http {self.address}", daemon=True
+        )
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
-        )
         self._thread.start()
 
     def stop(self) -> None:
         """Answer what has begun, then end."""
         self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
+        self._thread.join(timeout=STOP_S)
         self._socket.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def events_application(spool: Spool) -> Starlette:
@@ -65,21 +70,23 @@ def events_application(spool: Spool) -> Starlette:
                 return _problem(413, f"a body must be at most {BODY_BYTES_MAX} bytes, was longer")
         if not body.strip():
             return _problem(400, "a body must hold at least one record, was empty")
-        await _in_thread(lambda: spool.append(bytes(body)))
+        await run_in_threadpool(spool.append, bytes(body))
         return JSONResponse({"records": sum(1 for line in bytes(body).split(b"\n") if line.strip())}, 202)
 
     return Starlette(routes=[Route("/v1/events", events, methods=["POST"]), Route("/healthz", _healthy)])
 
 
+def metrics_application(gauges: Gauges) -> Starlette:
+    """Return the application that answers `GET /metrics` in Prometheus' text format."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(gauges.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", _healthy)])
+
+
 async def _healthy(_: Request) -> Response:
     return PlainTextResponse("ok\n")
-
-
-async def _in_thread(work: Callable[[], None]) -> None:
-    from starlette.concurrency import run_in_threadpool
-
-    run: Callable[..., Awaitable[None]] = run_in_threadpool
-    await run(work)
 
 
 def _problem(status: int, detail: str) -> Response:

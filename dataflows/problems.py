@@ -62,8 +62,7 @@ def shape_problems(
             rules[key].append(rule)
         found[key] = _found(details, path)
     return [
-        f"{key}{f' ({variables[key]})' if key in variables else ''}: {_joined(rules[key])}{found[key]}"
-        for key in rules
+        f"{key}{f' ({variables[key]})' if key in variables else ''}: {_joined(rules[key])}{found[key]}" for key in rules
     ]
 
 

@@ -38,9 +38,7 @@ def progress(
         clock: seconds from any moment on.
     """
     target = sys.stderr if stream is None else stream
-    shown = (
-        _Bar(label, total, unit, target, clock) if target.isatty() else _Lines(label, total, unit, target, clock)
-    )
+    shown = _Bar(label, total, unit, target, clock) if target.isatty() else _Lines(label, total, unit, target, clock)
     try:
         yield shown.report
     finally:
@@ -89,9 +87,7 @@ class _Bar:
         from rich.console import Console  # noqa: PLC0415
 
         amount = (
-            bars.DownloadColumn()
-            if unit == "bytes"
-            else bars.TextColumn("{task.completed} of {task.total} " + unit)
+            bars.DownloadColumn() if unit == "bytes" else bars.TextColumn("{task.completed} of {task.total} " + unit)
         )
         columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), amount, bars.TimeRemainingColumn())
         self._bars = bars.Progress(*columns, console=Console(file=stream), transient=True)

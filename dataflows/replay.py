@@ -10,11 +10,10 @@ import orjson
 from dataflows.compressed import written_whole
 from dataflows.files import CHUNK_BYTES, Cut, FileReader, Place, Report
 from dataflows.flow import Stop, build, execute
-from detectors.engine import Counts, RiskEngine, Settings
 from detectors.catalogue import Catalogue, default_catalogue_text
+from detectors.engine import Counts, RiskEngine, Settings
 from schemas.alerts import Notification
 from schemas.deadletters import DeadLetter
-from schemas.errors import InputError
 from schemas.formats import Format
 
 EPOCH = timedelta(seconds=10)
@@ -53,9 +52,7 @@ def replay(
 
     def open_input(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)
-        return iter(
-            FileReader(list(files), begin, chunk_bytes=chunk_bytes, open_format=open_format, report=report)
-        )
+        return iter(FileReader(list(files), begin, chunk_bytes=chunk_bytes, open_format=open_format, report=report))
 
     execute(build(open_input, engine, told.extend, letters.extend, Stop(), ends=True), None, EPOCH)
     told.sort(key=lambda one: (one.time_ms, one.case, one.revision))

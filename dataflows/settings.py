@@ -99,9 +99,7 @@ def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
 
 Listen = Annotated[Address, PlainValidator(parse_address), PlainSerializer(str)]
 File = Annotated[Path, PlainValidator(_path), PlainSerializer(str)]
-Name = Annotated[
-    str, _matching(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes, underscores")
-]
+Name = Annotated[str, _matching(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes, underscores")]
 Variable = Annotated[
     str, _matching(r"(?!whsec_)[A-Za-z_][A-Za-z0-9_]{0,127}", "must be the name of an environment variable")
 ]
@@ -117,9 +115,7 @@ FormatName = Annotated[
 class Section(BaseModel):
     """What every table has in common: fixed once read, unknown keys refused, no guessing of types."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class SecretHolder(Section):

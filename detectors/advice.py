@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from detectors.casebook import DAY_MS, Case
+from detectors.catalogue import Catalogue
 from detectors.causes import LineReadings, likely_cause
 from detectors.churn import ChurnModel
 from detectors.credits import Measured
 from detectors.labels import LabelDesk
 from detectors.patterns.view import day_of
 from detectors.relations import Relations
-from detectors.catalogue import Catalogue
 from detectors.remedies import Situation, Tried, choose, value_at_risk
-from schemas.alerts import Alert, Pattern
+from schemas.alerts import Alert, ChurnRisk, Pattern
 from schemas.events import Outcome
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ class Advisor:
 
     def remember(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> None:
         """Keep a customer's features of now until it is known whether they left; learn what has become known."""
-        self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience))
+        # First what has become known: an example that is due must not give way to a new one.
         for example in self._labels.mature(at_ms):
             self.model.learn(example.features, example.left)
+        self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
@@ -88,11 +89,21 @@ class Advisor:
 
     # Advising
 
-    def alert(self, case: Case, now_ms: int, experience: Mapping[str, float]) -> Alert:
-        """Write the alert for a case as it stands."""
+    def risk(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> ChurnRisk:
+        """Return how likely a customer is to leave."""
+        return self.model.score(self._features(customer, at_ms, experience))
+
+    def alert(self, case: Case, now_ms: int, experience: Mapping[str, float], *, fault_open: bool) -> Alert:
+        """Write the alert for a case as it stands.
+
+        Args:
+            case: the case.
+            now_ms: event time.
+            experience: the churn features that the customer's calls give.
+            fault_open: whether the trouble goes on: nothing is sold into an open fault.
+        """
         relation = self._relations.of(case.customer)
-        features = self._features(case.customer, now_ms, experience)
-        risk = self.model.score(features)
+        risk = self.risk(case.customer, now_ms, experience)
         self.remember(case.customer, now_ms, experience)
         self._name(case)
         cause = likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer))
@@ -100,6 +111,7 @@ class Advisor:
             cause=cause,
             churn=risk,
             now_ms=now_ms,
+            fault_open=fault_open,
             measured=Measured(bad_calls=case.bad, bad_days=len(case.bad_days)),
             fee_minor=relation.monthly_fee_minor,
             currency=relation.currency,
@@ -198,5 +210,3 @@ def sentence(case: Case) -> str:
     what = "call attempts" if case.kind == "setup_failure" else "calls"
     phrase = f", {case.phrase}" if case.phrase and case.kind not in _VERBS else f" {case.phrase}" if case.phrase else ""
     return f"{case.bad} of your last {case.trials} {what} since {day_of(case.since_ms)} {verb}{phrase}."
-
-

@@ -198,13 +198,9 @@ class CalibrationMeter:
 
     def snapshot(self) -> MeterState:
         """Return the sums."""
-        return MeterState(
-            self._squares, self._losses, list(self._weights), list(self._predicted), list(self._observed)
-        )
+        return MeterState(self._squares, self._losses, list(self._weights), list(self._predicted), list(self._observed))
 
-    def report(
-        self, *, labels: int, left: int, early: int, base_rate: float, platt: PlattState
-    ) -> CalibrationReport:
+    def report(self, *, labels: int, left: int, early: int, base_rate: float, platt: PlattState) -> CalibrationReport:
         """Return the measures, beside the counts and parameters that belong in the same table."""
         weight = sum(self._weights)
         mean = sum(self._observed) / weight if weight else 0.0

@@ -89,7 +89,7 @@ class Case(Struct):
 
     def judge(self) -> Severity:
         """Return the severity that the counts stand for."""
-        if self.share() >= CRITICAL_RATIO and self.bad >= MAJOR_BAD or self.bad >= CRITICAL_BAD:
+        if (self.share() >= CRITICAL_RATIO and self.bad >= MAJOR_BAD) or self.bad >= CRITICAL_BAD:
             return "critical"
         if self.share() >= MAJOR_RATIO or self.bad >= MAJOR_BAD:
             return "major"
@@ -136,7 +136,7 @@ class Casebook:
 
     @staticmethod
     def _due_of(case: Case) -> int:
-        return case.due_ms if case.due_ms else case.last_bad_ms + EXPIRE_MS
+        return case.due_ms or case.last_bad_ms + EXPIRE_MS
 
     def next_due_ms(self, never: int) -> int:
         """Return the event time of the next decision."""

@@ -145,9 +145,7 @@ def likely_cause(
     total = sum(weights.values())
     ranked = sorted(CAUSES, key=lambda kind: -weights[kind])
     alternatives = [kind for kind in ranked[1:] if weights[kind] / total >= ALTERNATIVE_SHARE_MIN]
-    return Cause(
-        kind=ranked[0], confidence=round(weights[ranked[0]] / total, 4), alternatives=list[str](alternatives)
-    )
+    return Cause(kind=ranked[0], confidence=round(weights[ranked[0]] / total, 4), alternatives=list[str](alternatives))
 
 
 def _evidence(

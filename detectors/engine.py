@@ -13,13 +13,22 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from detectors.advice import Advisor
-from detectors.catalogue import Catalogue
+from detectors.advice import Advisor, sentence
 from detectors.casebook import EXPIRE_MS, HOLD_MS, Case, Casebook
+from detectors.catalogue import Catalogue
 from detectors.elements import Elements, element_total
 from detectors.emodel import mos_from_r, quality, r_from_mos
-from detectors.evidence import DROP, QUALITY, SETUP, healthy_mean
-from detectors.history import ANSWERED, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories, reset_counters
+from detectors.evidence import CHANNELS, DROP, QUALITY, SETUP, healthy_mean
+from detectors.history import (
+    ANSWERED,
+    COUNTERS,
+    ELEMENTS,
+    LOCKED,
+    ONE_WAY,
+    POOR,
+    REDIALLED,
+    Histories,
+)
 from detectors.identity import case_id
 from detectors.incidents import Blame, Incidents, OpenIncident
 from detectors.patterns import Finding, View, read
@@ -44,7 +53,7 @@ from detectors.watch import (
     evidence_days,
     merge_order,
 )
-from schemas.alerts import CallEvidence, Notification, NotificationType, notification
+from schemas.alerts import CallEvidence, ChurnRisk, Notification, NotificationType, notification
 from schemas.columns import CallColumns, EventBatch, MediaColumns
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Link, Profile, Usage
@@ -86,6 +95,27 @@ class Counts(Struct):
     duplicate: int = 0
     late: int = 0
     dead_lettered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one customer stands.
+
+    Attributes:
+        channels: channel -> (evidence in days, healthy mean, observations learnt).
+        calls: the bad calls that are remembered, oldest first.
+        sentence: the case in one sentence; empty without one.
+    """
+
+    last_ms: int
+    since_ms: int
+    evidence_days: float
+    threshold_days: float
+    channels: dict[str, tuple[float, float, float]]
+    case: Case | None
+    sentence: str
+    churn: ChurnRisk
+    calls: list[CallEvidence]
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,11 +522,43 @@ class RiskEngine:
         now_ms = case.told_ms = max(now_ms, case.told_ms)
         case.revision += 1
         case.told_bad = case.bad
-        alert = self.advisor.alert(case, now_ms, self._experience(case.customer))
+        fault_open = kind != "stayline.alert.resolved"
+        alert = self.advisor.alert(case, now_ms, self._experience(case.customer), fault_open=fault_open)
         self._send(kind, now_ms, alert)
 
     def _send(self, kind: NotificationType, now_ms: int, data: Any) -> None:
         self._out.append(notification(self.settings.deployment, kind, now_ms, data))
+
+    # Explaining
+
+    def standing(self, customer_id: str) -> Standing | None:
+        """Return how a customer stands; None for one who has not called."""
+        key = key_of(customer_id)
+        row = self.roster.find(key)
+        if row < 0:
+            return None
+        one = self._row(row)
+        case = self.casebook.cases.get(key)
+        history = int(one["history"])
+        channels = {
+            name: (
+                float(one["evidence"][channel].mean()),
+                float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
+                float(one["count"][channel]),
+            )
+            for channel, name in enumerate(CHANNELS)
+        }
+        return Standing(
+            last_ms=int(one["last_ms"]),
+            since_ms=int(one["since_ms"]),
+            evidence_days=float(evidence_days(one)),
+            threshold_days=self.settings.false_alarm_days,
+            channels=channels,
+            case=case,
+            sentence="" if case is None else sentence(case),
+            churn=self.advisor.risk(key, self.clock_ms, self._experience(key)),
+            calls=[] if history < 0 else self._evidence_calls(history, 0),
+        )
 
     # State
 
@@ -577,7 +639,12 @@ def _call_evidence(one: Any, call_id: str) -> CallEvidence:
 def _rating(columns: CallColumns | MediaColumns) -> F32:
     """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN."""
     measured = quality(
-        columns.loss_ratio, columns.discard_ratio, columns.burst_ratio, columns.rtt_ms, columns.jitter_ms, columns.codec
+        columns.loss_ratio,
+        columns.discard_ratio,
+        columns.burst_ratio,
+        columns.rtt_ms,
+        columns.jitter_ms,
+        columns.codec,
     ).r
     rating = np.where(np.isnan(measured), r_from_mos(columns.mos.astype(np.float64)), measured)
     return rating.astype(np.float32)

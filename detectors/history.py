@@ -25,14 +25,14 @@ CALL = np.dtype(
         ("setup", np.float32),  # x of the setup channel
         ("rating", np.float32),  # R-factor; NaN: not known
         ("outcome", np.int8),  # detectors.release.Outcome
-        ("flags", np.uint8),  # ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED
+        ("flags", np.uint8),  # ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED, BAD_CALL
         ("codec", np.int16),
         ("elements", np.int32, (len(ELEMENTS),)),  # serials; -1: not known
     ],
     align=True,
 )
 
-ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED = 1, 2, 4, 8, 16
+ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED, BAD_CALL = 1, 2, 4, 8, 16, 32
 
 HISTORY = np.dtype(
     [

@@ -90,7 +90,9 @@ class Incidents:
         own = log[np.any(log["elements"] == element, axis=1)]
         since = self._array()["since_ms"][element]
         candidates.update(int(s) for s in np.unique(own[own["end_ms"] >= since]["elements"]) if s >= 0)
-        blames = [blame for one in sorted(candidates, key=self.elements.names.__getitem__) for blame in self._weigh(one, log)]
+        blames = [
+            blame for one in sorted(candidates, key=self.elements.names.__getitem__) for blame in self._weigh(one, log)
+        ]
         return max(blames, key=lambda blame: blame.score, default=None)
 
     def _array(self) -> npt.NDArray[np.void]:

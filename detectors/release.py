@@ -151,9 +151,7 @@ _NONE = 0
 _ROWS = len(_TABLES.cause) + 1
 _SPECIFIC = np.array([False, *(not cause.generic for cause in _TABLES.cause)])
 _TEXTS = [
-    (re.compile(rf"\b{re.escape(text)}\b"), row)
-    for row, cause in enumerate(_TABLES.cause, 1)
-    for text in cause.texts
+    (re.compile(rf"\b{re.escape(text)}\b"), row) for row, cause in enumerate(_TABLES.cause, 1) for text in cause.texts
 ]
 
 

@@ -235,9 +235,7 @@ def _credit(terms: RemedyTerms, situation: Situation) -> Credit | None:
     )
 
 
-def _offer(
-    terms: RemedyTerms, situation: Situation, due: Credit | None, cost_minor: int, gain_minor: int
-) -> Remedy:
+def _offer(terms: RemedyTerms, situation: Situation, due: Credit | None, cost_minor: int, gain_minor: int) -> Remedy:
     return Remedy(
         remedy_id=terms.id,
         title=terms.title,

@@ -48,7 +48,10 @@ ROW = np.dtype(
         ("incident", np.int32),  # serial of the last incident this customer was counted in
         ("seen_at", np.uint8),  # where the ring goes on
         ("mode", np.uint8),  # CALM or CASE
-        ("again", np.uint8),  # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
+        (
+            "again",
+            np.uint8,
+        ),  # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
     ],
     align=True,
 )

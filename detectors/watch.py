@@ -24,9 +24,9 @@ from detectors.elements import (
     element_total,
 )
 from detectors.evidence import (
+    CHANNELS,
     DROP,
     QUALITY,
-    REDIAL,
     SETUP,
     accrue,
     healthy_mean,
@@ -36,6 +36,7 @@ from detectors.evidence import (
 )
 from detectors.history import (
     ANSWERED,
+    BAD_CALL,
     BAD_KEPT,
     ELEMENTS,
     GOOD_KEPT,
@@ -179,10 +180,7 @@ def poorness(rating: float, usual: float, spread: float, count: float) -> float:
 
 @numba.njit(cache=True)
 def _is_known(one: npt.NDArray[np.void], call: np.uint32) -> bool:
-    for place in range(SEEN):
-        if one["seen"][place] == call:
-            return True
-    return False
+    return bool(np.any(one["seen"] == call))
 
 
 @numba.njit(cache=True)
@@ -311,30 +309,49 @@ def _log_bad_call(world: World, calls: Calls, i: int, poor: float) -> None:
         entry["elements"][e] = calls.elements[i, e]
 
 
+@numba.njit(cache=True, inline="always")
+def evidence_days(one: Any) -> float:
+    """Return a customer's whole evidence, in days."""
+    return total(one["evidence"]) + lock_total(one)
+
+
 @numba.njit(cache=True)
-def _judge_customer(
-    one: npt.NDArray[np.void], calls: Calls, i: int, rating: float, poor: float, again: float
-) -> bool:
-    """Move one customer's evidence and baselines by one call; return whether it ended at a suspected duration."""
+def _suspect_duration(one: Any, calls: Calls, i: int, days: float) -> int:
+    """Move a customer's locks; return the flags of a call that ended at a suspected duration."""
+    if calls.answer_ms[i] < 0:
+        return 0
+    cut = observe_duration(one, calls.end_ms[i] - calls.answer_ms[i], np.uint32(calls.peer[i]), days)
+    # One chance repetition is no bad call; two are.
+    return LOCKED | BAD_CALL if cut and lock_total(one) >= LOCK_BAD_DAYS else 0
+
+
+@numba.njit(cache=True)
+def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float, poor: float, again: float) -> int:
+    """Move one customer's evidence and baselines by one call; return the flags of its duration."""
     days = 1.0
     if one["last_ms"] >= 0:
         days = min(max(calls.end_ms[i] - one["last_ms"], 0) / DAY_MS, DAYS_MAX)
     accrue(one["evidence"], days)
-    x = np.array([-1.0, float(calls.setup[i]), poor, again])
-    if calls.answer_ms[i] >= 0:
-        x[DROP] = float(calls.drop[i])
-    for channel in range(4):
-        if x[channel] >= 0.0:
-            observe(one["evidence"][channel], x[channel], healthy_mean(channel, one["count"][channel], one["weight"][channel]))
-    cut = False
-    if calls.answer_ms[i] >= 0:
-        cut = observe_duration(one, calls.end_ms[i] - calls.answer_ms[i], np.uint32(calls.peer[i]), days)
-    for channel in range(4):
-        if x[channel] >= 0.0:
-            remember(one, channel, x[channel], days)
+    answered = calls.answer_ms[i] >= 0
+    for channel in range(len(CHANNELS)):
+        x = again
+        if channel == DROP:
+            x = float(calls.drop[i]) if answered else -1.0
+        elif channel == SETUP:
+            x = float(calls.setup[i])
+        elif channel == QUALITY:
+            x = poor
+        if x >= 0.0:
+            observe(one["evidence"][channel], x, healthy_mean(channel, one["count"][channel], one["weight"][channel]))
+            remember(one, channel, x, days)
+    signs = _suspect_duration(one, calls, i, days)
     if 0.0 <= poor < BAD:
         _learn_rating(one, rating)
-    return cut
+    if evidence_days(one) < LOW_DAYS:
+        one["since_ms"] = -1
+        if one["history"] >= 0:
+            reset_counters(world.shelf, one["history"])
+    return signs
 
 
 @numba.njit(cache=True)
@@ -350,36 +367,45 @@ def _learn_rating(one: Any, rating: float) -> None:
     one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))
 
 
-@numba.njit(cache=True, inline="always")
-def evidence_days(one: Any) -> float:
-    """Return a customer's whole evidence, in days."""
-    return total(one["evidence"]) + lock_total(one)
-
-
 @numba.njit(cache=True)
-def _keep_history(
-    world: World, row: int, calls: Calls, i: int, rating: float, flags: int, bad: bool, scratch: Scratch
-) -> None:
-    """Count and keep a call of a customer who has a history."""
-    history = world.book.rows[row]["history"]
+def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, signs: int, scratch: Scratch) -> None:
+    """Count and keep a call if its customer has a history, opening one at a bad call and closing one long unused."""
+    customer = world.book.rows[row]
+    bad = (signs & BAD_CALL) != 0
+    if bad and customer["since_ms"] < 0:
+        customer["since_ms"] = calls.end_ms[i]
+    if bad and customer["history"] < 0:
+        customer["history"] = take(world.shelf)
+    history = customer["history"]
+    if history < 0:
+        return
+    if customer["mode"] == CALM and not bad and calls.end_ms[i] - customer["last_bad_ms"] > HISTORY_KEPT_MS:
+        give_back(world.shelf, history)
+        customer["history"] = -1
+        return
     one = world.shelf.histories[history]
-    one["attempts"] += 1
-    one["answered"] += calls.answer_ms[i] >= 0
-    one["drops"] += calls.answer_ms[i] >= 0 and calls.drop[i] >= BAD
-    one["failures"] += calls.setup[i] >= BAD
-    one["poor"] += (flags & POOR) != 0
-    one["redials"] += (flags & REDIALLED) != 0
-    one["locked"] += (flags & LOCKED) != 0
+    _count(one, calls, i, signs)
     if bad:
         place = one["bad_count"] % BAD_KEPT
-        _write_call(one["bad"][place], calls, i, rating, flags)
+        _write_call(one["bad"][place], calls, i, rating, signs)
         one["bad_count"] += 1
         used = scratch.tally[0]
         scratch.named[used, 0], scratch.named[used, 1], scratch.named[used, 2] = i, history, place
         scratch.tally[0] += 1
     else:
-        _write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, flags)
+        _write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, signs)
         one["good_count"] += 1
+
+
+@numba.njit(cache=True)
+def _count(one: Any, calls: Calls, i: int, signs: int) -> None:
+    one["attempts"] += 1
+    one["answered"] += (signs & ANSWERED) != 0
+    one["drops"] += (signs & ANSWERED) != 0 and calls.drop[i] >= BAD
+    one["failures"] += calls.setup[i] >= BAD
+    one["poor"] += (signs & POOR) != 0
+    one["redials"] += (signs & REDIALLED) != 0
+    one["locked"] += (signs & LOCKED) != 0
 
 
 @numba.njit(cache=True)
@@ -398,64 +424,56 @@ def _redial(one: npt.NDArray[np.void], calls: Calls, i: int) -> float:
 
 
 @numba.njit(cache=True)
+def _rating_of(one: Any, calls: Calls, i: int) -> float:
+    """Return a call's R-factor: its own, or the mean of the reports that came while it lasted; NaN if unknown."""
+    if np.isnan(calls.rating[i]) and one["media_call"] == np.uint32(calls.call[i]) and one["media_count"] > 0:
+        return float(one["media_rating"])
+    return float(calls.rating[i])
+
+
+@numba.njit(cache=True)
+def _signs(calls: Calls, i: int, poor: float, again: float) -> int:
+    """Return what a call shows, as flags of `detectors.history`."""
+    answered = calls.answer_ms[i] >= 0
+    flags = ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again > 0.0)
+    if (answered and calls.drop[i] >= BAD) or calls.setup[i] >= BAD or poor >= BAD or again >= BAD:
+        flags |= BAD_CALL
+    return flags
+
+
+@numba.njit(cache=True)
 def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, scratch: Scratch) -> int:
     """Apply one call that is neither duplicate nor late; return STOP_ flags."""
     one = world.book.rows[row]
-    end_ms = calls.end_ms[i]
     answered = calls.answer_ms[i] >= 0
-    rating = float(calls.rating[i])
-    if np.isnan(rating) and one["media_call"] == np.uint32(calls.call[i]) and one["media_count"] > 0:
-        rating = float(one["media_rating"])
+    rating = _rating_of(one, calls, i)
     poor = -1.0
     if answered and not np.isnan(rating):
         poor = poorness(rating, one["rating"], one["rating_spread"], one["rating_count"])
+    again = _redial(one, calls, i) if one["last_peer"] != 0 else -1.0
     state = _incident_state(world.network, calls, i)
-    again = -1.0
-    if one["last_peer"] != 0:
-        again = _redial(one, calls, i)
     _watch_elements(world, row, calls, i, poor, state, limits, scratch)
-    inside = (state & INSIDE) != 0
     if state & MUTED:
         poor = -1.0
-    bad = (answered and calls.drop[i] >= BAD) or calls.setup[i] >= BAD or poor >= BAD or again >= BAD
-    flags = 0
-    if scratch.tally[1] > 0:
-        flags |= STOP_ELEMENT
-    if bad and again < BAD:
-        one["last_bad_ms"] = max(one["last_bad_ms"], end_ms)
+    signs = _signs(calls, i, poor, again)
+    if signs & BAD_CALL and again < BAD:
+        one["last_bad_ms"] = max(one["last_bad_ms"], calls.end_ms[i])
         _log_bad_call(world, calls, i, poor)
-    value = 0.0
-    locked = False
-    if not inside and one["mode"] == CALM:
-        locked = _judge_customer(one, calls, i, rating, poor, again)
-        value = evidence_days(one)
-        # One chance repetition is no bad call; two are.
-        locked = locked and lock_total(one) >= LOCK_BAD_DAYS
-        bad = bad or locked
-        if value < LOW_DAYS:
-            one["since_ms"] = -1
-            if one["history"] >= 0:
-                reset_counters(world.shelf, one["history"])
-    if not inside:
-        if bad and one["since_ms"] < 0:
-            one["since_ms"] = end_ms
-        if bad and one["history"] < 0:
-            one["history"] = take(world.shelf)
-        if one["history"] >= 0:
-            if one["mode"] == CALM and not bad and end_ms - one["last_bad_ms"] > HISTORY_KEPT_MS:
-                give_back(world.shelf, one["history"])
-                one["history"] = -1
-            else:
-                kind = ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again > 0.0) | LOCKED * locked
-                _keep_history(world, row, calls, i, rating, kind, bad, scratch)
+    stop = STOP_ELEMENT * (scratch.tally[1] > 0)
+    if not state & INSIDE:
+        if one["mode"] == CALM:
+            signs |= _judge_customer(world, one, calls, i, rating, poor, again)
+        else:
+            signs |= _suspect_duration(one, calls, i, 0.0)
+        _keep_call(world, row, calls, i, rating, signs, scratch)
         if one["mode"] == CASE:
-            flags |= STOP_CASE
-        elif bad and value >= limits.look_days:
-            flags |= STOP_LOOK
+            stop |= STOP_CASE
+        elif signs & BAD_CALL and evidence_days(one) >= limits.look_days:
+            stop |= STOP_LOOK
     one["again"] = calls.direction[i] + 1 if again == REDIAL_ONE_SIDED and not answered else 0
     one["last_peer"] = np.uint32(calls.peer[i]) if answered or one["again"] else np.uint32(0)
-    one["last_ms"] = max(one["last_ms"], end_ms)
-    return flags
+    one["last_ms"] = max(one["last_ms"], calls.end_ms[i])
+    return stop
 
 
 @numba.njit(cache=True)
@@ -469,9 +487,7 @@ def _apply_media(world: World, media: Media, i: int) -> None:
     if one["media_call"] != call:
         one["media_call"], one["media_rating"], one["media_count"] = call, 0.0, 0.0
     one["media_count"] += np.float32(1.0)
-    one["media_rating"] = np.float32(
-        one["media_rating"] + (media.rating[i] - one["media_rating"]) / one["media_count"]
-    )
+    one["media_rating"] = np.float32(one["media_rating"] + (media.rating[i] - one["media_rating"]) / one["media_count"])
 
 
 @numba.njit(cache=True)

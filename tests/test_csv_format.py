@@ -1,6 +1,7 @@
 import csv
 import datetime as dt
 import io
+import itertools
 import re
 import tracemalloc
 from pathlib import Path
@@ -47,7 +48,7 @@ def read(data, column_map=None, cuts=()):
     assert column_map.problems() == []
     reader = open_format("csv", Options(tokens=TOKENS, csv=column_map))
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    items = [item for low, high in zip(edges, edges[1:], strict=False) for item in reader.feed(data[low:high])]
+    items = [item for low, high in itertools.pairwise(edges) for item in reader.feed(data[low:high])]
     return items + reader.finish()
 
 
@@ -60,7 +61,7 @@ def event(row, columns, **changes):
     """Convert one row whose columns are named like the fields they become."""
     header = ",".join(columns).encode() + b"\n"
     named = {
-        **{name: "id" for name in ("call_id", "customer_id")},
+        **dict.fromkeys(("call_id", "customer_id"), "id"),
         **{name: name for name in columns if name != "id"},
     }
     item = one(row, plain_map(columns=named, **changes), header)
@@ -87,9 +88,7 @@ class TestRows:
         writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
         writer.writerows([["x", *row] for row in rows])
         columns = {"call_id": 1, "customer_id": 2, "codec": 3, "reason": 4, "peer_id": 5}
-        texts = plain_map(
-            columns=columns, delimiter=delimiter, header=False, constants={"start_ms": 1, "end_ms": 2}
-        )
+        texts = plain_map(columns=columns, delimiter=delimiter, header=False, constants={"start_ms": 1, "end_ms": 2})
         fields = ["customer_id", "codec", "reason", "peer_id"]
         expected = [
             {name: cell.strip() for name, cell in zip(fields, row, strict=True) if cell.strip()} for row in rows
@@ -97,9 +96,7 @@ class TestRows:
         found = [orjson.loads(item.line) for item in read(text.getvalue().encode(), texts, cuts)]
         assert [{name: row[name] for name in fields if name in row} for row in found] == expected
 
-    @given(
-        st.binary(max_size=120) | st.text('",\n\r a1', max_size=120).map(str.encode), st.lists(st.integers(0, 120))
-    )
+    @given(st.binary(max_size=120) | st.text('",\n\r a1', max_size=120).map(str.encode), st.lists(st.integers(0, 120)))
     def test_where_chunks_are_cut_changes_nothing(self, data, cuts):
         assert read(HEADER + data, cuts=cuts) == read(HEADER + data)
 
@@ -123,7 +120,10 @@ class TestRows:
             (b"c,x,soon,2\n", ["wrong_type"]),
             (b'"c,x,1,2\n', ["not_json"]),
             (b'c,"x,1,2\nd,y,3,4\n', ["not_json", "event"]),
-            (b'"c\n"d,x,1,2\n', ["event"]),
+            (b'"c\nd",x,1,2\n', ["event"]),
+            (b'"c\n"d,x,1,2\n', ["not_json", "not_json"]),
+            (b'"c" d,x,1,2\n', ["not_json"]),
+            (b'c,"x,1,2\nd,"y",3,4\n', ["not_json", "event"]),
             (b"c\rd,x,1,2\n", ["event"]),
             (b'c\rd,"x",1,2\n', ["not_json"]),
             (b"x" * (RECORD_BYTES_MAX + 1) + b"\n", ["too_large"]),
@@ -165,7 +165,7 @@ class TestRows:
 
     def test_an_input_that_ends_inside_a_row_is_told_as_such(self):
         assert kinds(read(HEADER + b"c1,alice,10")) == [(2, "truncated")]
-        assert kinds(read(HEADER + b'c1,"alice\nc2,x,1,2\n')) == [(2, "truncated"), (3, "event")]
+        assert kinds(read(HEADER + b'c1,"alice')) == [(2, "truncated")]
 
     def test_an_empty_input_has_no_rows(self):
         assert read(b"") == read(HEADER) == []
@@ -199,20 +199,27 @@ class TestRows:
 
 class TestMemory:
     @pytest.mark.parametrize(
-        "line", [b"x" * (1 << 20), b'"' + b"x" * ((1 << 16) - 2) + b"\n", b'c,"' + b"x,\n" * 4_096]
+        ("chunk", "times"),
+        [
+            (b"x" * (1 << 20), 1024),
+            (b"x" * (1 << 16) + b"\n", 512),
+            (b'"' + b"x" * (1 << 16), 512),
+            (b'c,"\n' + b"x,\n" * 2_048, 24),
+            (b"x" * 8_192 + b"\n", 512),
+        ],
+        ids=["one line of a gigabyte", "long lines", "quotes", "many lines in quotes", "long lines in quotes"],
     )
-    def test_a_gigabyte_without_an_end_of_record_needs_little_memory(self, line):
+    def test_an_input_without_an_end_of_record_needs_little_memory(self, chunk, times):
         reader = open_format("csv", Options(csv=plain_map()))
-        reader.feed(HEADER)
+        reader.feed(HEADER + b'c,"')
         tracemalloc.start()
         try:
-            for _ in range((1 << 30) // len(line) if line.count(b"\n") < 2 else 64):
-                reader.feed(line)
+            for _ in range(times):
+                reader.feed(chunk)
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert peak_bytes < 8 << 20
-        assert read(HEADER + GOOD) == read(HEADER + GOOD)
 
     @given(st.lists(st.binary(max_size=20)), st.integers(1, 12))
     def test_lines_are_those_of_the_bytes_as_a_whole(self, chunks, bytes_max):
@@ -227,11 +234,12 @@ class TestMemory:
 
 class TestTimes:
     @given(
-        st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2100, 1, 1)),
+        st.dates(dt.date(1971, 1, 1), dt.date(2100, 1, 1)),
+        st.times(),
         st.sampled_from(["Europe/London", "Asia/Tokyo"]),
     )
-    def test_a_local_time_is_the_instant_that_its_zone_says(self, moment, zone):
-        moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    def test_a_local_time_is_the_instant_that_its_zone_says(self, day, time, zone):
+        moment = dt.datetime.combine(day, time.replace(microsecond=time.microsecond // 1000 * 1000))
         reader = TimeReader(["%d/%m/%Y %H:%M:%S.%f", "iso"], zone, day_first=None)
         expected = round(moment.replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
         assert reader.time_ms(f"{moment:%d/%m/%Y %H:%M:%S.%f}") == expected
@@ -351,7 +359,7 @@ class TestValues:
     )
     def test_a_value_is_turned_into_its_field_s_unit(self, name, text, field, value):
         columns = ["id", "start_ms", name] if field == "end_ms" else ["id", "start_ms", "end_ms", name]
-        row = ",".join(["c", "1000", "2000"][: len(columns) - 1] + [text]).encode()
+        row = ",".join([*["c", "1000", "2000"][: len(columns) - 1], text]).encode()
         assert event(row, columns)[field] == value
 
     @pytest.mark.parametrize(
@@ -400,9 +408,7 @@ class TestValues:
 
     def test_constants_are_in_every_event(self):
         assert (
-            event(b"c,1,2", ["id", "start_ms", "end_ms"], constants={"direction": "out", "probe_id": "p"})[
-                "probe_id"
-            ]
+            event(b"c,1,2", ["id", "start_ms", "end_ms"], constants={"direction": "out", "probe_id": "p"})["probe_id"]
             == "p"
         )
 
@@ -412,18 +418,16 @@ class TestValues:
         item = one(b"n1,5,0.5,latency_ms\n", link, b"node,t,v,what\n")
         assert decode_record(item.line).value == 0.5
 
-    @given(st.lists(st.from_regex(r"[0-9]{6,12}|[a-z]{6,12}", fullmatch=True), min_size=4, max_size=4))
+    @given(st.lists(st.text("123456780", min_size=6) | st.text("bcdef", min_size=6), min_size=4, max_size=4))
     def test_a_reject_tells_no_value_of_its_row(self, cells):
         mapped = plain_map(date_formats=("iso",), columns={**COLUMNS, "sip_status": "end"})
         item = one(",".join(cells).encode(), mapped)
         assert not isinstance(item, Reject) or not any(cell in item.detail for cell in cells)
 
-    @given(st.text())
+    @given(st.text(st.characters(categories=["L", "N"]) | st.sampled_from(" -/:.")))
     def test_a_shape_keeps_neither_letters_nor_digits(self, text):
-        assert not set(shape(text)) & set("0123456785bcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") - set(
-            "xuUNt\\rn"
-        )
-        assert len(shape(text)) <= 400
+        assert set(shape(text)) <= set("9a -/:.'")
+        assert len(shape(text)) <= 37
 
 
 class TestBillingExample:

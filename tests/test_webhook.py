@@ -193,7 +193,7 @@ def test_a_dead_receiver_kills_no_delivery_before_its_time_and_every_one_after_i
     dead = outbox.undelivered.list()
     assert {d.reason for d in dead} == {Undeliverable.EXPIRED}
     assert len(dead) == 3
-    assert all(3_600_000 <= d.ended_ms - d.first_ms for d in dead)
+    assert all(d.ended_ms - d.first_ms >= 3_600_000 for d in dead)
     assert min(d.first_ms for d in dead) == start_ms
 
 

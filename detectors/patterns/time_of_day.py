@@ -29,9 +29,7 @@ def _window_log10(bad_h: np.ndarray, good_h: np.ndarray, start: int, width: int)
     # The bad calls themselves are calls too: half of them speak for the customer's hours.
     share = (good_in + 0.5 * bad_in + GENERAL_CALLS * general) / (len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS)
     share = min(max(share, 0.02), 0.98)
-    return float(
-        bad_in * np.log10(INSIDE / share) + (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share))
-    )
+    return float(bad_in * np.log10(INSIDE / share) + (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share)))
 
 
 def time_of_day(view: View) -> Finding | None:

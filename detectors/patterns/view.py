@@ -93,9 +93,7 @@ def day_of(time_ms: int) -> str:
 
 def share_lift_log10(hits: int, trials: int, usual: float, unusual: float) -> float:
     """Return log10 of the likelihood ratio of `hits` in `trials` at a share of `unusual` against `usual`."""
-    return float(
-        hits * np.log10(unusual / usual) + (trials - hits) * np.log10((1.0 - unusual) / (1.0 - usual))
-    )
+    return float(hits * np.log10(unusual / usual) + (trials - hits) * np.log10((1.0 - unusual) / (1.0 - usual)))
 
 
 def mean_log10(values_log10: list[float]) -> float:

@@ -35,6 +35,9 @@ from schemas.formats import RECORD_BYTES_MAX, Converted, Line, Lines, Options, T
 from schemas.formats.columnmap import ColumnMap
 from schemas.formats.rows import Rows, Unfit
 
+RECORD_LINES_MAX = 1_024
+"""A quoted field may run over so many lines: no note in a CDR does, and a stray quote is found out soon."""
+
 _BOM = b"\xef\xbb\xbf"
 _RUNS_ON = "a quoted field must close within its own row, and did not"
 
@@ -89,9 +92,10 @@ class CsvReader:
         items = self._take(deque(self._lines.finish()))
         while self._held:
             again: deque[Line] = deque()
-            items.append(
-                self._let_go(again, DeadReason.TRUNCATED, "a quoted field must close before the input ends")
-            )
+            if len(self._held) > 1:
+                items.append(self._let_go(again, DeadReason.NOT_JSON, _RUNS_ON))
+            else:
+                items.append(self._let_go(again, DeadReason.TRUNCATED, "a quoted field must close, the input ended"))
             items += self._take(again)
         return items
 
@@ -111,7 +115,7 @@ class CsvReader:
             elif self._ends_in_quotes(line.data):
                 self._held.append(line)
                 self._held_bytes += len(line.data) + 1
-                if self._held_bytes > RECORD_BYTES_MAX:
+                if self._held_bytes > RECORD_BYTES_MAX or len(self._held) > RECORD_LINES_MAX:
                     items.append(self._let_go(lines, DeadReason.NOT_JSON, _RUNS_ON))
             elif self._held or (line.data and not line.data.isspace()):
                 self._held.append(line)
@@ -195,7 +199,10 @@ class CsvReader:
         return row
 
     def _quoted(self, text: str) -> list[str]:
-        reader = csv.reader([text], delimiter=self._map.delimiter, quotechar=self._map.quote, skipinitialspace=True)
+        # Strict: what follows a closing quote must be a delimiter, or the quote was not what it seemed.
+        reader = csv.reader(
+            [text], delimiter=self._map.delimiter, quotechar=self._map.quote, skipinitialspace=True, strict=True
+        )
         try:
             return next(reader)
         except csv.Error as error:

@@ -1,0 +1,50 @@
+"""What is known of one customer, from the newest checkpoint."""
+
+from dataflows.checkpoints import Checkpoints
+from dataflows.run import engine_settings
+from dataflows.settings import Config
+from detectors.catalogue import Catalogue, default_catalogue_text
+from detectors.engine import RiskEngine, Standing
+from detectors.patterns.view import day_of
+from schemas.alerts import rfc3339
+from schemas.errors import StateError
+
+
+def explain(customer_id: str, config: Config) -> list[str]:
+    """Return what is known of a customer, in lines for a terminal.
+
+    Raises:
+        StateError: there is no checkpoint, or it cannot be read, or the customer is not in it.
+    """
+    checkpoints = Checkpoints(config.state.directory / "engine")
+    name = checkpoints.newest()
+    if name is None:
+        raise StateError(f"{config.state.directory}: must hold a checkpoint of a run, held none")
+    engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
+    engine.restore(checkpoints.load(name))
+    standing = engine.standing(customer_id)
+    if standing is None:
+        raise StateError(f"customer {customer_id}: must have called since the state began, has not")
+    return [f"As of {rfc3339(engine.clock_ms)} (checkpoint {name})", *_lines(standing)]
+
+
+def _lines(standing: Standing) -> list[str]:
+    evidence = f"{standing.evidence_days:.2f} of {standing.threshold_days:,.0f} healthy days"
+    lines = [f"last call    {rfc3339(standing.last_ms)}", f"evidence     {evidence}"]
+    for channel, (days, baseline, learnt) in standing.channels.items():
+        lines.append(f"  {channel:<10} {days:>12.2f} days   usual {100 * baseline:5.2f} %   from {learnt:.0f} calls")
+    if standing.since_ms >= 0:
+        lines.append(f"suspected since {day_of(standing.since_ms)}")
+    if standing.case is None:
+        lines.append("case         none")
+    else:
+        lines.append(f"case         {standing.case.alert_id}, revision {standing.case.revision}, {standing.case.kind}")
+        lines.append(f"             {standing.sentence}")
+    lines.append(
+        f"churn        {100 * standing.churn.probability:.1f} % ({standing.churn.band}), {standing.churn.model}"
+    )
+    lines += [
+        f"  {rfc3339(call.end_ms)}  {call.outcome:<18} {call.duration_ms / 1000:8.1f} s  {call.call_id}"
+        for call in standing.calls
+    ]
+    return lines

@@ -1,0 +1,73 @@
+"""What Prometheus sees: read from the engine and the outbox when it asks. No customer, peer or call is a label."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from detectors.engine import RiskEngine
+from sinks.outbox import Outbox
+
+
+class Gauges(Collector):
+    """The figures of one process.
+
+    Args:
+        engine, outbox: what is read.
+    """
+
+    def __init__(self, engine: RiskEngine, outbox: Outbox) -> None:
+        self._engine = engine
+        self._outbox = outbox
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def page(self) -> bytes:
+        """Return the text exposition."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric as it stands."""
+        yield from self._of_engine()
+        yield from self._of_outbox()
+
+    def _of_engine(self) -> Iterator[Metric]:
+        engine = self._engine
+        records = CounterMetricFamily("stayline_records", "Records read, by what became of them.", labels=["outcome"])
+        for outcome in ("applied", "duplicate", "late", "dead_lettered"):
+            records.add_metric([outcome], getattr(engine.counts, outcome))
+        yield records
+        clock = GaugeMetricFamily("stayline_event_time_seconds", "Newest event time seen, Unix seconds.")
+        clock.add_metric([], max(engine.clock_ms, 0) / 1000.0)
+        yield clock
+        for name, text, value in (
+            ("stayline_customers", "Customers held in memory.", len(engine.roster)),
+            ("stayline_cases_open", "Open cases.", len(engine.casebook.cases)),
+            ("stayline_incidents_open", "Open incidents.", len(engine.incidents.open)),
+        ):
+            gauge = GaugeMetricFamily(name, text)
+            gauge.add_metric([], value)
+            yield gauge
+        for name, text, value in (
+            ("stayline_customers_evicted", "Customers evicted for want of room.", engine.roster.evicted_count),
+            ("stayline_cases_taken_over", "Cases that an incident explained.", engine.casebook.taken_over_count),
+            ("stayline_cases_deferred", "Cases over the day's budget.", engine.advisor.deferred_count),
+        ):
+            counter = CounterMetricFamily(name, text)
+            counter.add_metric([], value)
+            yield counter
+
+    def _of_outbox(self) -> Iterator[Metric]:
+        stats = self._outbox.stats()
+        pending = GaugeMetricFamily("stayline_outbox_pending", "Deliveries that wait.", labels=["output"])
+        done = CounterMetricFamily("stayline_deliveries", "Deliveries ended.", labels=["output", "result"])
+        for name, output in stats.outputs.items():
+            pending.add_metric([name], output.pending)
+            for result in ("delivered", "dead", "superseded"):
+                done.add_metric([name, result], getattr(output, result))
+        yield pending
+        yield done
+        conflicts = CounterMetricFamily("stayline_outbox_conflicts", "Notifications of one id that differed.")
+        conflicts.add_metric([], stats.conflicts)
+        yield conflicts

@@ -1,0 +1,238 @@
+"""The deployment: the flow over a live input, an outbox between it and the outputs, checkpoints beside both."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from sinks.desk.app import desk_application
+from sinks.desk.output import DeskOutput
+from sinks.desk.store import DeskStore
+
+from dataflows import config as configuration
+from dataflows import settings
+from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.deadletters import DeadLetterFile
+from dataflows.files import Cut, FileReader, Place
+from dataflows.flow import Stop, build, execute
+from dataflows.http import Server, events_application, metrics_application
+from dataflows.logs import log
+from dataflows.metrics import Gauges
+from dataflows.spool import Spool
+from detectors.catalogue import Catalogue, default_catalogue_text
+from detectors.engine import RiskEngine, Settings
+from schemas.alerts import Notification
+from schemas.errors import StaylineError
+from schemas.formats import open_format
+from sinks.dispatcher import Dispatcher
+from sinks.file import FileOutput
+from sinks.outbox import Outbox, OutboxFull
+from sinks.outputs import Output
+from sinks.webhook import WebhookOutput
+
+EPOCH = timedelta(seconds=5)
+"""Time between checkpoints: what a crash makes the engine read again."""
+
+WAIT_S = 0.25
+"""How often whoever waits looks whether it should stop."""
+
+
+Announce = Callable[[str, str], None]
+"""Is told a name (`events`, `desk`, `metrics`) and the address that it answers on."""
+
+
+class InterruptedRunError(StaylineError):
+    """The run was told to stop while an output's backlog was full: the checkpoint before stands, nothing is lost."""
+
+
+class _Source(NamedTuple):
+    """An input, opened.
+
+    Attributes:
+        open_input: what the flow reads.
+        ends: it has an end.
+        spool: what arrives by HTTP lies here; None for files.
+    """
+
+    open_input: Callable[[tuple[int, ...] | None], Iterable[Cut | None]]
+    ends: bool
+    spool: Spool | None
+
+
+def now_ms() -> int:
+    """Return the wall clock in Unix milliseconds: for deliveries alone, never for detection."""
+    return time.time_ns() // 1_000_000
+
+
+def engine_settings(config: settings.Config) -> Settings:
+    """Return what the configuration fixes for the engine."""
+    return Settings(
+        deployment=config.deployment.name,
+        false_alarm_days=config.detection.false_alarm_days,
+        alerts_per_day_max=config.detection.alerts_per_day_max,
+        lateness_s=config.detection.lateness_s,
+        customers_max=config.state.customers_max,
+        idle_days=config.state.idle_days,
+    )
+
+
+def run(config: settings.Config, announce: Announce | None = None) -> None:
+    """Run a deployment until its input ends or it is told to stop.
+
+    SIGTERM and SIGINT finish the batch in hand, take a checkpoint and return; a second one ends the process at once.
+
+    Args:
+        config: a configuration that `runnable` has no objection to.
+        announce: is told what is listened on, and where; without it the log is.
+
+    Raises:
+        ConfigError: a secret is missing, or an address cannot be listened on.
+        StaylineError: state on disk is damaged, or an output can never work.
+    """
+    secrets = configuration.resolve_secrets(config, os.environ)
+    stopping = Stop()
+    folder = config.state.directory
+    with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
+        engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
+        outbox = Outbox.open(
+            folder / "outbox.sqlite3", {output.name: output.backlog_max for output in config.output}, now_ms
+        )
+        stack.callback(outbox.close)
+        source = _source(config, secrets, folder)
+        store = DeskStore(folder / "desk.sqlite3") if _has_desk(config) else None
+        letters = DeadLetterFile(folder / "dead-letters.ndjson")
+        dispatcher = Dispatcher(
+            outbox, [_output(one, secrets, store) for one in config.output], now_ms, random.SystemRandom()
+        )
+        dispatcher.start()
+        stack.callback(dispatcher.stop)
+        for name, server in _servers(config, source, store, Gauges(engine, outbox)):
+            server.start()
+            stack.callback(server.stop)
+            (announce or _log_address)(name, server.address)
+        flow = build(
+            source.open_input,
+            engine,
+            _writer(outbox, dispatcher, stopping),
+            letters.append,
+            stopping,
+            ends=source.ends,
+            checkpoints=Checkpoints(folder / "engine"),
+        )
+        log("run.started", deployment=config.deployment.name, input=config.input.kind)
+        execute(flow, folder / "recovery", EPOCH)
+        while not stopping.is_set and not dispatcher.drain(WAIT_S):
+            pass
+        counts = engine.counts
+        log(
+            "run.ended",
+            applied=counts.applied,
+            duplicate=counts.duplicate,
+            late=counts.late,
+            dead_lettered=counts.dead_lettered,
+            interrupted=stopping.is_set,
+        )
+
+
+def _log_address(name: str, address: str) -> None:
+    log("listening", what=name, address=address)
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.set()
+        # A second one is for somebody in a hurry: the checkpoint before stands.
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _source(config: settings.Config, secrets: configuration.Secrets, folder: Path) -> _Source:
+    if config.input.kind == "http":
+        spool = Spool(folder / "spool")
+        return _Source(lambda place: spool.read(Place() if place is None else Place(*place)), ends=False, spool=spool)
+    name = config.input.format
+    options = configuration.format_options(config, secrets.token_key)
+    opener = None if name == "stayline" else lambda: open_format(name, options)
+    given = config.input.file
+
+    def read(place: tuple[int, ...] | None) -> Iterable[Cut | None]:
+        begin = Place() if place is None else Place(*place)
+        return FileReader(list(given.paths), begin, open_format=opener, follow=given.follow)
+
+    return _Source(read, ends=not given.follow, spool=None)
+
+
+def _has_desk(config: settings.Config) -> bool:
+    return any(isinstance(output, settings.DeskOutput) for output in config.output)
+
+
+def _output(
+    one: settings.FileOutput | settings.WebhookOutput | settings.KafkaOutput | settings.DeskOutput,
+    secrets: configuration.Secrets,
+    store: DeskStore | None,
+) -> Output:
+    if isinstance(one, settings.FileOutput):
+        return FileOutput(one.path, one.name)
+    if isinstance(one, settings.WebhookOutput):
+        return WebhookOutput(
+            one.name,
+            one.url,
+            secrets.webhooks[one.name],
+            allow_networks=one.allow_networks,
+            give_up_after_s=one.give_up_after_s,
+            timeout_s=one.timeout_s,
+            concurrency=one.concurrency,
+            newest_only=one.newest_only,
+            ca_file=one.ca_file,
+            client_cert_file=one.client_cert_file,
+        )
+    if isinstance(one, settings.DeskOutput) and store is not None:
+        return DeskOutput(one.name, store)
+    raise StaylineError(f"output {one.name}: must be of a kind that this version can run, was {one.kind}")
+
+
+def _servers(
+    config: settings.Config, source: _Source, store: DeskStore | None, gauges: Gauges
+) -> Iterator[tuple[str, Server]]:
+    if source.spool is not None:
+        yield "events", Server(events_application(source.spool), *config.input.http.listen)
+    if store is not None:
+        take = source.spool.append if source.spool is not None else _refuse_outcome
+        yield "desk", Server(desk_application(store, take, now_ms), *(config.desk or settings.Desk()).listen)
+    if config.metrics is not None:
+        yield "metrics", Server(metrics_application(gauges), *config.metrics.listen)
+
+
+def _refuse_outcome(_: bytes) -> None:
+    raise StaylineError("outcomes: must have an input they can be written to; input.kind http has one, file has not")
+
+
+def _writer(outbox: Outbox, dispatcher: Dispatcher, stop: Stop) -> Callable[[Sequence[Notification]], None]:
+    """Return what makes notifications durable; while a backlog is full it waits, and so does the input."""
+
+    def write(notifications: Sequence[Notification]) -> None:
+        while True:
+            dispatcher.raise_if_failed()
+            try:
+                outbox.put(notifications)
+            except OutboxFull as full:
+                if stop.is_set:
+                    raise InterruptedRunError(f"stopped while {full}") from None
+                outbox.wait_for_room(WAIT_S)
+            else:
+                return
+
+    return write

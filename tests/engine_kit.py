@@ -1,0 +1,83 @@
+"""What the tests of the engine share: calls as a carrier would send them, batches of them, an engine."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from detectors.catalogue import Catalogue, default_catalogue_text
+from detectors.engine import RiskEngine, Settings
+from schemas.alerts import Notification
+from schemas.columns import EventBatch
+from schemas.decode import decode
+
+SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
+MONDAY_MS = 1_767_571_200_000
+"""Monday, 5 January 2026, 00:00 UTC."""
+
+CATALOGUE = Catalogue.load(default_catalogue_text())
+DROPPED = {"q850": 41, "released_by": "network"}
+"""What the end of a call says that the network cut off."""
+HUNG_UP = {"q850": 16, "released_by": "customer"}
+
+
+def call(customer: str, end_ms: int, *, talk_s: float | None = None, dropped: bool = False, **fields: Any) -> Any:
+    """Write one answered call; every far end is called once and no two calls last equally long, unless told so."""
+    if talk_s is None:
+        # Spread evenly over three minutes by a full-period step: no timer, no repetition.
+        talk_s = 33.3 + (end_ms // 7 * 61_803) % 180_000 / 1_000
+    answer_ms = end_ms - round(talk_s * 1_000)
+    known = {
+        "type": "call",
+        "call_id": f"{customer}/{end_ms}",
+        "customer_id": customer,
+        "start_ms": answer_ms - 5_000,
+        "answer_ms": answer_ms,
+        "end_ms": end_ms,
+        "direction": "out",
+        "peer_id": f"peer of {customer}/{end_ms}",
+        **(DROPPED if dropped else HUNG_UP),
+    }
+    return known | fields
+
+
+def batch(events: Iterable[Any]) -> EventBatch:
+    """Decode events as one chunk; what is bytes already stays as it is."""
+    return decode(b"\n".join(event if isinstance(event, bytes) else orjson.dumps(event) for event in events))
+
+
+def engine(**settings: Any) -> RiskEngine:
+    """Make a fresh engine."""
+    return RiskEngine(Settings("test", **settings), CATALOGUE)
+
+
+def told(notifications: Iterable[Notification]) -> list[dict[str, Any]]:
+    """Read the envelopes of notifications."""
+    return [orjson.loads(one.body) for one in notifications]
+
+
+def run(events: Iterable[Any], **settings: Any) -> list[dict[str, Any]]:
+    """Apply events as one batch to a fresh engine; return all envelopes."""
+    fresh = engine(**settings)
+    return told([*fresh.apply(batch(events)), *fresh.finish()])
+
+
+def alerts(envelopes: Iterable[dict[str, Any]], customer: str | None = None) -> list[dict[str, Any]]:
+    """Pick the alerts that opened, of one customer or of all."""
+    opened = [one for one in envelopes if one["type"] == "stayline.alert.opened"]
+    return [one for one in opened if customer is None or one["data"]["customer_id"] == customer]
+
+
+def habit(
+    customer: str, days: float, calls_a_day: float, rng: np.random.Generator, *, drop_ratio: float = 0.0, **fields: Any
+) -> list[dict[str, Any]]:
+    """Write the calls of somebody who calls at random, by day and by night: the lengths of calls in general."""
+    count = int(rng.poisson(days * calls_a_day))
+    ends_ms = np.sort(MONDAY_MS + rng.random(count) * days * DAY_MS).astype(np.int64)
+    talk_s = np.clip(80.0 * np.exp(rng.normal(0.0, 1.5, count)), 1.0, 7_000.0).round(3)
+    drops = rng.random(count) < drop_ratio
+    return [
+        call(customer, end_ms, talk_s=long_s, dropped=bad, **fields)
+        for end_ms, long_s, bad in zip(ends_ms.tolist(), talk_s.tolist(), drops.tolist(), strict=True)
+    ]
