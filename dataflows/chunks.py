@@ -47,6 +47,7 @@ def decoded(chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
     """Decode a chunk; return its events, and its dead letters with their places."""
     batch = decode(chunk.data)
     rejects = [*chunk.rejects, *(_placed(chunk, reject) for reject in batch.rejects)]
+    rejects.sort(key=lambda reject: reject.position)
     letters = [dead_letter(chunk.source, f"{chunk.name}:{reject.position}", reject) for reject in rejects]
     if not chunk.rejects:
         return batch, letters

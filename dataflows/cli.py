@@ -52,6 +52,10 @@ def main() -> NoReturn:
     except StaylineError as error:
         typer.echo(f"stayline: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"stayline: {place}{error if error.strerror is None else error.strerror}", err=True)
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - nobody at a prompt is helped by a traceback
         typer.echo(f"stayline: {type(error).__name__} at {_place(error)}: {error}", err=True)
         sys.exit(1)
@@ -117,9 +121,9 @@ def replay(
 ) -> None:
     """Run recorded events through the dataflow."""
     loaded, opener = _prepared(config, format_name, files)
+    from dataflows.config import engine_settings
     from dataflows.progress import progress
     from dataflows.replay import replay as execute
-    from dataflows.run import engine_settings
 
     with progress("replay", sum(path.stat().st_size for path in files), "bytes") as report:
         counts = execute(
@@ -225,9 +229,11 @@ def explain(
 ) -> None:
     """Show what is known of one customer."""
     from dataflows.config import load
+
+    loaded = load(config, os.environ)
     from dataflows.explain import explain as tell
 
-    for line in tell(customer, load(config, os.environ)):
+    for line in tell(customer, loaded):
         typer.echo(line)
 
 

@@ -22,6 +22,7 @@ from dataflows import toml
 from dataflows.overrides import override
 from dataflows.problems import duplicate_names, shape_problems
 from dataflows.settings import Config, SecretHolder, WebhookOutput
+from detectors.settings import Settings
 from schemas import formats
 from schemas.errors import ConfigError
 from schemas.formats.columnmap import ColumnMap
@@ -29,8 +30,8 @@ from sinks.webhook.signing import PREFIX as WEBHOOK_PREFIX
 from sinks.webhook.signing import parse_secret
 
 __all__ = [
-    "Config", "Secrets", "format_options", "load", "render", "resolve_secrets", "resolve_token_key", "runnable",
-    "with_format",
+    "Config", "Secrets", "engine_settings", "format_options", "load", "render", "resolve_secrets", "resolve_token_key",
+    "runnable", "with_format",
 ]  # fmt: skip
 
 TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
@@ -53,9 +54,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         ConfigError: it does not hold; every problem is listed.
     """
     raw, problems, variables = override({} if path is None else _read(path), environ, Config)
+    # As JSON, where a strict model takes a list for a tuple and text for a path, and nothing else for anything.
+    text = json.dumps(raw, default=str)
+    raw = json.loads(text)
     try:
-        # As JSON, where a strict model takes a list for a tuple and text for a path, and nothing else for anything.
-        config = Config.model_validate_json(json.dumps(raw, default=str))
+        config = Config.model_validate_json(text)
     except ValidationError as error:
         problems += shape_problems(error, raw, Config, variables)
     problems += duplicate_names(raw)
@@ -242,3 +245,15 @@ def format_options(config: Config, token_key: bytes | None) -> formats.Options:
     plan = formats.NumberPlan(given.country, given.international_prefix, given.trunk_prefix, given.national_digits)
     tokens = None if token_key is None else formats.Tokens(token_key, plan)
     return formats.Options(tokens=tokens, csv=config.input.csv)
+
+
+def engine_settings(config: Config) -> Settings:
+    """Return what the configuration fixes for detection."""
+    return Settings(
+        deployment=config.deployment.name,
+        false_alarm_days=config.detection.false_alarm_days,
+        alerts_per_day_max=config.detection.alerts_per_day_max,
+        lateness_s=config.detection.lateness_s,
+        customers_max=config.state.customers_max,
+        idle_days=config.state.idle_days,
+    )

@@ -14,18 +14,7 @@ import typer
 
 from bench.simulator.live import EVENING, story
 from dataflows.run import run
-from dataflows.settings import (
-    Address,
-    Config,
-    Deployment,
-    Desk,
-    DeskOutput,
-    FileOutput,
-    HttpInput,
-    Input,
-    Metrics,
-    State,
-)
+from dataflows.settings import Config, FileOutput
 
 SPEED = 60.0
 """A minute of the telco's evening passes in a second."""
@@ -63,25 +52,27 @@ def demo() -> None:
 
 
 def _config(folder: Path) -> Config:
-    return Config(
-        deployment=Deployment(name="demo"),
-        input=Input(kind="http", http=HttpInput(listen=_free(8090))),
-        state=State(directory=folder / "state"),
-        output=(
-            DeskOutput(kind="desk", name="desk"),
-            FileOutput(kind="file", name="file", path=folder / "alerts.ndjson"),
-        ),
-        desk=Desk(listen=_free(8080)),
-        metrics=Metrics(listen=_free(9100)),
+    return Config.model_validate(
+        {
+            "deployment": {"name": "demo"},
+            "input": {"kind": "http", "http": {"listen": _free(8090)}},
+            "state": {"directory": str(folder / "state")},
+            "output": (
+                {"kind": "desk", "name": "desk"},
+                {"kind": "file", "name": "file", "path": str(folder / "alerts.ndjson")},
+            ),
+            "desk": {"listen": _free(8080)},
+            "metrics": {"listen": _free(9100)},
+        }
     )
 
 
-def _free(port: int) -> Address:
+def _free(port: int) -> str:
     """Return loopback with this port, or with any free one where it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken = probe.connect_ex(("127.0.0.1", port)) == 0
-    return Address("127.0.0.1", 0 if taken else port)
+    return f"127.0.0.1:{0 if taken else port}"
 
 
 def _send(address: str, ended: threading.Event) -> None:

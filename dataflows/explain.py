@@ -1,7 +1,7 @@
 """What is known of one customer, from the newest checkpoint."""
 
 from dataflows.checkpoints import Checkpoints
-from dataflows.run import engine_settings
+from dataflows.config import engine_settings
 from dataflows.settings import Config
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine, Standing

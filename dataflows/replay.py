@@ -11,7 +11,8 @@ from dataflows.compressed import written_whole
 from dataflows.files import CHUNK_BYTES, Cut, FileReader, Place, Report
 from dataflows.flow import Stop, build, execute
 from detectors.catalogue import Catalogue, default_catalogue_text
-from detectors.engine import Counts, RiskEngine, Settings
+from detectors.engine import Counts, RiskEngine
+from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.deadletters import DeadLetter
 from schemas.formats import Format

@@ -11,10 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from sinks.desk.app import desk_application
-from sinks.desk.output import DeskOutput
-from sinks.desk.store import DeskStore
-
 from dataflows import config as configuration
 from dataflows import settings
 from dataflows.checkpoints import Checkpoints, sole_user
@@ -26,10 +22,13 @@ from dataflows.logs import log
 from dataflows.metrics import Gauges
 from dataflows.spool import Spool
 from detectors.catalogue import Catalogue, default_catalogue_text
-from detectors.engine import RiskEngine, Settings
+from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.errors import StaylineError
 from schemas.formats import open_format
+from sinks.desk.app import desk_application
+from sinks.desk.output import DeskOutput
+from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
 from sinks.file import FileOutput
 from sinks.outbox import Outbox, OutboxFull
@@ -70,18 +69,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def engine_settings(config: settings.Config) -> Settings:
-    """Return what the configuration fixes for the engine."""
-    return Settings(
-        deployment=config.deployment.name,
-        false_alarm_days=config.detection.false_alarm_days,
-        alerts_per_day_max=config.detection.alerts_per_day_max,
-        lateness_s=config.detection.lateness_s,
-        customers_max=config.state.customers_max,
-        idle_days=config.state.idle_days,
-    )
-
-
 def run(config: settings.Config, announce: Announce | None = None) -> None:
     """Run a deployment until its input ends or it is told to stop.
 
@@ -99,7 +86,7 @@ def run(config: settings.Config, announce: Announce | None = None) -> None:
     stopping = Stop()
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
-        engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
+        engine = RiskEngine(configuration.engine_settings(config), Catalogue.load(default_catalogue_text()))
         outbox = Outbox.open(
             folder / "outbox.sqlite3", {output.name: output.backlog_max for output in config.output}, now_ms
         )

@@ -104,6 +104,11 @@ Variable = Annotated[
     str, _matching(r"(?!whsec_)[A-Za-z_][A-Za-z0-9_]{0,127}", "must be the name of an environment variable")
 ]
 Topic = Annotated[str, _matching(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "must be the name of a Kafka topic")]
+Partitions = Annotated[
+    Literal["all"] | tuple[int, ...],
+    PlainValidator(_partitions),
+    PlainSerializer(lambda given: given if given == "all" else list(given)),
+]
 Brokers = Annotated[str, AfterValidator(_brokers)]
 Digits = Annotated[str, _matching(r"[0-9]{0,8}", "must be up to 8 digits")]
 FormatName = Annotated[
@@ -150,7 +155,7 @@ class KafkaInput(Section):
 
     brokers: Brokers
     topics: Annotated[tuple[Topic, ...], Field(min_length=1)]
-    partitions: Annotated[Literal["all"] | tuple[int, ...], PlainValidator(_partitions)] = "all"
+    partitions: Partitions = "all"
     start: Literal["earliest", "latest"] = "earliest"
 
 

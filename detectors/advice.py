@@ -4,7 +4,7 @@ Also the two things that all cases share: what the churn model learns, and how m
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detectors.casebook import DAY_MS, Case
 from detectors.catalogue import Catalogue
@@ -15,11 +15,9 @@ from detectors.labels import LabelDesk
 from detectors.patterns.view import day_of
 from detectors.relations import Relations
 from detectors.remedies import Situation, Tried, choose, value_at_risk
+from detectors.settings import Settings
 from schemas.alerts import Alert, ChurnRisk, Pattern
 from schemas.events import Outcome
-
-if TYPE_CHECKING:
-    from detectors.engine import Settings
 
 ALERTS_KEPT = 100_000
 """Outcomes name an alert; so many of the latest are remembered with their customer."""
@@ -37,7 +35,7 @@ class Advisor:
         deferred_count: cases not told because the day's budget was used up.
     """
 
-    def __init__(self, settings: "Settings", catalogue: Catalogue, relations: Relations) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, relations: Relations) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._relations = relations

@@ -35,6 +35,7 @@ from detectors.patterns import Finding, View, read
 from detectors.relations import Relations
 from detectors.release import CallEnds, Outcome, classify
 from detectors.roster import CALM, CASE, Roster
+from detectors.settings import Settings
 from detectors.watch import (
     APPLIED,
     BAD,
@@ -75,17 +76,6 @@ SUSPICIOUS_DAYS = 30.0
 """An element with this much evidence makes a new case wait for an incident."""
 
 DAY_MS = 86_400_000
-
-
-class Settings(Struct, frozen=True):
-    """What the configuration fixes for the engine."""
-
-    deployment: str
-    false_alarm_days: float = 10_000.0
-    alerts_per_day_max: int = 200
-    lateness_s: int = 300
-    customers_max: int = 2_000_000
-    idle_days: int = 90
 
 
 class Counts(Struct):

@@ -19,6 +19,7 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 # The five primes of XXH64 (xxHash specification, "XXH64 Algorithm Description").

@@ -154,13 +154,14 @@ class CaseLane:
                 due = self._queue.keep_newest(due)
             for delivery in due:
                 self._attempt(delivery, now_ms)
+            room -= len(due)
         if breaker.state == "disabled":
             return None
         if breaker.state == "open" and now_ms < breaker.until_ms:
             first_ms = self._queue.next_due_ms(0)
             return None if first_ms is None else max(first_ms, breaker.until_ms)
-        # What is due by now is in flight, or waits for room that an end will make.
-        return self._queue.next_due_ms(now_ms + 1)
+        # Without room only an end matters; with it, what is due by now is in flight.
+        return self._queue.next_due_ms(now_ms + 1) if room > 0 else None
 
     def _attempt(self, delivery: Delivery, now_ms: int) -> None:
         attempt = self._output.attempt(delivery, self._clock, self._rng)

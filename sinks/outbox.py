@@ -218,7 +218,7 @@ class Outbox:
         with self._db.write() as db:
             done = db.execute(_PRUNABLE, (put_before_ms, PRUNE_ROWS)).fetchall()
             db.executemany("DELETE FROM delivery WHERE output IN (SELECT name FROM output) AND seq = ?", done)
-            db.executemany("UPDATE notification SET body = NULL WHERE seq = ?", done)
+            db.executemany("DELETE FROM message WHERE seq = ?", done)
         if done:
             with self._db.read() as db:
                 db.execute("PRAGMA incremental_vacuum").fetchall()
@@ -231,12 +231,12 @@ class Outbox:
             How many notifications were erased. Their ids, which name no one, stay known.
         """
         with self._db.write() as db:
-            known = db.execute(_ABOUT.format(table="notification", key="seq"), (customer_id,)).fetchall()
+            known = db.execute(_ABOUT.format(table="message", key="seq"), (customer_id,)).fetchall()
             for (seq,) in known:
                 for output, state in db.execute(_DELETE_DELIVERIES, (seq,)).fetchall():
                     if state in {State.PENDING, State.DEAD}:
                         tally(db, str(output), **{str(state): -1, "discarded": 1})
-            db.executemany("UPDATE notification SET body = NULL WHERE seq = ?", known)
+            db.executemany("DELETE FROM message WHERE seq = ?", known)
             apart = db.execute(_ABOUT.format(table="conflict", key="id, body_sha256"), (customer_id,)).fetchall()
             db.executemany("DELETE FROM conflict WHERE id = ? AND body_sha256 = ?", apart)
         with self._db.read() as db:
@@ -271,14 +271,14 @@ class Outbox:
     def _add(self, db: apsw.Connection, new: Notification, now_ms: int) -> int:
         """Store one notification and its deliveries; return 1 if its id is new."""
         digest = hashlib.sha256(new.body).digest()
-        row = (new.id, new.type, new.case, new.revision, new.time_ms, now_ms, digest, new.body)
-        db.execute(_INSERT_NOTIFICATION, row)
+        db.execute(_INSERT_NOTIFICATION, (new.id, digest))
         if db.changes() == 0:
             first = db.execute("SELECT body_sha256 FROM notification WHERE id = ?", (new.id,)).get
             if first != digest:
                 db.execute(_INSERT_CONFLICT, (new.id, digest, now_ms, new.body))
             return 0
         seq = db.last_insert_rowid()
+        db.execute(_INSERT_MESSAGE, (seq, new.type, new.revision, new.time_ms, now_ms, new.body))
         for output in self._backlogs:
             db.execute(_INSERT_DELIVERY, (output, seq, new.case, output, new.case, now_ms))
         return 1
@@ -300,9 +300,10 @@ class Outbox:
         )
 
 
-_INSERT_NOTIFICATION = """
-INSERT INTO notification (id, type, case_id, revision, time_ms, put_ms, body_sha256, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+_INSERT_NOTIFICATION = "INSERT INTO notification (id, body_sha256) VALUES (?, ?) ON CONFLICT DO NOTHING"
+
+_INSERT_MESSAGE = """
+INSERT INTO message (seq, type, revision, time_ms, put_ms, body) VALUES (?, ?, ?, ?, ?, ?)
 """
 
 # Only the first pending one of a case is due; the others follow when it has ended.
@@ -323,15 +324,15 @@ SELECT pending, delivered, dead, superseded, discarded, breaker, trouble FROM ou
 """
 
 _OLDEST = """
-SELECT put_ms FROM delivery JOIN notification USING (seq)
+SELECT put_ms FROM delivery JOIN message USING (seq)
 WHERE output = ? AND state = 'pending' ORDER BY seq LIMIT 1
 """
 
 _PRUNABLE = """
-SELECT seq FROM notification AS n WHERE body IS NOT NULL AND put_ms < ? AND NOT EXISTS (
+SELECT seq FROM message AS m WHERE put_ms < ? AND NOT EXISTS (
     SELECT 1 FROM delivery AS d
-    WHERE d.output IN (SELECT name FROM output) AND d.seq = n.seq AND d.state IN ('pending', 'dead')
-) ORDER BY put_ms LIMIT ?
+    WHERE d.output IN (SELECT name FROM output) AND d.seq = m.seq AND d.state IN ('pending', 'dead')
+) ORDER BY put_ms, seq LIMIT ?
 """
 
 _ABOUT = """

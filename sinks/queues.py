@@ -133,7 +133,7 @@ class Queue:
 
 
 def promote(db: apsw.Connection, output: str, case: str, now_ms: int) -> None:
-    """Make the first pending delivery of a case due now, if none of the case is due."""
+    """Make the first pending delivery of a case due now; none of the case is due yet."""
     db.execute(_PROMOTE, (now_ms, output, output, case))
 
 
@@ -146,7 +146,7 @@ def _delivery(row: Row) -> Delivery:
 
 # Each question names its index: the planner would rather walk the primary key, past all that was ever delivered.
 _COLUMNS = "SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, first_ms FROM delivery AS d "
-_PENDING = " JOIN notification USING (seq) WHERE output = ? AND state = 'pending' "
+_PENDING = " JOIN notification USING (seq) JOIN message USING (seq) WHERE output = ? AND state = 'pending' "
 _HEAD = _COLUMNS + "INDEXED BY delivery_pending" + _PENDING + "ORDER BY seq LIMIT ?"
 _DUE = _COLUMNS + "INDEXED BY delivery_due" + _PENDING + "AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?"
 _NEWEST = _COLUMNS + "INDEXED BY delivery_case" + _PENDING + "AND d.case_id = ? ORDER BY seq DESC LIMIT 1"
@@ -179,5 +179,5 @@ WHERE output = ? AND seq = ? AND state = 'pending'
 _PROMOTE = """
 UPDATE delivery SET due_ms = ? WHERE output = ? AND seq = (
     SELECT seq FROM delivery WHERE output = ? AND case_id = ? AND state = 'pending' ORDER BY seq LIMIT 1
-) AND due_ms IS NULL
+)
 """

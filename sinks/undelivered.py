@@ -97,12 +97,13 @@ def _dead(row: Row) -> DeadDelivery:
 
 _LIST = """
 SELECT output, id, d.case_id, revision, reason, attempts, first_ms, ended_ms, reply
-FROM delivery AS d JOIN notification USING (seq)
+FROM delivery AS d JOIN notification USING (seq) JOIN message USING (seq)
 WHERE state = 'dead' AND (:output IS NULL OR output = :output) ORDER BY seq, output LIMIT :limit
 """
 _SHOW = """
 SELECT output, id, d.case_id, revision, reason, attempts, first_ms, ended_ms, reply, body
-FROM delivery AS d JOIN notification USING (seq) WHERE state = 'dead' AND output = :output AND id = :id
+FROM delivery AS d JOIN notification USING (seq) JOIN message USING (seq)
+WHERE state = 'dead' AND output = :output AND id = :id
 """
 _REPLAY = """
 UPDATE delivery

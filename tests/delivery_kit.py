@@ -145,9 +145,9 @@ CUT = "cut"
 
 
 class Receiver:
-    """An HTTP server on loopback, in a thread. `react(request, nth)` decides what request `nth` (from 0) meets."""
+    """An HTTP server on loopback, in a thread. `react(request, nth)` says what request `nth` meets."""
 
-    def __init__(self, react: Callable[[Request, int], Reply | str] = lambda _r, _n: Reply()) -> None:
+    def __init__(self, react: Callable[[Request, int], Reply | str | bytes] = lambda _r, _n: Reply()) -> None:
         self.react = react
         self.requests: list[Request] = []
         self.connections = 0
@@ -205,6 +205,8 @@ class Receiver:
             return True
         if reaction == RESET:
             writer.transport.abort()
+        elif isinstance(reaction, bytes):
+            writer.write(reaction)
         elif reaction == CUT:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
         else:

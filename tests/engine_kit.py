@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import orjson
@@ -25,8 +26,8 @@ HUNG_UP = {"q850": 16, "released_by": "customer"}
 def call(customer: str, end_ms: int, *, talk_s: float | None = None, dropped: bool = False, **fields: Any) -> Any:
     """Write one answered call; every far end is called once and no two calls last equally long, unless told so."""
     if talk_s is None:
-        # Spread evenly over three minutes by a full-period step: no timer, no repetition.
-        talk_s = 33.3 + (end_ms // 7 * 61_803) % 180_000 / 1_000
+        # Scattered over ten minutes by a digest: no timer, no repetition.
+        talk_s = 20.0 + crc32(f"{customer}/{end_ms}".encode()) % 600_000 / 1_000
     answer_ms = end_ms - round(talk_s * 1_000)
     known = {
         "type": "call",
@@ -70,12 +71,12 @@ def alerts(envelopes: Iterable[dict[str, Any]], customer: str | None = None) -> 
 
 
 def habit(
-    customer: str, days: float, calls_a_day: float, rng: np.random.Generator, *, drop_ratio: float = 0.0, **fields: Any
+    customer: str, days: float, calls_a_day: float, rng: np.random.Generator, *, drop_ratio: float = 0.0, talk_median_s=80.0, **fields: Any
 ) -> list[dict[str, Any]]:
     """Write the calls of somebody who calls at random, by day and by night: the lengths of calls in general."""
     count = int(rng.poisson(days * calls_a_day))
     ends_ms = np.sort(MONDAY_MS + rng.random(count) * days * DAY_MS).astype(np.int64)
-    talk_s = np.clip(80.0 * np.exp(rng.normal(0.0, 1.5, count)), 1.0, 7_000.0).round(3)
+    talk_s = (1.0 + talk_median_s * np.exp(rng.normal(0.0, 1.5, count))).round(3)
     drops = rng.random(count) < drop_ratio
     return [
         call(customer, end_ms, talk_s=long_s, dropped=bad, **fields)

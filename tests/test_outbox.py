@@ -84,6 +84,18 @@ def test_pruning_spares_what_is_young_pending_or_dead(outbox, clock):
     assert outbox.prune(clock.now_ms) == 0
 
 
+def test_a_pruned_file_is_small_again(outbox, clock):
+    outbox.put([notice("a", n + 1, "x" * 3_000) for n in range(500)])
+    full = outbox.path.stat().st_size + outbox.path.with_name("outbox.db-wal").stat().st_size
+    for delivery in outbox.queue("crm").head(500):
+        settle(outbox, delivery, DELIVERED)
+    clock.now_ms += 1
+    assert outbox.prune(clock.now_ms) == 500
+    outbox.close()
+    assert full > 1_500_000
+    assert outbox.path.stat().st_size < 200_000
+
+
 def test_a_full_backlog_refuses_the_whole_batch_and_says_which_output(tmp_path, clock):
     outbox = Outbox.open(tmp_path / "o.db", {"file": 100, "crm": 4}, clock)
     outbox.put(notices(4))

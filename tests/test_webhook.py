@@ -32,6 +32,7 @@ from sinks.outbox import Outbox
 from sinks.outputs import Delivery, State, Undeliverable
 from sinks.webhook import WebhookOutput
 from sinks.webhook.signing import parse_secret, signature
+from sinks.webhook.transport import tls_context
 
 
 @pytest.fixture
@@ -77,15 +78,19 @@ def test_a_request_is_a_signed_cloudevent(outbox, clock):
     (request,) = receiver.requests
     attempt_s = clock() // 1_000
     assert request.body == notice("a", 1).body
-    assert request.headers | {
-        "content-type": "application/cloudevents+json",
-        "webhook-id": "a-1",
-        "idempotency-key": "a-1",
-        "webhook-timestamp": str(attempt_s),
-        "webhook-signature": signature([parse_secret(SECRET)], "a-1", attempt_s, request.body),
-        "host": f"127.0.0.1:{receiver.port}",
-        ":target": "/hooks?from=test",
-    } == request.headers
+    assert (
+        request.headers
+        | {
+            "content-type": "application/cloudevents+json",
+            "webhook-id": "a-1",
+            "idempotency-key": "a-1",
+            "webhook-timestamp": str(attempt_s),
+            "webhook-signature": signature([parse_secret(SECRET)], "a-1", attempt_s, request.body),
+            "host": f"127.0.0.1:{receiver.port}",
+            ":target": "/hooks?from=test",
+        }
+        == request.headers
+    )
     assert not {"cookie", "authorization", "accept-encoding"} & set(request.headers)
 
 
@@ -221,12 +226,42 @@ def test_an_id_that_cannot_be_signed_dies_alone(outbox, clock):
 def test_a_huge_answer_is_cut_off(outbox, clock):
     outbox.put(notices(2, cases=1))
     with Receiver(lambda _, nth: Reply(500 if nth == 0 else 200, body=b"x" * 5_000_000)) as receiver:
-        output = webhook(receiver.url)
-        dispatcher_of(outbox, clock, output).deliver_due()
-        assert len(outbox.stats().outputs["crm"].trouble) <= 1_000
-        clock.now_ms += 60_000
-        run_out(dispatcher_of(outbox, clock, output), clock)
-    assert first_arrivals(receiver) == ["case0-1", "case0-2"]
+        dispatcher = dispatcher_of(outbox, clock, webhook(receiver.url))
+        clock.now_ms = dispatcher.deliver_due()
+        assert len(outbox.stats().outputs["crm"].trouble) == 1_000
+        connections = receiver.connections
+        run_out(dispatcher, clock)
+    assert [request.id for request in receiver.requests] == ["case0-1", "case0-1", "case0-2"]
+    assert receiver.connections == connections + 2, "what was not read to its end is not read on"
+
+
+GARBAGE = [
+    b"",
+    b"\x00" * 100,
+    b"SSH-2.0-OpenSSH\r\n",
+    b"HTTP/1.1 999 Odd\r\n\r\n",
+    b"HTTP/1.1 99 Odd\r\n\r\n",
+    b"HTTP/1.1 20 OK\r\n\r\n",
+    b"HTTP/1.1 500 \xff\xfe\r\nx: \xff\r\n\r\n\xff\xff",
+    b"HTTP/1.1 500 No\r\ncontent-length: -1\r\n\r\n",
+    b"HTTP/1.1 500 No\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+    b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+    b"HTTP/1.1 500 No\r\nno colon\r\n\r\n",
+    b"HTTP/1.1 500 No\r\nx: " + b"y" * 300_000,
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
+    b"HTTP/1.1 503 No\r\nretry-after: 0\x1f\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nretry-after: \xd9\xa3, 99 Foo\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/2.0 500 No\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))
+def test_whatever_a_receiver_answers_is_at_worst_a_failed_attempt(clock, answer):
+    with Receiver(lambda _r, _n: answer) as receiver:
+        outcome = attempt(webhook(receiver.url), clock)
+    assert (outcome.state, outcome.reply != "") == (State.PENDING, True)
+    assert len(receiver.requests) == 1
 
 
 def attempt(output: WebhookOutput, clock: FakeClock):
@@ -281,9 +316,7 @@ def test_no_environment_reroutes_a_call(clock, monkeypatch):
 
 def test_every_problem_of_a_configuration_is_listed_and_no_secret_quoted(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        WebhookOutput(
-            "crm", "ftp://x", ["whsec_c2hvcnQ="], concurrency=0, timeout_s=0.0, ca_file=tmp_path / "none.pem"
-        )
+        WebhookOutput("crm", "ftp://x", ["whsec_c2hvcnQ="], concurrency=0, timeout_s=0.0, ca_file=tmp_path / "none.pem")
     assert len(caught.value.problems) == 5
     assert "c2hvcnQ" not in str(caught.value)
     assert all(problem.startswith("output crm: ") for problem in caught.value.problems)
@@ -353,14 +386,10 @@ def test_a_receiver_can_demand_a_client_certificate(certificates, clock):
     assert len(receiver.requests) == 1
 
 
-def test_tls_older_than_1_2_is_refused(certificates, clock):
-    with TlsReceiver(certificates) as receiver:
-        receiver.tls.set_ciphers("ALL:@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning):
-            receiver.tls.minimum_version = ssl.TLSVersion.TLSv1
-            receiver.tls.maximum_version = ssl.TLSVersion.TLSv1_1
-        assert attempt(tls_webhook(receiver, certificates), clock).state == State.PENDING
-    assert receiver.requests == []
+def test_tls_settings_verify_and_begin_at_1_2():
+    context = tls_context(None, None)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 CHILD = """

@@ -96,6 +96,7 @@ def test_a_failure_past_the_deadline_is_the_last(status):
     [
         (None, 0),
         ("0", 0),
+        ("7\x1f", 7_000),
         ("120", 120_000),
         (" 7 ", 7_000),
         ("3601", RETRY_AFTER_MS_MAX),

@@ -141,9 +141,7 @@ def _places(column_map: ColumnMap, header: list[str] | None) -> dict[str | int, 
     count = Counter(names)
     wrong = [f"{name!r} {count[str(name)]} times" for name in sorted(map(str, wanted)) if count[name] != 1]
     if wrong:
-        raise InputError(
-            f"the first row must name every column of input.csv.columns once, named {', '.join(wrong)}"
-        )
+        raise InputError(f"the first row must name every column of input.csv.columns once, named {', '.join(wrong)}")
     return {part: names.index(str(part)) for part in wanted}
 
 

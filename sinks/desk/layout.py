@@ -113,7 +113,7 @@ class Database:
     def fold(self) -> None:
         """Fold the write-ahead log into the file and cut it: it still holds what was erased."""
         with self._lock, clear_errors(self.path):
-            self._db.pragma("wal_checkpoint(TRUNCATE)")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the connection; what was committed stays."""

@@ -152,12 +152,13 @@ class DeskStore:
         A case that changed several times comes once, as it is now, at its latest place. So whoever goes on from the
         last sequence they saw misses nothing, however long they were away.
         """
-        query = (
-            "SELECT seq, case_id, type, revision, severity FROM card WHERE seq > ? ORDER BY seq LIMIT ?"
-        )
+        query = "SELECT seq, case_id, type, revision, severity FROM card WHERE seq > ? ORDER BY seq LIMIT ?"
         with self._db.read() as db:
             rows: list[Row] = list(db.execute(query, (since_seq, limit)))
-        return [Change(*row[:4], None if row[4] is None else SEVERITIES[row[4]]) for row in rows]
+        return [
+            Change(seq, case_id, kind, revision, None if severity is None else SEVERITIES[severity])
+            for seq, case_id, kind, revision, severity in rows
+        ]
 
     def newest_seq(self) -> int:
         """Return the sequence of the latest change, 0 before any."""
@@ -261,19 +262,21 @@ def _next_seq(db: apsw.Connection) -> int:
 
 def _has_room(db: apsw.Connection, case_id: str, number: int) -> bool:
     """Return whether the case is there and `number` is its next contact."""
-    query = "SELECT (SELECT count(*) FROM contact WHERE case_id = card.case_id) FROM card WHERE case_id = ? AND is_alert"
+    query = (
+        "SELECT (SELECT count(*) FROM contact WHERE case_id = card.case_id) FROM card WHERE case_id = ? AND is_alert"
+    )
     rows = list(db.execute(query, (case_id,)))
     return bool(rows) and rows[0][0] == number - 1
 
 
 def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
     """Return the condition for a filter, and the values it binds."""
-    values = {
+    given = {
         "severity": None if wanted.severity is None else SEVERITIES.index(wanted.severity),
         "kind": wanted.kind,
         "band": wanted.band,
     }
-    values = {name: value for name, value in values.items() if value is not None}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     clauses = [_SHOW[wanted.show], *(f"{name} = :{name}" for name in values)]
     if wanted.customer:
         clauses.append("substr(customer_id, 1, length(:customer)) = :customer")

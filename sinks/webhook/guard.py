@@ -40,6 +40,10 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Leads to the IPv4 address in its last 32 bits (RFC 6052)."""
 
 
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f:.]*")
+"""A name in ASCII (RFC 1035, section 2.3.4), or an address of either kind."""
+
+
 class AddressRefusedError(Exception):
     """A receiver's name stands for an address that it must not."""
 
@@ -81,7 +85,7 @@ def parse_url(url: str) -> Place:
         raise ConfigError([f"url must begin with https://, was {url!r}"])
     if "@" in parts.netloc:
         raise ConfigError(["url must hold no user name or password; the signature is the proof of origin"])
-    if not host or not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*", host) or port == 0:
+    if not host or not _HOST.fullmatch(host) or port == 0:
         raise ConfigError([f"url must have a host name or address and a port from 1 to 65535, was {url!r}"])
     if "#" in url:
         raise ConfigError([f"url must have no fragment, was {url!r}"])

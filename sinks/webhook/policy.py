@@ -88,20 +88,26 @@ def _wait_ms(status: int | None, attempts: int, rng: random.Random) -> int:
 
 def retry_after_ms(value: str | None, now_ms: int) -> int:
     """Read `Retry-After` (RFC 9110, section 10.2.3): seconds or a date; 0 where it says nothing usable."""
-    if value is None:
-        return 0
-    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
-        wait_ms = int(value) * 1_000
+    text = "" if value is None else value.strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        wait_ms = int(text) * 1_000
     else:
-        try:
-            moment = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            return 0
-        if moment.tzinfo is None:
-            # "-0000": a time in UTC whose sender does not know its own zone (RFC 5322, section 3.3).
-            moment = moment.replace(tzinfo=dt.UTC)
-        wait_ms = int(moment.timestamp() * 1_000) - now_ms
+        date_ms = _http_date_ms(text)
+        wait_ms = 0 if date_ms is None else date_ms - now_ms
     return min(max(wait_ms, 0), RETRY_AFTER_MS_MAX)
+
+
+def _http_date_ms(text: str) -> int | None:
+    """Read a date as HTTP writes it, None if it is none."""
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        # A stranger wrote it, and the parser trips in many ways.
+        return None
+    if moment.tzinfo is None:
+        # "-0000": a time in UTC whose sender does not know its own zone (RFC 5322, section 3.3).
+        moment = moment.replace(tzinfo=dt.UTC)
+    return int(moment.timestamp() * 1_000)
 
 
 _SECRETS = re.compile(r"whsec_[A-Za-z0-9+/=]+|v1,[A-Za-z0-9+/=]+|(?i:bearer|basic)\s+\S+")

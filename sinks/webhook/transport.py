@@ -40,9 +40,7 @@ def tls_context(ca_file: Path | None, client_cert_file: Path | None) -> ssl.SSLC
         if client_cert_file is not None:
             context.load_cert_chain(client_cert_file)
     except OSError as error:
-        raise ConfigError(
-            [f"{ca_file or client_cert_file}: must be a readable PEM file, found: {error}"]
-        ) from error
+        raise ConfigError([f"{ca_file or client_cert_file}: must be a readable PEM file, found: {error}"]) from error
     return context
 
 
