@@ -16,8 +16,8 @@ from bench.simulator.live import EVENING, story
 from dataflows.run import run
 from dataflows.settings import Config, FileOutput
 
-SPEED = 60.0
-"""A minute of the telco's evening passes in a second."""
+SPEED = 120.0
+"""Two minutes of the telco's evening pass in a second."""
 
 BATCH_S = 0.25
 """How often the telco sends what has happened."""

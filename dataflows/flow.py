@@ -5,8 +5,12 @@ is one key; notifications leave it before the checkpoint of their epoch is taken
 ids rather than losing them.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,14 +24,14 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
 
-from dataflows.checkpoints import Checkpoints
+from dataflows.checkpoints import KEPT, Checkpoints, sync_folder
 from dataflows.chunks import Chunk, decoded
 from dataflows.files import Cut
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter
-from schemas.errors import StaylineError
+from schemas.errors import StateError, StaylineError
 
 IDLE = timedelta(milliseconds=50)
 """How soon a source that had nothing is asked again."""
@@ -196,7 +200,9 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
     # A failure inside a step makes the engine print its own stack too; ours says what happened.
     os.environ["RUST_BACKTRACE"] = "0"
     try:
-        run_main(flow, epoch_interval=epoch, recovery_config=None if recovery is None else _recovery(recovery))
+        run_main(  # type: ignore[no-untyped-call]  # the engine has no types here
+            flow, epoch_interval=epoch, recovery_config=None if recovery is None else _recovery(recovery)
+        )
     except BytewaxRuntimeError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, StaylineError):
@@ -207,5 +213,5 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
 def _recovery(folder: Path) -> RecoveryConfig:
     if not any(folder.glob("*.sqlite3")):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        init_db_dir(folder, 1)
-    return RecoveryConfig(str(folder))
+        init_db_dir(folder, 1)  # type: ignore[no-untyped-call]  # the same
+    return RecoveryConfig(str(folder))  # type: ignore[no-untyped-call]  # the same

@@ -194,17 +194,17 @@ def _pattern(case: Case) -> Pattern:
     )
 
 
-_VERBS = {
-    "one_way_audio": "were",
-    "setup_failure": "did not get through,",
-    "quality": "were",
-    "redial": "broke off",
+_SENTENCES: dict[str, str] = {
+    "one_way_audio": "On {bad} of your last {trials} calls since {day} only one side could be heard.",
+    "setup_failure": "{bad} of your last {trials} call attempts since {day} did not get through.",
+    "quality": "{bad} of your last {trials} calls since {day} had poor sound.",
+    "redial": "{bad} of your last {trials} calls since {day} had to be made again at once.",
 }
+_CUT_OFF = "{bad} of your last {trials} calls since {day} were cut off{phrase}."
 
 
 def sentence(case: Case) -> str:
     """Say what is wrong in one sentence that can be read aloud; its numbers are the pattern's fields."""
-    verb = _VERBS.get(case.kind, "were cut off")
-    what = "call attempts" if case.kind == "setup_failure" else "calls"
-    phrase = f", {case.phrase}" if case.phrase and case.kind not in _VERBS else f" {case.phrase}" if case.phrase else ""
-    return f"{case.bad} of your last {case.trials} {what} since {day_of(case.since_ms)} {verb}{phrase}."
+    return _SENTENCES.get(case.kind, _CUT_OFF).format(
+        bad=case.bad, trials=case.trials, day=day_of(case.since_ms), phrase=f", {case.phrase}" if case.phrase else ""
+    )

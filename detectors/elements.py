@@ -80,7 +80,7 @@ def element_p0(channel: int, count: float, weight: float) -> float:
     """Return an element's healthy mean: its own, shrunk to the prior, with room for what customers differ in."""
     size = _STRENGTH[channel] + count
     mean = (_STRENGTH[channel] * _MEAN[channel] + weight) / size
-    return min(1.3 * mean + 2.0 * np.sqrt(mean * (1.0 - mean) / size), _P0_MAX[channel])
+    return float(min(1.3 * mean + 2.0 * np.sqrt(mean * (1.0 - mean) / size), _P0_MAX[channel]))
 
 
 @numba.njit(cache=True, inline="always")
@@ -123,7 +123,7 @@ def element_recover(one: Any, x: float) -> float:
     p0, p1 = one["recovery_p0"], one["recovery_p"]
     step = -np.log(likelihood_ratio(x, p0, p1))
     one["recovery"] = np.float32(max(0.0, one["recovery"] + step))
-    return one["recovery"]
+    return float(one["recovery"])
 
 
 class Elements:

@@ -139,7 +139,7 @@ def healthy_mean(channel: int, count: float, weight: float) -> float:
     size = _STRENGTH[channel] + count
     mean = (_STRENGTH[channel] * _MEAN[channel] + weight) / size
     p0 = mean + DOUBT * np.sqrt(mean * (1.0 - mean) / size)
-    return min(max(p0, _P0_MIN[channel]), _P0_MAX[channel])
+    return float(min(max(p0, _P0_MIN[channel]), _P0_MAX[channel]))
 
 
 @numba.njit(cache=True)

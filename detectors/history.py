@@ -68,7 +68,7 @@ def take(shelf: Shelf) -> int:
     if shelf.tally[0] == 0:
         return -1
     shelf.tally[0] -= 1
-    index = shelf.free[shelf.tally[0]]
+    index = int(shelf.free[shelf.tally[0]])
     reset_counters(shelf, index)
     shelf.histories[index]["bad_count"] = 0
     shelf.histories[index]["good_count"] = 0

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct, convert, to_builtins
 
-from schemas.events import Contact, Outcome, Profile, Usage
+from schemas.events import Contact, Outcome, Profile, Result, Usage
 
 DAY_MS = 86_400_000
 CONTACTS_KEPT = 16
@@ -36,7 +36,7 @@ class Relation(Struct, gc=False):
     minutes_per_day_before: float | None = None
     contacts: list[tuple[int, str]] = []
     cases: list[int] = []
-    remedies: list[tuple[int, str, str]] = []
+    remedies: list[tuple[int, str, Result]] = []
 
     def features(self, now_ms: int) -> dict[str, float]:
         """Return the churn features that the relationship gives; what is not known is absent."""

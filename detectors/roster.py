@@ -72,7 +72,7 @@ class Book(NamedTuple):
 @numba.njit(cache=True, inline="always")
 def _home(key: np.uint64, size: int) -> int:
     # Fibonacci hashing: keys are digests already, the multiplication guards against chosen low bits.
-    return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (size - 1)
+    return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (size - 1)
 
 
 @numba.njit(cache=True)
@@ -80,7 +80,7 @@ def find(book: Book, key: np.uint64) -> int:
     """Return the row of a key, or -1."""
     at = _home(key, len(book.slots))
     while book.slots[at] != 0:
-        row = book.slots[at] - 1
+        row = int(book.slots[at]) - 1
         if book.rows[row]["key"] == key:
             return row
         at = (at + 1) & (len(book.slots) - 1)
@@ -92,13 +92,13 @@ def find_or_add(book: Book, key: np.uint64) -> int:
     """Return the row of a key, adding it; -1 where there is no free row left."""
     at = _home(key, len(book.slots))
     while book.slots[at] != 0:
-        row = book.slots[at] - 1
+        row = int(book.slots[at]) - 1
         if book.rows[row]["key"] == key:
             return row
         at = (at + 1) & (len(book.slots) - 1)
     if book.tally[0] >= len(book.rows):
         return -1
-    row = book.tally[0]
+    row = int(book.tally[0])
     book.tally[0] += 1
     book.slots[at] = row + 1
     clear_row(book.rows, row)

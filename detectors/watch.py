@@ -435,7 +435,7 @@ def _rating_of(one: Any, calls: Calls, i: int) -> float:
 def _signs(calls: Calls, i: int, poor: float, again: float) -> int:
     """Return what a call shows, as flags of `detectors.history`."""
     answered = calls.answer_ms[i] >= 0
-    flags = ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again > 0.0)
+    flags = int(ANSWERED * answered | ONE_WAY * calls.one_way[i] | POOR * (poor >= BAD) | REDIALLED * (again > 0.0))
     if (answered and calls.drop[i] >= BAD) or calls.setup[i] >= BAD or poor >= BAD or again >= BAD:
         flags |= BAD_CALL
     return flags
@@ -473,7 +473,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     one["again"] = calls.direction[i] + 1 if again == REDIAL_ONE_SIDED and not answered else 0
     one["last_peer"] = np.uint32(calls.peer[i]) if answered or one["again"] else np.uint32(0)
     one["last_ms"] = max(one["last_ms"], calls.end_ms[i])
-    return stop
+    return int(stop)
 
 
 @numba.njit(cache=True)

@@ -4,7 +4,10 @@ A column that can be unknown says so in its own way: -1 for integers and codes, 
 for identities.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import numpy as np
 
 from schemas.deadletters import Reject
 from schemas.events import Business, Link
@@ -131,3 +134,27 @@ class EventBatch:
     links: LinkColumns
     business: list[tuple[int, Business]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+
+
+Columns = TypeVar("Columns", CallColumns, MediaColumns)
+
+
+def join(one: Columns, other: Columns) -> Columns:
+    """Return the rows of both, in order of their positions."""
+    if not len(other):
+        return one
+    if not len(one):
+        return other
+    order = np.argsort(np.concatenate([one.position, other.position]), kind="stable")
+    joined = {
+        column.name: _joined(getattr(one, column.name), getattr(other, column.name), order) for column in fields(one)
+    }
+    return type(one)(**joined)
+
+
+def _joined(one: Any, other: Any, order: I64) -> Any:
+    if isinstance(one, dict):
+        return {name: _joined(column, other[name], order) for name, column in one.items()}
+    if isinstance(one, TextColumn | CodeColumn):
+        return one.join(other).take(order)
+    return np.concatenate([one, other])[order]

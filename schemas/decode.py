@@ -12,10 +12,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, LinkColumns, MediaColumns
+from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, LinkColumns, MediaColumns, join
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import Call, Event, Link, Media
-from schemas.text import F32, I8, I64, CodeColumn, TextColumn
+from schemas.scan import (
+    BLANK,
+    CALL,
+    CODED_NAMES,
+    FIELD_NAMES,
+    LEFT,
+    MEDIA,
+    SIZE_BITS,
+    SIZE_MASK,
+    Scan,
+    scan,
+)
+from schemas.text import F32, I8, I64, Bools, CodeColumn, TextColumn
 
 RECORD_BYTES_MAX = 65_536
 """A record may be this long; a call with every field at its limit needs a fifth of it."""
@@ -91,9 +103,7 @@ def _broken_rule(message: str) -> RecordError:
     return RecordError(DeadReason.OUT_OF_RANGE, f"{name} must be {expected}, was outside")
 
 
-_REQUIRED = frozenset(
-    field.name for kind in Event.__args__ for field in msgspec.structs.fields(kind) if field.required
-)
+_REQUIRED = frozenset(field.name for kind in Event.__args__ for field in msgspec.structs.fields(kind) if field.required)
 
 
 def decode(chunk: bytes) -> EventBatch:
@@ -108,18 +118,111 @@ def decode(chunk: bytes) -> EventBatch:
     business: list[Any] = []
     rejects: list[Reject] = []
     bucket: dict[type, list[Any]] = {Call: calls, Media: media, Link: links}
-    records = 0
-    for position, line in enumerate(chunk.split(b"\n")):
-        if not line or line.isspace():
-            continue
-        records += 1
+    read = scan(chunk, RECORD_BYTES_MAX)
+    for position in np.flatnonzero(read.status == LEFT).tolist():
+        line = chunk[read.begin[position] : read.end[position]]
         try:
             event = decode_record(line)
         except RecordError as error:
             rejects.append(Reject(position, error.reason, error.detail, line))
         else:
             bucket.get(type(event), business).append((position, event))
-    return EventBatch(records, _call_columns(calls), _media_columns(media), _link_columns(links), business, rejects)
+    return EventBatch(
+        records=int(np.count_nonzero(read.status != BLANK)),
+        calls=join(_scanned_calls(chunk, read), _call_columns(calls)),
+        media=join(_scanned_media(chunk, read), _media_columns(media)),
+        links=_link_columns(links),
+        business=business,
+        rejects=rejects,
+    )
+
+
+class _Scanned:
+    """The rows of one type in a scan, field by field."""
+
+    def __init__(self, chunk: bytes, read: Scan, status: int) -> None:
+        self._data = np.frombuffer(chunk, np.uint8)
+        self._cells = read.cells
+        self.position = np.flatnonzero(read.status == status)
+        self._whole = read.cells.whole[self.position]
+        self._seen = read.seen[self.position]
+
+    def integer(self, name: str, dtype: type[np.signedinteger[Any]] = np.int64) -> Any:
+        field, seen = self._field(name)
+        return np.where(seen, self._whole[:, field], -1).astype(dtype)
+
+    def measure(self, name: str) -> F32:
+        field, seen = self._field(name)
+        return np.where(seen, self._whole.view(np.float64)[:, field], np.nan).astype(np.float32)
+
+    def text(self, name: str) -> TextColumn:
+        field, seen = self._field(name)
+        spans = np.where(seen, self._whole[:, field], 0)
+        return TextColumn(self._data, spans >> SIZE_BITS, (spans & SIZE_MASK).astype(np.int32))
+
+    def coded(self, name: str) -> CodeColumn:
+        slot = CODED_NAMES.index(name)
+        first = self._cells.first[slot]
+        spans = [(span >> SIZE_BITS, span & SIZE_MASK) for span in first[: first[-1]].tolist()]
+        return CodeColumn(
+            self.integer(name, np.int32), [_unescaped(self._data[at : at + size].tobytes()) for at, size in spans]
+        )
+
+    def _field(self, name: str) -> tuple[int, Bools]:
+        field = FIELD_NAMES.index(name)
+        return field, (self._seen >> field) & 1 == 1
+
+
+def _unescaped(raw: bytes) -> str:
+    return raw.decode() if b"\\" not in raw else msgspec.json.decode(b'"' + raw + b'"', type=str)
+
+
+def _scanned_calls(chunk: bytes, read: Scan) -> CallColumns:
+    rows = _Scanned(chunk, read, CALL)
+    return CallColumns(
+        position=rows.position,
+        call_id=rows.text("call_id"),
+        customer_id=rows.text("customer_id"),
+        peer_id=rows.text("peer_id"),
+        start_ms=rows.integer("start_ms"),
+        end_ms=rows.integer("end_ms"),
+        answer_ms=rows.integer("answer_ms"),
+        direction=rows.integer("direction", np.int8),
+        sip_status=rows.integer("sip_status", np.int16),
+        q850=rows.integer("q850", np.int16),
+        released_by=rows.integer("released_by", np.int8),
+        reason=rows.coded("reason"),
+        codec=rows.coded("codec"),
+        mos=rows.measure("mos"),
+        loss_ratio=rows.measure("loss_ratio"),
+        discard_ratio=rows.measure("discard_ratio"),
+        burst_ratio=rows.measure("burst_ratio"),
+        jitter_ms=rows.measure("jitter_ms"),
+        rtt_ms=rows.measure("rtt_ms"),
+        packets_received=rows.integer("packets_received"),
+        packets_sent=rows.integer("packets_sent"),
+        silence_ms=rows.integer("silence_ms"),
+        places={name: rows.coded(name) for name in PLACES},
+    )
+
+
+def _scanned_media(chunk: bytes, read: Scan) -> MediaColumns:
+    rows = _Scanned(chunk, read, MEDIA)
+    return MediaColumns(
+        position=rows.position,
+        call_id=rows.text("call_id"),
+        customer_id=rows.text("customer_id"),
+        at_ms=rows.integer("at_ms"),
+        interval_ms=rows.integer("interval_ms"),
+        codec=rows.coded("codec"),
+        mos=rows.measure("mos"),
+        loss_ratio=rows.measure("loss_ratio"),
+        discard_ratio=rows.measure("discard_ratio"),
+        burst_ratio=rows.measure("burst_ratio"),
+        jitter_ms=rows.measure("jitter_ms"),
+        rtt_ms=rows.measure("rtt_ms"),
+        probe_id=rows.coded("probe_id"),
+    )
 
 
 def _columns_of(rows: Sequence[tuple[int, Any]]) -> tuple[I64, Callable[[str], list[Any]]]:

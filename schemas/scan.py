@@ -44,13 +44,19 @@ CODED: tuple[tuple[str, int, int], ...] = (
 )
 WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (("direction", DIRECTIONS), ("released_by", RELEASERS))
 TYPES: tuple[str, ...] = ("call", "media")
+CODED_NAMES: tuple[str, ...] = tuple(name for name, *_ in CODED)
 
 CALL, MEDIA, LEFT, BLANK = 0, 1, 2, 3
 """What `scan` says of a line: taken as a call, as a media report; left to the slow reader; no record."""
 
 _KIND_INTEGER, _KIND_MEASURE, _KIND_TEXT, _KIND_CODED, _KIND_WORD, _KIND_TYPE = range(6)
-_NAMES: tuple[str, ...] = tuple(
-    name for name, *_ in (*INTEGERS, *MEASURES, *TEXTS, *CODED, *WORDS, ("type",))
+FIELD_NAMES: tuple[str, ...] = (
+    *(name for name, *_ in INTEGERS),
+    *(name for name, *_ in MEASURES),
+    *(name for name, *_ in TEXTS),
+    *CODED_NAMES,
+    *(name for name, _ in WORDS),
+    "type",
 )
 _KIND = np.array(
     [_KIND_INTEGER] * len(INTEGERS)
@@ -64,8 +70,8 @@ _KIND = np.array(
 _SLOT = np.array(
     [slot for group in (INTEGERS, MEASURES, TEXTS, CODED, WORDS, ("type",)) for slot in range(len(group))], np.int32
 )
-_LOW = np.array([low for _, low, *_ in INTEGERS] + [0] * (len(_NAMES) - len(INTEGERS)), np.int64)
-_HIGH = np.array([high for *_, high in INTEGERS] + [0] * (len(_NAMES) - len(INTEGERS)), np.int64)
+_LOW = np.array([low for _, low, *_ in INTEGERS] + [0] * (len(FIELD_NAMES) - len(INTEGERS)), np.int64)
+_HIGH = np.array([high for *_, high in INTEGERS] + [0] * (len(FIELD_NAMES) - len(INTEGERS)), np.int64)
 _MEASURE_LOW = np.array([low for _, low, _ in MEASURES], np.float64)
 _MEASURE_HIGH = np.array([high for *_, high in MEASURES], np.float64)
 _SIZE_LOW = np.array([low for _, low, _ in (*TEXTS, *CODED)], np.int64)
@@ -83,7 +89,7 @@ def _padded(words: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     return table, np.array([len(word) for word in words], np.int64)
 
 
-_KEY_BYTES, _KEY_SIZE = _padded(_NAMES)
+_KEY_BYTES, _KEY_SIZE = _padded(FIELD_NAMES)
 _WORD_BYTES, _WORD_SIZE = _padded((*DIRECTIONS, *RELEASERS))
 _WORD_FIRST = np.array([0, len(DIRECTIONS), len(DIRECTIONS) + len(RELEASERS)], np.int64)
 _TYPE_BYTES, _TYPE_SIZE = _padded(TYPES)
@@ -97,23 +103,23 @@ def _place(first: int, middle: int, last: int, size: int, factor: int) -> int:
 
 def _key_table() -> tuple[npt.NDArray[np.int16], int]:
     """Return a table without collisions from a key's place to its field, and the factor that makes it one."""
-    marks = [(name.encode()[0], name.encode()[len(name) // 2], name.encode()[-1], len(name)) for name in _NAMES]
+    marks = [(name.encode()[0], name.encode()[len(name) // 2], name.encode()[-1], len(name)) for name in FIELD_NAMES]
     for factor in range(1, 10_000):
         places = [_place(*mark, factor) for mark in marks]
         if len(set(places)) == len(places):
             table = np.full(_KEY_SLOTS, -1, np.int16)
-            table[places] = np.arange(len(_NAMES))
+            table[places] = np.arange(len(FIELD_NAMES))
             return table, factor
     raise AssertionError("the keys of the contract must be tellable apart by size and three letters")
 
 
 _KEY_TABLE, _KEY_FACTOR = _key_table()
 
-_F_START, _F_END, _F_ANSWER = (_NAMES.index(name) for name in ("start_ms", "end_ms", "answer_ms"))
+_F_START, _F_END, _F_ANSWER = (FIELD_NAMES.index(name) for name in ("start_ms", "end_ms", "answer_ms"))
 
 
 def _bits(*names: str) -> np.int64:
-    return np.int64(sum(1 << _NAMES.index(name) for name in names))
+    return np.int64(sum(1 << FIELD_NAMES.index(name) for name in names))
 
 
 _NEEDS_CALL = _bits("type", "call_id", "customer_id", "start_ms", "end_ms")
@@ -167,12 +173,12 @@ class Scan(NamedTuple):
 
 @numba.njit(cache=True, inline="always")
 def _blank(byte: np.uint8) -> bool:
-    return byte == SPACE or byte == TAB or byte == RETURN  # noqa: PLR1714  a set costs an allocation here
+    return bool(byte == SPACE or byte == TAB or byte == RETURN)  # noqa: PLR1714  a set costs an allocation here
 
 
 @numba.njit(cache=True, inline="always")
 def _digit(byte: np.uint8) -> bool:
-    return ZERO <= byte <= NINE
+    return bool(ZERO <= byte <= NINE)
 
 
 @numba.njit(cache=True, inline="always")
@@ -240,7 +246,7 @@ def _field_of(data: U8, at: int, size: int) -> int:
         return -1
     mark = np.int64(data[at]) * 7 + np.int64(data[at + size // 2]) * _KEY_FACTOR
     mark += np.int64(data[at + size - 1]) * 131 + size * 31
-    field = _KEY_TABLE[mark % _KEY_SLOTS]
+    field = int(_KEY_TABLE[mark % _KEY_SLOTS])
     if field < 0 or _KEY_SIZE[field] != size:
         return -1
     for i in range(size):
@@ -281,7 +287,7 @@ def _number(data: U8, at: int, end: int) -> tuple[int, int, int]:
         else:
             if mantissa > (_MANTISSA_MAX - 10) // 10:
                 return -1, 0, at
-            mantissa = mantissa * 10 + np.int64(data[at] - ZERO)
+            mantissa = mantissa * 10 + int(data[at] - ZERO)
             if places >= 0:
                 places += 1
         at += 1
@@ -320,13 +326,13 @@ def _code_of(data: U8, at: int, size: int, column: int, cells: Cells) -> int:
     mask = cells.table.shape[1] - 1
     place = np.int64(_quick_key(data, at, size) & np.uint64(mask))
     while cells.table[column, place] > 0:
-        code = cells.table[column, place] - 1
+        code = int(cells.table[column, place]) - 1
         span = cells.first[column, code]
         if span & SIZE_MASK == size and _same(data, span >> SIZE_BITS, at, size):
             return code
         place = (place + 1) & mask
     last = cells.first.shape[1] - 1
-    code = cells.first[column, last]
+    code = int(cells.first[column, last])
     cells.first[column, last] += 1
     cells.table[column, place] = code + 1
     cells.first[column, code] = at << SIZE_BITS | size
@@ -391,11 +397,11 @@ def _take_number(mantissa: int, places: int, field: int, row: int, cells: Cells)
 
 
 @numba.njit(cache=True)
-def _scan_line(data: U8, at: int, end: int, row: int, cells: Cells) -> int:
+def _scan_line(data: U8, at: int, end: int, row: int, cells: Cells) -> tuple[int, np.int64]:
     """Read one line into its row; return (CALL, MEDIA, LEFT or BLANK; a bit for each field seen)."""
     at = _skip_blanks(data, at, end)
     if at == end:
-        return BLANK, 0
+        return BLANK, np.int64(0)
     seen = np.int64(0)
     if data[at] != OPEN:
         return LEFT, seen
@@ -488,7 +494,7 @@ def scan(chunk: bytes, bytes_max: int) -> Scan:
     """
     data = np.frombuffer(chunk, np.uint8)
     lines = int(np.count_nonzero(data == NEWLINE)) + 1
-    whole = np.empty((lines, len(_NAMES)), np.int64)
+    whole = np.empty((lines, len(FIELD_NAMES)), np.int64)
     first = np.empty((len(CODED), lines + 1), np.int64)
     first[:, -1] = 0
     cells = Cells(

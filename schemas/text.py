@@ -125,6 +125,18 @@ class TextColumn:
         begin = int(self.start[row])
         return self.data[begin : begin + int(self.size[row])].tobytes().decode("utf-8", "surrogatepass")
 
+    def join(self, other: Self) -> Self:
+        """Return the rows of both, this one's first."""
+        return type(self)(
+            np.concatenate([self.data, other.data]),
+            np.concatenate([self.start, other.start + len(self.data)]),
+            np.concatenate([self.size, other.size]),
+        )
+
+    def take(self, rows: I64) -> Self:
+        """Return some rows, in the order given."""
+        return type(self)(self.data, self.start[rows], self.size[rows])
+
     def keys(self) -> U64:
         """Return uint64 keys, one a row: XXH64 of the bytes; 0 where the span is empty."""
         keys: U64 = _keys(self.data, self.start, self.size)
@@ -157,6 +169,15 @@ class CodeColumn:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def join(self, other: Self) -> Self:
+        """Return the rows of both, this one's first. A value that both know stands twice in the dictionary."""
+        shifted = np.where(other.codes < 0, -1, other.codes + len(self.values)).astype(np.int32)
+        return type(self)(np.concatenate([self.codes, shifted]), [*self.values, *other.values])
+
+    def take(self, rows: I64) -> Self:
+        """Return some rows, in the order given."""
+        return type(self)(self.codes[rows], self.values)
 
     def __getitem__(self, row: int) -> str | None:
         code = int(self.codes[row])

@@ -6,6 +6,7 @@ Each lane has its own task, so that no output waits for another.
 import asyncio
 import contextlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from sinks.outbox import PRUNE_ROWS, Outbox
@@ -60,6 +61,8 @@ class StreamLane:
         self._output = output
         self._clock = clock
         self._rng = rng
+        # A thread of its own: a disk or a broker may take its time, and no other output must wait for it.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=output.name)
         self._writing: asyncio.Future[int] | None = None
         self.wake = asyncio.Event()
         self.stopping = False
@@ -83,10 +86,11 @@ class StreamLane:
         """Wait for a write in hand: nobody else may write before it has ended."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
+        self._thread.shutdown()
 
     async def _deliver(self, batch: list[Delivery], position: int) -> None:
-        # In a thread: a disk or a broker may take its time, and no other lane must wait for it.
-        self._writing = asyncio.ensure_future(asyncio.to_thread(self._append, batch, position))
+        loop = asyncio.get_running_loop()
+        self._writing = loop.run_in_executor(self._thread, self._append, batch, position)
         try:
             end = await asyncio.shield(self._writing)
         except OutputDownError as error:

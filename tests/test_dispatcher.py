@@ -250,6 +250,29 @@ def test_a_started_dispatcher_is_woken_by_put_drains_and_stops(outbox, clock):
     assert len(crm.attempts) == 5
 
 
+def test_many_threads_may_put_and_look_while_deliveries_run(outbox, clock):
+    file, crm = MemoryStream(), MemoryCases(delivered)
+    dispatcher = dispatcher_of(outbox, clock, file, crm)
+    dispatcher.start()
+
+    def put(thread: int) -> None:
+        for n in range(40):
+            outbox.put([notice(f"t{thread}", n + 1), notice("shared", n + 1)])
+            assert outbox.stats().conflicts == 0
+
+    threads = [threading.Thread(target=put, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dispatcher.drain(30.0)
+    dispatcher.stop()
+    for case in ("t0", "t1", "t2", "t3", "shared"):
+        expected = [f"{case}-{n + 1}" for n in range(40)]
+        assert [line for line in file.lines if line.startswith(f"{case}-")] == expected
+        assert [identity for identity in sent(crm) if identity.startswith(f"{case}-")] == expected
+
+
 def test_a_slow_output_holds_up_no_other(outbox, clock):
     outbox.put(notices(3))
     release = threading.Event()

@@ -87,8 +87,7 @@ def test_pruning_spares_what_is_young_pending_or_dead(outbox, clock):
 def test_a_pruned_file_is_small_again(outbox, clock):
     outbox.put([notice("a", n + 1, "x" * 3_000) for n in range(500)])
     full = outbox.path.stat().st_size + outbox.path.with_name("outbox.db-wal").stat().st_size
-    for delivery in outbox.queue("crm").head(500):
-        settle(outbox, delivery, DELIVERED)
+    outbox.queue("crm").commit(outbox.queue("crm").head(500), 0, clock())
     clock.now_ms += 1
     assert outbox.prune(clock.now_ms) == 500
     outbox.close()
@@ -295,28 +294,51 @@ class FaultyDisk(apsw.VFS):
             raise error
 
 
-def test_a_put_that_a_failing_disk_refused_stored_nothing_and_can_be_put_again(tmp_path, clock):
-    disk = FaultyDisk()
+@pytest.fixture
+def disk():
+    faulty = FaultyDisk()
+    yield faulty
+    faulty.unregister()
+
+
+def test_a_put_that_a_failing_disk_refused_stored_nothing_and_can_be_put_again(tmp_path, clock, disk):
     refused = 0
-    try:
-        outbox = Outbox.open(tmp_path / "o.db", CRM, clock)
-        for fault in range(1, 40):
-            batch = [notice(f"c{fault}", n + 1, "x" * 3_000) for n in range(4)]
-            before = outbox.stats().notifications
-            disk.left = fault
-            try:
-                outbox.put(batch)
-            except StateError as error:
-                refused += 1
-                assert "must be readable and writable" in str(error)  # noqa: PT017  one of many rounds
-                assert outbox.stats().notifications == before
-                disk.left = -1
-                assert outbox.put(batch) == 4
-            disk.left = -1
-            assert outbox.put(batch) == 0
-        assert outbox.stats().outputs["crm"].pending == outbox.stats().notifications == 39 * 4
-        outbox.close()
-    finally:
-        disk.unregister()
+    outbox = Outbox.open(tmp_path / "o.db", CRM, clock)
+    for fault in range(1, 40):
+        batch = [notice(f"c{fault}", n + 1, "x" * 3_000) for n in range(4)]
+        before = outbox.stats().notifications
+        disk.left = fault
+        try:
+            outbox.put(batch)
+        except StateError:
+            refused += 1
+            assert outbox.stats().notifications == before
+        disk.left = -1
+        outbox.put(batch)
+        assert outbox.put(batch) == 0
+        assert outbox.stats().notifications == before + 4
+    outbox.close()
     assert refused > 5
     assert len(Outbox.open(tmp_path / "o.db", CRM, clock).queue("crm").head(1000)) == 39 * 4
+
+
+def test_pruning_that_broke_off_leaves_an_outbox_that_opens_and_holds_what_is_pending(tmp_path, clock, disk):
+    broken = 0
+    for fault in range(1, 30):
+        directory = tmp_path / str(fault)
+        outbox = Outbox.open(directory / "outbox.db", CRM, clock)
+        outbox.put([notice("a", n + 1, "x" * 3_000) for n in range(20)])
+        outbox.queue("crm").commit(outbox.queue("crm").head(15), 0, clock())
+        disk.left = fault
+        try:
+            outbox.prune(clock() + 1)
+        except StateError:
+            broken += 1
+        disk.left = -1
+        copy = Outbox.open(crash_image(outbox, tmp_path / f"copy{fault}"), CRM, clock)
+        assert ids(copy.queue("crm").head(100)) == [f"a-{n + 1}" for n in range(15, 20)]
+        assert copy.prune(clock() + 1) in {0, 15}
+        assert copy.put([notice("a", 1, "x" * 3_000)]) == 0
+        copy.close()
+        outbox.close()
+    assert broken > 5

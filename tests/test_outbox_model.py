@@ -201,5 +201,5 @@ class Model(RuleBasedStateMachine):
         assert dead == [(row.id, row.attempts) for row in self.rows["crm"] if row.state == "dead"]
 
 
-Model.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Model.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 test_every_history_agrees_with_the_model = Model.TestCase

@@ -28,6 +28,7 @@ from delivery_kit import (
 )
 
 from schemas.errors import ConfigError
+from sinks.file import FileOutput
 from sinks.outbox import Outbox
 from sinks.outputs import Delivery, State, Undeliverable
 from sinks.webhook import WebhookOutput
@@ -307,6 +308,43 @@ def test_a_name_nobody_knows_and_a_port_nobody_listens_on_are_tried_again(clock)
     assert (outcome.state, "Connect call failed" in outcome.reply) == (State.PENDING, True)
 
 
+def test_an_address_that_swallows_connections_leaves_time_for_the_next(clock, monkeypatch):
+    connect = asyncio.open_connection
+
+    async def swallowing(address: str, port: int):
+        if address == "127.0.0.2":
+            await asyncio.Event().wait()
+        return await connect(address, port)
+
+    async def two(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    monkeypatch.setattr("sinks.webhook.transport.CONNECT_S", 0.05)
+    monkeypatch.setattr(asyncio, "open_connection", swallowing)
+    with Receiver() as receiver:
+        assert attempt(webhook(f"http://crm.example:{receiver.port}/", resolver=two), clock).state == State.DELIVERED
+
+
+def test_a_name_server_that_hangs_holds_up_no_other_output(tmp_path, clock, monkeypatch):
+    release = threading.Event()
+
+    def hanging(*_args, **_kwargs):
+        assert release.wait(60)
+        raise OSError("no name server")
+
+    monkeypatch.setattr("socket.getaddrinfo", hanging)
+    with contextlib.closing(Outbox.open(tmp_path / "o.db", {"crm": 100, "file": 100}, clock)) as outbox:
+        output, file = webhook("http://crm.example/"), FileOutput(tmp_path / "alerts.ndjson")
+        dispatcher = dispatcher_of(outbox, clock, output, file)
+        dispatcher.start()
+        for n in range(1, 30):
+            outbox.put([notice(f"case{n}", 1)])
+            assert outbox.wait_until(lambda: outbox.pending("file") == 0, 30.0)
+        release.set()
+        dispatcher.stop()
+        assert outbox.pending("crm") == 29
+
+
 def test_no_environment_reroutes_a_call(clock, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -398,6 +436,7 @@ sys.path.insert(0, sys.argv[1])
 from delivery_kit import LOOPBACK, SECRET, notices
 import time
 from sinks.dispatcher import Dispatcher
+from sinks.file import FileOutput
 from sinks.outbox import Outbox
 from sinks.webhook import WebhookOutput
 

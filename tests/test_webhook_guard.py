@@ -14,7 +14,7 @@ from sinks.webhook.guard import (
     parse_networks,
     parse_url,
     refusal,
-    resolve,
+    system_resolver,
     vetted_addresses,
 )
 
@@ -209,7 +209,7 @@ def test_a_name_without_tls_must_stand_for_loopback_that_was_opened():
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "0177.0.0.1"])
 def test_other_ways_to_write_an_address_meet_the_same_test(host):
     async def found() -> list[str]:
-        return await vetted_addresses(parse_url(f"https://{host}/"), (), resolve)
+        return await vetted_addresses(parse_url(f"https://{host}/"), (), system_resolver())
 
     with pytest.raises(AddressRefusedError, match=r"127\.0\.0\.1"):
         asyncio.run(found())

@@ -71,7 +71,7 @@ def test_a_message_found_wrong_dies_after_three_attempts_and_says_nothing_of_the
 @pytest.mark.parametrize("age_ms", [0, DAY_MS, 2 * DAY_MS])
 def test_410_asks_for_no_more_calls_and_kills_nothing(age_ms):
     outcome = judged(Answer(410, "gone"), 5, age_ms)
-    assert (outcome.state, outcome.health) == (State.PENDING, Health.GONE)
+    assert (outcome.state, outcome.health, outcome.retry_ms) == (State.PENDING, Health.GONE, NOW_MS)
 
 
 @given(STATUSES, st.integers(0, 30), st.integers(0, 2 * DAY_MS), st.integers(0, 99))

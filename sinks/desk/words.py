@@ -42,7 +42,7 @@ ENDINGS: Final[Mapping[str, tuple[str, str]]] = {
     "one_way_audio": ("One-way sound", "sound"),
     "poor_quality": ("Poor sound", "sound"),
     "setup_failure": ("Not set up", "setup"),
-    "called_again": ("Called again at once", "again"),
+    "called_again": ("Called again", "again"),
     "normal": ("Ended normally", "fine"),
 }
 """How a call ended: in words, and the mark it gets in the timeline."""

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -19,6 +20,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Gives the addresses of a host and port, best first. Raises OSError where there are none."""
+
+LOOKUPS_MAX = 2
+"""Names looked up at once for one output: it has one name, and connections are kept."""
 
 SPECIAL: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
@@ -164,10 +168,17 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return None
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+def system_resolver() -> Resolver:
+    """Return a resolver that asks the system, in threads of its own: a name server that hangs hangs one output."""
+    threads = ThreadPoolExecutor(LOOKUPS_MAX, thread_name_prefix="resolver")
+
+    def look_up(host: str, port: int) -> list[str]:
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return await asyncio.get_running_loop().run_in_executor(threads, look_up, host, port)
+
+    return resolve
 
 
 async def vetted_addresses(place: Place, allowed: Sequence[Network], resolver: Resolver) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigError
 from sinks.outputs import Clock, Delivery, Health, Outcome, State, Undeliverable
-from sinks.webhook.guard import Resolver, check_literal, parse_networks, parse_url, resolve
+from sinks.webhook.guard import Resolver, check_literal, parse_networks, parse_url, system_resolver
 from sinks.webhook.policy import judge
 from sinks.webhook.signing import is_signable, parse_secret, signature
 from sinks.webhook.transport import Transport, tls_context
@@ -31,7 +31,7 @@ class WebhookOutput:
             output then no longer gets every notification.
         ca_file: certificate authorities (PEM) to trust instead of the system's.
         client_cert_file: certificate and key (PEM) to show to the receiver.
-        resolver: gives the addresses of a name.
+        resolver: gives the addresses of a name; the system's where there is none.
 
     Raises:
         ConfigError: an argument does not hold; every problem is listed.
@@ -50,7 +50,7 @@ class WebhookOutput:
         newest_only: bool = False,
         ca_file: Path | None = None,
         client_cert_file: Path | None = None,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
     ) -> None:
         problems: list[str] = [] if secrets else ["secrets must hold at least one, found none"]
         with _collecting(problems):
@@ -60,7 +60,7 @@ class WebhookOutput:
             allowed = parse_networks(allow_networks)
             check_literal(place, allowed)
         with _collecting(problems):
-            tls = tls_context(ca_file, client_cert_file)
+            tls = None if url.startswith("http:") else tls_context(ca_file, client_cert_file)
         if concurrency < 1:
             problems.append(f"concurrency must be >= 1, was {concurrency}")
         if timeout_s <= 0.0 or give_up_after_s < 0:
@@ -71,7 +71,8 @@ class WebhookOutput:
         self.concurrency = concurrency
         self.newest_only = newest_only
         self._give_up_after_ms = 1_000 * give_up_after_s
-        self._transport = Transport(place, allowed, resolver, tls, timeout_s, concurrency)
+        chosen = system_resolver() if resolver is None else resolver
+        self._transport = Transport(place, allowed, chosen, tls, timeout_s, concurrency)
 
     async def attempt(self, delivery: Delivery, clock: Clock, rng: random.Random) -> Outcome:
         """Post once and judge the answer. The id is the same on every attempt; the time is the attempt's."""

@@ -62,14 +62,16 @@ def judge(answer: Answer, delivery: Delivery, give_up_after_ms: int, now_ms: int
         return Outcome(State.DELIVERED, Health.WELL, reply=reply)
     if status in _REJECTED and attempts >= REJECTED_MAX:
         return Outcome(State.DEAD, Health.WELL, reason=Undeliverable.REJECTED, reply=reply)
-    health = Health.WELL if status in _REJECTED else Health.GONE if status == _GONE else Health.FAILING
+    if status == _GONE:
+        return Outcome(State.PENDING, Health.GONE, retry_ms=now_ms, reply=reply)
+    health = Health.WELL if status in _REJECTED else Health.FAILING
     first_ms = now_ms if delivery.first_ms is None else delivery.first_ms
     left_ms = first_ms + give_up_after_ms - now_ms
-    if left_ms <= 0 and health is not Health.GONE:
+    if left_ms <= 0:
         return Outcome(State.DEAD, health, reason=Undeliverable.EXPIRED, reply=reply)
     hold_ms = retry_after_ms(answer.retry_after, now_ms)
     # The last attempt falls on the deadline, not before it.
-    wait_ms = min(_wait_ms(status, attempts, rng), max(left_ms, 0))
+    wait_ms = min(_wait_ms(status, attempts, rng), left_ms)
     return Outcome(
         State.PENDING,
         health,

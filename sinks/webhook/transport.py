@@ -20,6 +20,9 @@ from sinks.webhook.policy import Answer
 REPLY_BYTES_MAX = 65_536
 """How much of an answer is read; a longer one is cut off, and its connection closed."""
 
+CONNECT_S = 4.0
+"""How long one address may take to accept a connection, so that the next one gets its chance."""
+
 KEEPALIVE_S = 4.0
 """An idle connection is closed after this: before common servers close it (5 s) into our next call."""
 
@@ -146,7 +149,10 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         failures = []
         for address in await vetted_addresses(self._place, self._allowed, self._resolver):
             try:
-                return _Stream(*await asyncio.open_connection(address, port))
+                async with asyncio.timeout(CONNECT_S):
+                    return _Stream(*await asyncio.open_connection(address, port))
+            except TimeoutError:
+                failures.append(f"no connection to {address} within {CONNECT_S:g} s")
             except OSError as error:
                 failures.append(str(error))
         raise httpcore2.ConnectError("; ".join(failures))

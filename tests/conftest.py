@@ -1,0 +1,7 @@
+"""What all tests share."""
+
+from hypothesis import settings
+
+# Compiled code is compiled in the first example; a deadline would measure the compiler and the machine.
+settings.register_profile("stayline", deadline=None)
+settings.load_profile("stayline")
