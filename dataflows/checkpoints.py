@@ -23,31 +23,48 @@ KEPT = 8
 
 
 class Checkpoints:
-    """A folder of snapshots, newest last.
+    """A folder of snapshots, numbered from the one that was loaded on.
+
+    What a killed run saved behind the snapshot that its successor loads was never committed, and is written over: so
+    however often a run is killed, the committed one stays among those that are kept.
 
     Args:
-        folder: made if missing, for this user alone.
+        folder: made when needed, for this user alone.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
+        self._last = max(self._numbers(), default=0)
 
     def save(self, state: dict[str, Any]) -> str:
-        """Make a state durable; return its name."""
-        numbers = self._numbers()
-        name = f"{(numbers[-1] if numbers else 0) + 1:012d}.state"
+        """Make a state durable; return its name.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        number = self._last + 1
+        name = _name(number)
         payload = msgspec.msgpack.encode(state)
+        try:
+            self._write(name, MAGIC + hashlib.sha256(payload).digest() + payload)
+            for other in self._numbers():
+                if not number - KEPT < other <= number:
+                    (self._folder / _name(other)).unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"{self._folder / name}: must be writable, was not: {error.strerror}") from None
+        self._last = number
+        return name
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self._folder / f".{name}"
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(MAGIC + hashlib.sha256(payload).digest() + payload)
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(self._folder / name)
-        for number in numbers[: -KEPT + 1]:
-            (self._folder / f"{number:012d}.state").unlink(missing_ok=True)
-        return name
+        sync_folder(self._folder)
 
     def load(self, name: str) -> dict[str, Any]:
         """Read a state back.
@@ -66,15 +83,29 @@ class Checkpoints:
         if hashlib.sha256(payload).digest() != data[len(MAGIC) : len(MAGIC) + 32]:
             raise StateError(f"{path}: must match its digest, did not: the file is damaged")
         state: dict[str, Any] = msgspec.msgpack.decode(payload)
+        self._last = int(path.stem)
         return state
 
     def newest(self) -> str | None:
         """Return the name of the newest snapshot."""
         numbers = self._numbers()
-        return f"{numbers[-1]:012d}.state" if numbers else None
+        return _name(numbers[-1]) if numbers else None
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.state"))
+
+
+def _name(number: int) -> str:
+    return f"{number:012d}.state"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; what the files hold is another matter (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -84,12 +115,13 @@ def sole_user(folder: Path) -> Iterator[None]:
     Raises:
         StateError: another process holds it, or it cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (folder / "lock").open("w") as stream:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            stream = stack.enter_context((folder / "lock").open("w"))
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        raise StateError(f"{folder}: must be used by one process, another one is running on it") from None
-    except OSError as error:
-        raise StateError(f"{folder}: must be a writable folder, was not: {error.strerror}") from None
+        except BlockingIOError:
+            raise StateError(f"{folder}: must be used by one process, another one is running on it") from None
+        except OSError as error:
+            raise StateError(f"{folder}: must be a writable folder, was not: {error.strerror}") from None
+        yield

@@ -188,6 +188,10 @@ def convert(
     dead_letters: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where broken records go; OUT.dead.ndjson if not given.")
     ] = None,
+    *,
+    by_time: Annotated[
+        bool, typer.Option("--by-time", help="Write events in order of time: for files that lie account by account.")
+    ] = False,
 ) -> None:
     """Turn a vendor's records into events."""
     letters = out.with_name(f"{out.name}.dead.ndjson") if dead_letters is None else dead_letters
@@ -199,7 +203,7 @@ def convert(
 
     total_bytes = source.stat().st_size if source.is_file() else None
     with progress("convert", total_bytes, "bytes") as report:
-        counts = execute(source, out, letters, opener(), report)
+        counts = execute(source, out, letters, opener(), report, by_time=by_time)
     typer.echo(
         f"{counts.records:,} records read: {counts.events:,} events in {out}, "
         f"{counts.rejected:,} dead letters in {letters}"

@@ -1,6 +1,7 @@
 """Vendor records to events: one file in, one file out, and a file of what could not be taken."""
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from dataflows.compressed import EndedEarlyError, read_chunks, written_whole
 from schemas.deadletters import DeadReason, Reject, dead_letter
 from schemas.decode import RecordError, decode_record
 from schemas.errors import InputError
+from schemas.events import Call
 from schemas.formats import Converted, Format
 
 
@@ -31,7 +33,13 @@ class ConvertCounts(Struct):
 
 
 def convert(
-    source: Path, out: Path, dead_letters: Path, reader: Format, report: Callable[[int], None]
+    source: Path,
+    out: Path,
+    dead_letters: Path,
+    reader: Format,
+    report: Callable[[int], None],
+    *,
+    by_time: bool = False,
 ) -> ConvertCounts:
     """Convert a file of vendor records to events.
 
@@ -41,6 +49,8 @@ def convert(
     Args:
         source: the vendor's file.
         out: events, one a line, in the order of the records.
+        by_time: in the order of event time instead. Billing systems write account by account, and a call long before
+            its customer's newest one counts as late. Holds all events in memory.
         dead_letters: what could not be taken, one a line, with the line of `source` where it stood.
         reader: the vendor's format, freshly opened.
         report: is told how many bytes of `source` have been read.
@@ -51,18 +61,24 @@ def convert(
     """
     counts = ConvertCounts()
     last_position = 0
+    held: list[tuple[int, bytes]] = []
     with written_whole(out) as events, written_whole(dead_letters) as letters:
         for item in _items(source, reader, report):
             counts.records += item.position != last_position
             last_position = item.position
-            checked = _checked(item)
-            if isinstance(checked, Converted):
-                counts.events += 1
-                events.write(checked.line + b"\n")
-            else:
+            judged = _judged(item)
+            if isinstance(judged, Reject):
                 counts.rejected += 1
-                letter = dead_letter("file", f"{source}:{checked.position}", checked)
+                letter = dead_letter("file", f"{source}:{judged.position}", judged)
                 letters.write(orjson.dumps(msgspec.to_builtins(letter)) + b"\n")
+                continue
+            counts.events += 1
+            if by_time:
+                held.append(judged)
+            else:
+                events.write(judged[1] + b"\n")
+        held.sort(key=itemgetter(0))
+        events.writelines(line + b"\n" for _, line in held)
     return counts
 
 
@@ -83,11 +99,12 @@ def _items(source: Path, reader: Format, report: Callable[[int], None]) -> Itera
         raise InputError(text if text.startswith(f"{source}:") else f"{source}: {text}") from None
 
 
-def _checked(item: Converted | Reject) -> Converted | Reject:
-    """Turn an event that breaks the contract into a reject."""
-    if isinstance(item, Converted):
-        try:
-            decode_record(item.line)
-        except RecordError as error:
-            return Reject(item.position, error.reason, error.detail, item.record)
-    return item
+def _judged(item: Converted | Reject) -> tuple[int, bytes] | Reject:
+    """Hold an event against the contract; return (event time, line), or what breaks it."""
+    if isinstance(item, Reject):
+        return item
+    try:
+        event = decode_record(item.line)
+    except RecordError as error:
+        return Reject(item.position, error.reason, error.detail, item.record)
+    return event.end_ms if isinstance(event, Call) else event.at_ms, item.line

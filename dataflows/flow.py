@@ -7,6 +7,7 @@ ids rather than losing them.
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import sys
 from collections import deque
@@ -42,6 +43,9 @@ Place = tuple[int, ...]
 OpenInput = Callable[[Place | None], Iterable[Cut | None]]
 """Opens an input at a place that it gave itself; None: at its beginning."""
 
+Passed = Callable[[Place], None]
+"""Is told a place that so many checkpoints have passed that none will go back behind it."""
+
 
 class Stop:
     """Set once somebody wants the flow to end: the batch in hand is finished, the checkpoint taken, nothing lost."""
@@ -55,16 +59,19 @@ class Stop:
 
 
 class _Reading(StatefulSourcePartition[Chunk, Place | None]):
-    def __init__(self, cuts: Iterable[Cut | None], place: Place | None, stop: Stop) -> None:
+    def __init__(self, cuts: Iterable[Cut | None], place: Place | None, stop: Stop, passed: Passed) -> None:
         self._cuts = iter(cuts)
         self._place = place
         self._stop = stop
+        self._passed = passed
+        self._snapshots: deque[Place | None] = deque(maxlen=KEPT)
         self._idle = False
 
     def next_batch(self) -> list[Chunk]:
         if self._stop.is_set:
             raise StopIteration
-        cut = next(self._cuts)
+        with _said_in_one_line():
+            cut = next(self._cuts)
         self._idle = cut is None
         if cut is None:
             return []
@@ -76,15 +83,20 @@ class _Reading(StatefulSourcePartition[Chunk, Place | None]):
         return datetime.now(UTC) + IDLE if self._idle else None  # noqa: TID251  see above
 
     def snapshot(self) -> Place | None:
+        self._snapshots.append(self._place)
+        oldest = self._snapshots[0]
+        if len(self._snapshots) == KEPT and oldest is not None:
+            self._passed(oldest)
         return self._place
 
 
 class Input(FixedPartitionedSource[Chunk, Place | None]):
     """One input as a source of one partition, whose offset is part of the checkpoint."""
 
-    def __init__(self, open_input: OpenInput, stop: Stop) -> None:
+    def __init__(self, open_input: OpenInput, stop: Stop, passed: Passed) -> None:
         self._open_input = open_input
         self._stop = stop
+        self._passed = passed
 
     def list_parts(self) -> list[str]:
         """Return the one partition."""
@@ -92,7 +104,7 @@ class Input(FixedPartitionedSource[Chunk, Place | None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: Place | None) -> _Reading:  # noqa: ARG002
         """Open the input where the checkpoint says."""
-        return _Reading(self._open_input(resume_state), resume_state, self._stop)
+        return _Reading(self._open_input(resume_state), resume_state, self._stop, self._passed)
 
 
 class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
@@ -103,7 +115,8 @@ class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
         self._ends = ends
 
     def on_batch(self, values: list[EventBatch]) -> tuple[list[list[Notification]], bool]:
-        told = [self._engine.apply(batch) for batch in values]
+        with _said_in_one_line():
+            told = [self._engine.apply(batch) for batch in values]
         return [one for one in told if one], StatefulBatchLogic.RETAIN
 
     def on_eof(self) -> tuple[list[list[Notification]], bool]:
@@ -114,7 +127,8 @@ class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
 
     def snapshot(self) -> str:
         # Without recovery the engine asks all the same: there is nothing to keep then.
-        return "" if self._checkpoints is None else self._checkpoints.save(self._engine.snapshot())
+        with _said_in_one_line():
+            return "" if self._checkpoints is None else self._checkpoints.save(self._engine.snapshot())
 
 
 class _Writing(StatefulSinkPartition[Any, None]):
@@ -122,8 +136,9 @@ class _Writing(StatefulSinkPartition[Any, None]):
         self._write = write
 
     def write_batch(self, values: list[Any]) -> None:
-        for value in values:
-            self._write(value)
+        with _said_in_one_line():
+            for value in values:
+                self._write(value)
 
     def snapshot(self) -> None:
         return None
@@ -156,6 +171,7 @@ def build(
     *,
     ends: bool,
     checkpoints: Checkpoints | None = None,
+    passed: Passed = lambda _: None,
 ) -> Dataflow:
     """Describe the flow.
 
@@ -166,6 +182,7 @@ def build(
         stop: ends the flow early.
         ends: the input has an end, at which every decision that waits is taken.
         checkpoints: where the engine's state is kept; None: nowhere.
+        passed: is told what of the input no restart needs any more.
 
     Raises:
         StateError: (while running) the state cannot be read back.
@@ -173,11 +190,12 @@ def build(
 
     def detect(name: str | None) -> _Detecting:
         if name and checkpoints is not None:
-            engine.restore(checkpoints.load(name))
+            with _said_in_one_line():
+                engine.restore(checkpoints.load(name))
         return _Detecting(engine, checkpoints, stop, ends=ends)
 
     flow = Dataflow("stayline")
-    chunks = op.input("input", flow, Input(open_input, stop))
+    chunks = op.input("input", flow, Input(open_input, stop, passed))
     pairs = op.map("decode", chunks, decoded)
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
     op.output("dead-letters", letters, Output(write_dead_letters))
@@ -197,21 +215,65 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
     Raises:
         StaylineError: what a step raised; the checkpoint before stands.
     """
-    # A failure inside a step makes the engine print its own stack too; ours says what happened.
-    os.environ["RUST_BACKTRACE"] = "0"
+    config = None if recovery is None else _recovery(recovery)
     try:
-        run_main(  # type: ignore[no-untyped-call]  # the engine has no types here
-            flow, epoch_interval=epoch, recovery_config=None if recovery is None else _recovery(recovery)
-        )
+        with _stderr_restored():
+            run_main(flow, epoch_interval=epoch, recovery_config=config)  # type: ignore[no-untyped-call]  # it has none
     except BytewaxRuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, StaylineError):
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, StaylineError):
             cause = cause.__cause__
-        raise (cause or error) from None
+        raise cause from None
+
+
+@contextlib.contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    """Keep the engine from printing its own stack when a step fails with an error that is reported in one line.
+
+    The engine (Rust) writes to the file descriptor before the error has come through to `execute`.
+    """
+    try:
+        yield
+    except (StaylineError, OSError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  os.devnull is no path of ours
+                os.dup2(nowhere.fileno(), 2)
+        raise
+
+
+@contextlib.contextmanager
+def _stderr_restored() -> Iterator[None]:
+    if sys.stderr is None:
+        yield
+        return
+    kept = os.dup(2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _recovery(folder: Path) -> RecoveryConfig:
     if not any(folder.glob("*.sqlite3")):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        init_db_dir(folder, 1)  # type: ignore[no-untyped-call]  # the same
-    return RecoveryConfig(str(folder))  # type: ignore[no-untyped-call]  # the same
+        # Made beside it: killed in between, it is made again, where the engine would refuse the half of it.
+        draft = folder.with_name(f".{folder.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True, mode=0o700)
+        init_db_dir(draft, 1)  # type: ignore[no-untyped-call]  # it has none
+        draft.replace(folder)
+        sync_folder(folder.parent)
+    for path in folder.glob("*.sqlite3"):
+        _require_whole(path)
+    return RecoveryConfig(str(folder))  # type: ignore[no-untyped-call]  # it has none
+
+
+def _require_whole(path: Path) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise StateError(f"{path}: must be an undamaged file of checkpoints, found: {found}")

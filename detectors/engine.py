@@ -326,12 +326,10 @@ class RiskEngine:
             case.bad, case.trials = view.failures, view.attempts
         elif case.kind == "quality":
             case.bad, case.trials = view.poor, view.answered
-        elif case.kind == "duration_lock":
-            case.bad, case.trials = max(view.locked, view.drops), view.answered
         elif case.kind == "redial":
-            case.bad, case.trials = max(view.redials, view.drops), view.answered
+            case.bad, case.trials = view.redials, view.attempts
         else:
-            case.bad, case.trials = view.drops, view.answered
+            case.bad, case.trials = view.bad_calls, view.answered
 
     def _suspicious(self, view: View) -> bool:
         """Whether an element that the bad calls ran through may turn out to be the cause."""

@@ -42,7 +42,7 @@ HISTORY = np.dtype(
         ("failures", np.int32),  # attempts that failed in the network
         ("poor", np.int32),  # answered calls with poor media
         ("redials", np.int32),
-        ("locked", np.int32),  # answered calls that ended at a suspected duration
+        ("bad_calls", np.int32),  # answered calls that were bad in any way
         ("bad_count", np.int32),  # bad calls ever written; the ring goes on at bad_count % BAD_KEPT
         ("good_count", np.int32),
         ("bad", CALL, (BAD_KEPT,)),
@@ -51,7 +51,7 @@ HISTORY = np.dtype(
     align=True,
 )
 
-COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials", "locked")
+COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials", "bad_calls")
 
 
 class Shelf(NamedTuple):
@@ -92,7 +92,7 @@ def reset_counters(shelf: Shelf, index: int) -> None:
     one["failures"] = 0
     one["poor"] = 0
     one["redials"] = 0
-    one["locked"] = 0
+    one["bad_calls"] = 0
 
 
 class Histories:

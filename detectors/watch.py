@@ -405,7 +405,7 @@ def _count(one: Any, calls: Calls, i: int, signs: int) -> None:
     one["failures"] += calls.setup[i] >= BAD
     one["poor"] += (signs & POOR) != 0
     one["redials"] += (signs & REDIALLED) != 0
-    one["locked"] += (signs & LOCKED) != 0
+    one["bad_calls"] += (signs & BAD_CALL) != 0 and (signs & ANSWERED) != 0
 
 
 @numba.njit(cache=True)

@@ -71,7 +71,14 @@ def alerts(envelopes: Iterable[dict[str, Any]], customer: str | None = None) -> 
 
 
 def habit(
-    customer: str, days: float, calls_a_day: float, rng: np.random.Generator, *, drop_ratio: float = 0.0, talk_median_s=80.0, **fields: Any
+    customer: str,
+    days: float,
+    calls_a_day: float,
+    rng: np.random.Generator,
+    *,
+    drop_ratio: float = 0.0,
+    talk_median_s=80.0,
+    **fields: Any,
 ) -> list[dict[str, Any]]:
     """Write the calls of somebody who calls at random, by day and by night: the lengths of calls in general."""
     count = int(rng.poisson(days * calls_a_day))

@@ -25,7 +25,7 @@ class View:
         bad, good: structured arrays of `detectors.history.CALL`; the good ones are a sample of the newest.
         since_ms: end of the first bad call of the trouble.
         now_ms: event time of the call that raised the look.
-        attempts, answered, drops, failures, poor, redials, locked: counts since `since_ms`.
+        attempts, answered, drops, failures, poor, redials, bad_calls: counts since `since_ms`.
         names: element serial to its name, codec code to its name: what `dimension` shows.
     """
 
@@ -39,7 +39,7 @@ class View:
     failures: int
     poor: int
     redials: int
-    locked: int
+    bad_calls: int
     names: "Names"
 
     def flagged(self, flag: int) -> int:
