@@ -5,7 +5,7 @@ Among the bad calls of healthy customers each sort has its usual share; a troubl
 
 import numpy as np
 
-from detectors.history import ANSWERED, ONE_WAY, POOR, REDIALLED
+from detectors.history import ONE_WAY, POOR, REDIALLED
 from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, share_lift_log10
 from detectors.watch import BAD
 from schemas.alerts import PatternKind
@@ -48,5 +48,4 @@ def quality(view: View) -> Finding | None:
 def redial(view: View) -> Finding | None:
     """Look for calls that nothing is wrong with on paper, and that are made again at once."""
     again = (view.bad["flags"] & REDIALLED != 0) & (view.bad["drop"] < BAD) & (view.bad["flags"] & POOR == 0)
-    again &= view.bad["flags"] & ANSWERED != 0
     return _finding("redial", int(np.count_nonzero(again)), view, REDIAL_USUAL, "and had to be made again")
