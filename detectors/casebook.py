@@ -128,6 +128,7 @@ class Casebook:
     def __init__(self) -> None:
         self.cases: dict[int, Case] = {}
         self.taken_over_count = 0
+        self._next_due_ms: int | None = None
 
     def due(self, now_ms: int) -> list[Case]:
         """Return the cases whose decision is due, in order of time and id."""
@@ -139,8 +140,18 @@ class Casebook:
         return case.due_ms or case.last_bad_ms + EXPIRE_MS
 
     def next_due_ms(self, never: int) -> int:
-        """Return the event time of the next decision."""
-        return min((self._due_of(case) for case in self.cases.values()), default=never)
+        """Return an event time up to which no decision is due.
+
+        A time given before stays good while cases only move their decisions back: a bad call does just that. Call
+        `reschedule` when one may have moved forward.
+        """
+        if self._next_due_ms is None:
+            self._next_due_ms = min((self._due_of(case) for case in self.cases.values()), default=never)
+        return self._next_due_ms
+
+    def reschedule(self) -> None:
+        """Compute the next decision anew when it is asked for: a case was opened, told or closed, or time passed."""
+        self._next_due_ms = None
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values: a copy."""
@@ -150,3 +161,4 @@ class Casebook:
         """Take over a snapshot."""
         self.taken_over_count = state["taken_over"]
         self.cases = {case.customer: case for case in convert(state["cases"], list[Case])}
+        self.reschedule()

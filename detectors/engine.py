@@ -55,9 +55,9 @@ from detectors.watch import (
     merge_order,
 )
 from schemas.alerts import CallEvidence, ChurnRisk, Notification, NotificationType, notification
-from schemas.columns import CallColumns, EventBatch, MediaColumns
+from schemas.columns import CallColumns, EventBatch, LinkColumns, MediaColumns
 from schemas.errors import StateError
-from schemas.events import Business, Churn, Contact, KnownIncident, Link, Profile, Usage
+from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import F32, key_of
 
@@ -115,6 +115,7 @@ class _Now:
     batch: EventBatch
     calls: Calls
     scratch: Scratch
+    lines: "_LineReadings"
 
 
 class RiskEngine:
@@ -152,12 +153,12 @@ class RiskEngine:
     def apply(self, batch: EventBatch) -> list[Notification]:
         """Apply the events of a batch, in order of arrival; return what has to be told, in order."""
         calls, media = self._prepare(batch)
-        others = _others(batch)
-        kind, index = merge_order(
-            batch.calls.position, batch.media.position, np.array([at for at, _ in others], np.int64)
+        business = batch.business
+        kind, index, position = merge_order(
+            batch.calls.position, batch.media.position, np.array([at for at, _ in business], np.int64)
         )
         scratch = self._scratch(len(calls.customer))
-        now = _Now(batch, calls, scratch)
+        now = _Now(batch, calls, scratch, _LineReadings(batch.links, self.advisor))
         at = 0
         while at < len(kind):
             scratch.clock[:] = self.clock_ms, self.casebook.next_due_ms(NEVER_MS)
@@ -175,14 +176,17 @@ class RiskEngine:
             elif stop & STOP_HISTORIES:
                 self.histories.make_room()
             elif stop & (STOP_LOOK | STOP_CASE | STOP_ELEMENT):
+                now.lines.read_up_to(int(position[at - 1]))
                 self._look(now, int(index[at - 1]), stop)
             else:
-                self._take(others[int(index[at])][1])
+                now.lines.read_up_to(int(position[at]))
+                self._take(business[int(index[at])][1])
                 at += 1
+        now.lines.read_up_to(NEVER_MS)
         self.counts.duplicate += int(scratch.counts[1])
         self.counts.late += int(scratch.counts[2])
         self.counts.dead_lettered += len(batch.rejects)
-        self.counts.applied += int(scratch.counts[0]) + len(batch.media) + len(others)
+        self.counts.applied += int(scratch.counts[0]) + len(batch.media) + len(batch.links) + len(business)
         return self._told()
 
     def finish(self) -> list[Notification]:
@@ -313,6 +317,7 @@ class RiskEngine:
         case.severity = case.judge()
         one["mode"] = CASE
         self.casebook.cases[case.customer] = case
+        self.casebook.reschedule()
         self.relations.case_opened(case.customer, view.now_ms)
         if self._suspicious(view):
             case.due_ms = view.now_ms + HOLD_MS
@@ -380,6 +385,7 @@ class RiskEngine:
         if case.told and not case.deferred:
             self._tell(case, "stayline.alert.resolved", now_ms)
         del self.casebook.cases[case.customer]
+        self.casebook.reschedule()
         self._relieve(self.roster.find(case.customer))
 
     def _relieve(self, row: int) -> None:
@@ -401,6 +407,7 @@ class RiskEngine:
 
     def _pass_time(self, now_ms: int) -> None:
         """Take the decisions that are due before the next event is applied."""
+        self.casebook.reschedule()
         for case in self.casebook.due(now_ms):
             if case.due_ms:
                 self._decide(case, case.due_ms)
@@ -411,12 +418,14 @@ class RiskEngine:
     def _decide(self, case: Case, now_ms: int) -> None:
         """Tell a case that was held, unless an incident explains it."""
         case.due_ms = 0
+        self.casebook.reschedule()
         incident = self._incident_of(case)
         if incident is None:
             self._tell(case, "stayline.alert.opened", now_ms)
             return
         self.casebook.taken_over_count += 1
         del self.casebook.cases[case.customer]
+        self.casebook.reschedule()
         self._relieve(self.roster.find(case.customer))
 
     def _incident_of(self, case: Case) -> OpenIncident | None:
@@ -466,11 +475,8 @@ class RiskEngine:
 
     # Rare events
 
-    def _take(self, event: Business | Link) -> None:
-        if isinstance(event, Link):
-            if event.customer_id is not None:
-                self.advisor.read_line(key_of(event.customer_id), event.metric, event.value)
-        elif isinstance(event, KnownIncident):
+    def _take(self, event: Business) -> None:
+        if isinstance(event, KnownIncident):
             self.incidents.told(event)
         elif isinstance(event, OutcomeEvent):
             self.advisor.outcome(event)
@@ -598,10 +604,23 @@ class _EngineNames:
         return next((name for name, known in self.codecs.items() if known == code), "unknown")
 
 
-def _others(batch: EventBatch) -> list[tuple[int, Business | Link]]:
-    """Return all events that are neither call nor media report, in order of arrival."""
-    links = [(int(at), batch.links.event(row)) for row, at in enumerate(batch.links.position)]
-    return sorted([*batch.business, *links], key=lambda one: one[0])
+class _LineReadings:
+    """The network telemetry of a batch, read as far as somebody needs it: readings matter when a case is told."""
+
+    def __init__(self, links: LinkColumns, advisor: Advisor) -> None:
+        self._links = links
+        self._advisor = advisor
+        self._customers = links.customer_id.keys()
+        self._at = 0
+
+    def read_up_to(self, position: int) -> None:
+        """Take over the readings that arrived before a position."""
+        end = int(np.searchsorted(self._links.position, position))
+        for row in range(self._at, end):
+            customer, metric = int(self._customers[row]), self._links.metric[row]
+            if customer and metric is not None:
+                self._advisor.read_line(customer, metric, float(self._links.value[row]))
+        self._at = max(self._at, end)
 
 
 def _call_evidence(one: Any, call_id: str) -> CallEvidence:

@@ -546,13 +546,14 @@ def advance(
     return len(kind), 0
 
 
-def merge_order(*positions: npt.NDArray[np.int64]) -> tuple[I8, I32]:
-    """Return (kind, index) of all events in order of arrival.
+def merge_order(*positions: npt.NDArray[np.int64]) -> tuple[I8, I32, I64]:
+    """Return (kind, index, position) of all events in order of arrival.
 
     Args:
         positions: for calls, for media, and for all others: int64 positions in the chunk.
     """
     kind = np.concatenate([np.full(len(position), k, np.int8) for k, position in enumerate(positions)])
     index = np.concatenate([np.arange(len(position), dtype=np.int32) for position in positions])
-    order = np.argsort(np.concatenate(positions), kind="stable")
-    return kind[order], index[order]
+    position = np.concatenate(positions)
+    order = np.argsort(position, kind="stable")
+    return kind[order], index[order], position[order]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from schemas.deadletters import Reject
-from schemas.events import Business, Link
+from schemas.events import Business
 from schemas.text import F32, I8, I16, I64, CodeColumn, TextColumn
 
 PLACES: tuple[str, ...] = (
@@ -105,17 +105,6 @@ class LinkColumns:
 
     def __len__(self) -> int:
         return len(self.position)
-
-    def event(self, row: int) -> Link:
-        """Return one reading as an event."""
-        return Link(
-            element_kind=self.element_kind[row],  # type: ignore[arg-type]  # codes of a closed vocabulary
-            element_id=self.element_id[row] or "",
-            at_ms=int(self.at_ms[row]),
-            metric=self.metric[row],  # type: ignore[arg-type]  # the same
-            value=float(self.value[row]),
-            customer_id=self.customer_id[row] or None,
-        )
 
 
 @dataclass(frozen=True, slots=True)

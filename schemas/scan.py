@@ -173,7 +173,7 @@ class Scan(NamedTuple):
 
 @numba.njit(cache=True, inline="always")
 def _blank(byte: np.uint8) -> bool:
-    return bool(byte == SPACE or byte == TAB or byte == RETURN)  # noqa: PLR1714  a set costs an allocation here
+    return bool(byte == SPACE or byte == TAB or byte == RETURN)
 
 
 @numba.njit(cache=True, inline="always")

@@ -5,9 +5,11 @@ hours weigh as much as bad calls in the window.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, View, hours_of, mean_log10
 from schemas.alerts import Dimension
+from schemas.text import F32
 
 WIDTHS_HOURS: tuple[int, ...] = (2, 3, 4, 6)
 INSIDE = 0.92
@@ -20,16 +22,31 @@ GENERAL_HOURS = np.array(
 """Call attempts by hour, in parts of their sum: low at night, two humps by day (a generic residential profile)."""
 
 
-def _window_log10(bad_h: np.ndarray, good_h: np.ndarray, start: int, width: int) -> float:
-    """Return log10 of the likelihood ratio of the pattern for one window."""
-    hours = [(start + step) % 24 for step in range(width)]
-    general = float(GENERAL_HOURS[hours].sum() / GENERAL_HOURS.sum())
-    good_in = int(np.count_nonzero((good_h - start) % 24 < width))
-    bad_in = int(np.count_nonzero((bad_h - start) % 24 < width))
+_START = np.tile(np.arange(24), len(WIDTHS_HOURS))
+_WIDTH = np.repeat(WIDTHS_HOURS, 24)
+_GENERAL = np.array(
+    [
+        GENERAL_HOURS[(start + np.arange(width)) % 24].sum() / GENERAL_HOURS.sum()
+        for start, width in zip(_START, _WIDTH, strict=True)
+    ]
+)
+"""Each window's share of everybody's calls."""
+
+
+def _inside(hours: F32) -> npt.NDArray[np.int64]:
+    """Return how many of the calls fall into each window."""
+    return np.count_nonzero((hours[:, None] - _START) % 24 < _WIDTH, axis=0)
+
+
+def _lifts_log10(bad_h: F32, good_h: F32) -> npt.NDArray[np.float64]:
+    """Return log10 of the likelihood ratio of the pattern for each window."""
+    bad_in = _inside(bad_h)
     # The bad calls themselves are calls too: half of them speak for the customer's hours.
-    share = (good_in + 0.5 * bad_in + GENERAL_CALLS * general) / (len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS)
-    share = min(max(share, 0.02), 0.98)
-    return float(bad_in * np.log10(INSIDE / share) + (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share)))
+    calls = len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS
+    share = np.clip((_inside(good_h) + 0.5 * bad_in + GENERAL_CALLS * _GENERAL) / calls, 0.02, 0.98)
+    outside = (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share))
+    lifts: npt.NDArray[np.float64] = bad_in * np.log10(INSIDE / share) + outside
+    return lifts
 
 
 def time_of_day(view: View) -> Finding | None:
@@ -38,10 +55,10 @@ def time_of_day(view: View) -> Finding | None:
     if len(bad_ms) < 3 or len(np.unique(bad_ms // DAY_MS)) < 2:
         return None
     bad_h, good_h = hours_of(bad_ms), hours_of(view.good["end_ms"])
-    windows = [(start, width) for width in WIDTHS_HOURS for start in range(24)]
-    lifts = [_window_log10(bad_h, good_h, start, width) for start, width in windows]
-    start, width = windows[int(np.argmax(lifts))]
-    end = (start + width) % 24
+    lifts = _lifts_log10(bad_h, good_h)
+    best = int(np.argmax(lifts))
+    start = int(_START[best])
+    end = (start + int(_WIDTH[best])) % 24
     return Finding(
         "time_of_day",
         min(mean_log10(lifts), LIFT_LOG10_MAX),

@@ -96,10 +96,11 @@ def share_lift_log10(hits: int, trials: int, usual: float, unusual: float) -> fl
     return float(hits * np.log10(unusual / usual) + (trials - hits) * np.log10((1.0 - unusual) / (1.0 - usual)))
 
 
-def mean_log10(values_log10: list[float]) -> float:
+def mean_log10(values_log10: npt.ArrayLike) -> float:
     """Return log10 of the mean of numbers given as their log10: the price of having tried them all."""
-    top = max(values_log10)
-    return top + float(np.log10(np.mean([10.0 ** (value - top) for value in values_log10])))
+    values = np.asarray(values_log10, np.float64)
+    top = values.max()
+    return float(top + np.log10(np.mean(10.0 ** (values - top))))
 
 
 def hours_of(times_ms: I64) -> F32:
