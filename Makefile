@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo test lint type ci bench lock clean
+.PHONY: help setup demo test lint type ci readme lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -35,8 +35,8 @@ type: setup ## mypy, strict
 
 ci: lint type test ## what the continuous integration runs
 
-bench: setup ## the benchmark harness
-	$(BIN)/stayline bench
+readme: setup ## run the sessions of the README and write down what they print
+	$(BIN)/python -m bench.readme
 
 lock: setup ## resolve requirements.lock again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

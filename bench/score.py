@@ -500,9 +500,7 @@ def _patterns(table: ScoreTable) -> Table:
 def _incidents(table: ScoreTable) -> Table:
     marks = table.incidents
     shown = Table("shared trouble", "", title="Shared trouble", title_justify="left", show_header=False)
-    shown.add_row(
-        f"outages of {OUTAGE_DROPS_MIN}+ drops found while they last", f"{marks.found} of {marks.outages}"
-    )
+    shown.add_row(f"outages of {OUTAGE_DROPS_MIN}+ drops found while they last", f"{marks.found} of {marks.outages}")
     shown.add_row("minutes from onset to incident, median / p90", _pair(marks.minutes))
     shown.add_row("false incidents", str(marks.false_incidents))
     shown.add_row("lying probes named", f"{marks.probes_named} of {marks.probes}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from dataflows.durable import sync_folder
 from schemas.errors import StateError
 
 MAGIC = b"stayline-state/1\n"
@@ -97,15 +98,6 @@ class Checkpoints:
 
 def _name(number: int) -> str:
     return f"{number:012d}.state"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; what the files hold is another matter (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from schemas.columns import EventBatch
-from schemas.deadletters import DeadLetter, Reject, dead_letter
+from schemas.deadletters import DeadLetter, DeadReason, Reject, dead_letter
 from schemas.decode import decode
-from schemas.formats import Converted
+from schemas.formats import HEAD_BYTES, Converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +56,7 @@ def decoded(chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
 
 def _placed(chunk: Chunk, reject: Reject) -> Reject:
     record = reject.record if chunk.originals is None else chunk.originals[reject.position]
+    if reject.reason == DeadReason.TOO_LARGE:
+        # How much of it is here depends on where the chunks were cut; the dead letter must not.
+        record = record[:HEAD_BYTES]
     return Reject(chunk.positions[reject.position], reject.reason, reject.detail, record)

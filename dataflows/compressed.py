@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -37,7 +37,7 @@ def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
     begun = False
     try:
         with path.open("rb") as file:
-            for chunk in _decompressed(path, file):
+            for chunk in filter(None, _decompressed(path, file)):
                 begun = True
                 report(file.tell())
                 yield chunk
@@ -51,10 +51,26 @@ def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
 def _decompressed(path: Path, file: BinaryIO) -> Iterator[bytes]:
     if path.suffix == ".zst":
         yield from _zst_chunks(file)
-        return
-    stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-    while chunk := stream.read(READ_BYTES):
-        yield chunk
+    elif path.suffix == ".gz":
+        yield from _gzip_chunks(file)
+    else:
+        while chunk := file.read(READ_BYTES):
+            yield chunk
+
+
+def _gzip_chunks(file: BinaryIO) -> Iterator[bytes]:
+    # In small reads: one that finds an early end throws away what it had decompressed until then.
+    stream, held = gzip.GzipFile(fileobj=file), bytearray()
+    try:
+        while chunk := stream.read1(READ_BYTES):
+            held += chunk
+            if len(held) >= READ_BYTES:
+                yield bytes(held)
+                held.clear()
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        yield bytes(held)
+        raise
+    yield bytes(held)
 
 
 def _zst_chunks(file: BinaryIO) -> Iterator[bytes]:

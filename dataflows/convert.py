@@ -78,7 +78,8 @@ def convert(
             else:
                 events.write(judged[1] + b"\n")
         held.sort(key=itemgetter(0))
-        events.writelines(line + b"\n" for _, line in held)
+        for _, line in held:
+            events.write(line + b"\n")
     return counts
 
 

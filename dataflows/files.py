@@ -4,20 +4,25 @@ A file is cut into chunks at line ends. A line longer than a record may be is ne
 record that the decoder refuses, the rest is read and dropped.
 """
 
+import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from dataflows.chunks import Chunk, converted
 from dataflows.compressed import EndedEarlyError, read_chunks
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.errors import InputError
-from schemas.formats import Converted, Format
+from schemas.formats import Format
 
 CHUNK_BYTES = 1 << 18
 """A quarter of a megabyte, some five hundred calls: small against a second of traffic, large against the cost of an
 item of the flow."""
+
+MARK_BYTES = 4_096
+"""By so many bytes a file is told from another one: a few records with their times and ids."""
 
 Report = Callable[[int], None]
 """Is told how many bytes, as they lie on disk, have been read of all files."""
@@ -29,12 +34,14 @@ class Place(NamedTuple):
     Attributes:
         file: index into the list of files.
         offset: bytes of it, after decompression, that were read.
-        line: lines of it that were read.
+        line: lines of it that were read; of a vendor's format, events and rejects that it gave.
+        mark: CRC-32 of its first bytes, `MARK_BYTES` or as many as were read: by it the file is known again.
     """
 
     file: int = 0
     offset: int = 0
     line: int = 0
+    mark: int = 0
 
 
 class Cut(NamedTuple):
@@ -56,7 +63,7 @@ class FileReader:
         report: is told how far reading has come.
 
     Raises:
-        InputError: a file cannot be opened (on iteration).
+        InputError: a file cannot be opened, or is not the one in which the place was given (on iteration).
     """
 
     def __init__(
@@ -88,10 +95,12 @@ class FileReader:
                 yield from self._cut_lines(data, path, begin)
             else:
                 yield from self._cut_records(data, path, begin, self._open_format())
-            read += path.stat().st_size
+            read += path.stat().st_size if path.exists() else 0
 
     def _pieces(self, path: Path, before: int, *, waits: bool) -> Iterator[bytes | None]:
         """Give a file's bytes, decompressed, in pieces of about `chunk_bytes`; None where a followed one pauses."""
+        if waits and path.suffix in (".gz", ".zst"):
+            raise InputError(f"{path}: must not be compressed where it is followed, was")
         if waits:
             yield from _followed(path, self._chunk_bytes)
         for data in read_chunks(path, lambda done: self._report(before + done)):
@@ -99,63 +108,66 @@ class FileReader:
                 yield data[at : at + self._chunk_bytes]
 
     def _cut_lines(self, pieces: Iterator[bytes | None], path: Path, place: Place) -> Iterator[Cut | None]:
-        cutter = _LineCutter()
-        skip = place.offset
+        cutter, known, skip = _LineCutter(), _Beginning(path, place), place.offset
+        broken = ""
         try:
-            for piece in pieces:
+            for piece in known.checked(pieces):
                 if piece is None:
                     yield None
                     continue
-                fresh = piece[skip:]
+                lines, size = cutter.feed(piece[skip:])
                 skip = max(0, skip - len(piece))
-                cut, place = self._cut(cutter.feed(fresh), path, place)
-                yield from cut
+                if lines:
+                    place, before = _behind(place, size, lines.count(b"\n"), known), place
+                    yield Cut(Chunk("file", str(path), lines, range(before.line + 1, place.line + 1)), place)
         except EndedEarlyError as error:
-            cut, place = self._cut(cutter.finish(), path, place)
-            yield from cut
-            yield _truncated(path, place, str(error))
-            return
-        yield from self._cut(cutter.finish(), path, place)[0]
-
-    @staticmethod
-    def _cut(taken: tuple[bytes, int], path: Path, place: Place) -> tuple[list[Cut], Place]:
-        lines, size = taken
-        if not lines:
-            return [], place
-        count = lines.count(b"\n") + (not lines.endswith(b"\n"))
-        positions = range(place.line + 1, place.line + 1 + count)
-        place = Place(place.file, place.offset + size, place.line + count)
-        return [Cut(Chunk("file", str(path), lines, positions), place)], place
+            broken = str(error)
+        lines, size = cutter.finish()
+        if broken:
+            yield _truncated(path, place.file, place.line + 1, broken, lines)
+        elif size:
+            place = _behind(place, size, 1, known)
+            yield Cut(Chunk("file", str(path), lines, (place.line,)), place)
 
     def _cut_records(
         self, pieces: Iterator[bytes | None], path: Path, place: Place, reader: Format
     ) -> Iterator[Cut | None]:
         """Convert a file from its beginning, whatever the place: a format may carry state from its first line on."""
-        seen = 0
+        known, fed, given, line = _Beginning(path, place), 0, 0, 0
         try:
-            for piece in pieces:
-                items = [] if piece is None else reader.feed(piece)
-                seen += len(items)
-                yield _fresh(items, seen, path, place) if piece is not None else None
+            for piece in _ended(known.checked(pieces)):
+                if piece is None:
+                    yield None
+                    continue
+                items = reader.feed(piece) if piece else reader.finish()
+                fed, given = fed + len(piece), given + len(items)
+                line = items[-1].position if items else line
+                fresh = items[max(0, len(items) - max(0, given - place.line)) :]
+                if fresh:
+                    yield Cut(converted("file", str(path), fresh), Place(place.file, fed, given, known.mark(fed)))
         except EndedEarlyError as error:
-            items = reader.finish()
-            yield _fresh(items, seen + len(items), path, place)
-            yield _truncated(path, Place(place.file, 0, seen + len(items)), str(error))
-            return
-        items = reader.finish()
-        yield _fresh(items, seen + len(items), path, place)
+            # What the format still holds may be half a record: it goes with the part that is lost.
+            yield _truncated(path, place.file, line + 1, str(error), b"")
+        except InputError as error:
+            text = str(error)
+            raise InputError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
 
 
-def _fresh(items: list[Converted | Reject], seen: int, path: Path, place: Place) -> Cut:
-    """Make a chunk of those items that lie behind a place; `seen` counts them to their end."""
-    fresh = items[max(0, len(items) - max(0, seen - place.line)) :]
-    return Cut(converted("file", str(path), fresh), Place(place.file, 0, max(seen, place.line)))
+def _behind(place: Place, size: int, lines: int, known: "_Beginning") -> Place:
+    offset = place.offset + size
+    return Place(place.file, offset, place.line + lines, known.mark(offset))
 
 
-def _truncated(path: Path, place: Place, problem: str) -> Cut:
-    """Make a chunk of the one reject that says that a file broke off."""
-    reject = Reject(place.line + 1, DeadReason.TRUNCATED, problem, b"")
-    return Cut(Chunk("file", str(path), b"", (), rejects=[reject]), Place(place.file + 1))
+def _truncated(path: Path, file: int, line: int, problem: str, record: bytes) -> Cut:
+    """Make a chunk of the one reject that says that a file broke off, with what there is of the record."""
+    reject = Reject(line, DeadReason.TRUNCATED, problem, record)
+    return Cut(Chunk("file", str(path), b"", (), rejects=[reject]), Place(file + 1))
+
+
+def _ended(pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """Give the pieces that hold something, and an empty one at the end."""
+    yield from (piece for piece in pieces if piece != b"")
+    yield b""
 
 
 def _followed(path: Path, size: int) -> Iterator[bytes | None]:
@@ -163,9 +175,66 @@ def _followed(path: Path, size: int) -> Iterator[bytes | None]:
     try:
         with path.open("rb") as stream:
             while True:
-                yield stream.read(size) or None
+                piece = stream.read(size)
+                if not piece:
+                    _require_grown(path, stream)
+                yield piece or None
     except OSError as error:
         raise InputError(f"{path}: must be a file that can be read, was not: {error.strerror}") from None
+
+
+def _require_grown(path: Path, stream: BinaryIO) -> None:
+    """Refuse a file that was cut or replaced while it is followed: what comes next would be lost without a word."""
+    now, opened = path.stat(), os.fstat(stream.fileno())
+    if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino) or now.st_size < stream.tell():
+        raise InputError(
+            f"{path}: must only grow while it is followed, was cut or replaced; where it was moved away, "
+            "list it under its new name before this one"
+        )
+
+
+class _Beginning:
+    """The first bytes of a file, by which a restart knows the file again in which it goes on.
+
+    Args:
+        path: the file.
+        place: where reading goes on.
+    """
+
+    def __init__(self, path: Path, place: Place) -> None:
+        self._path = path
+        self._place = place
+        self._data = b""
+
+    def mark(self, offset: int) -> int:
+        """Return the mark of a place at this offset, up to which the file has been read."""
+        return zlib.crc32(self._data[:offset])
+
+    def checked(self, pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
+        """Pass on a file's pieces.
+
+        Raises:
+            InputError: the file does not begin as it did, or is shorter than what was read of it.
+        """
+        offset, mark = self._place.offset, self._place.mark
+        read = 0
+        for piece in pieces:
+            if piece is None:
+                self._require(known=read >= offset)
+            else:
+                read += len(piece)
+                self._data += piece[: MARK_BYTES - len(self._data)]
+                if len(self._data) == MARK_BYTES or read >= offset:
+                    self._require(known=self.mark(offset) == mark)
+            yield piece
+        self._require(known=read >= offset)
+
+    def _require(self, *, known: bool) -> None:
+        if not known:
+            raise InputError(
+                f"{self._path}: must hold the {self._place.offset} bytes that were read of it before, did not; "
+                "files may be added behind those that were read, not put in their place"
+            )
 
 
 class _LineCutter:
@@ -181,9 +250,9 @@ class _LineCutter:
         if not cut:
             self._hold(data)
             return b"", 0
-        size = len(self._held) + self._dropped + cut
-        first = data.find(b"\n") if self._dropped else 0
-        lines = self._held + data[first:cut]
+        first = data.find(b"\n")
+        self._hold(data[:first])
+        lines, size = self._held + data[first:cut], len(self._held) + self._dropped + cut - first
         self._held, self._dropped = b"", 0
         self._hold(data[cut:])
         return lines, size
@@ -195,7 +264,11 @@ class _LineCutter:
         return held, size
 
     def _hold(self, data: bytes) -> None:
-        self._held += data
         # One byte more than a record may have: the decoder then refuses it.
-        self._dropped += max(0, len(self._held) - RECORD_BYTES_MAX - 1)
-        self._held = self._held[: RECORD_BYTES_MAX + 1]
+        room = RECORD_BYTES_MAX + 1 - len(self._held)
+        rest = data[room:]
+        self._held += data[:room]
+        self._dropped += len(rest)
+        if rest and self._held.isspace() and not rest.isspace():
+            # A line of blanks is no record, but this one only begins with them.
+            self._held = self._held[:-1] + rest.strip()[:1]

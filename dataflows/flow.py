@@ -25,8 +25,9 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
 
-from dataflows.checkpoints import KEPT, Checkpoints, sync_folder
+from dataflows.checkpoints import KEPT, Checkpoints
 from dataflows.chunks import Chunk, decoded
+from dataflows.durable import sync_folder
 from dataflows.files import Cut
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
@@ -273,7 +274,7 @@ def _require_whole(path: Path) -> None:
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:
             found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where its own message quotes the damage
         found = str(error)
     if found != "ok":
-        raise StateError(f"{path}: must be an undamaged file of checkpoints, found: {found}")
+        raise StateError(f"{path}: must be an undamaged file of checkpoints, found: {' '.join(found.split())}")

@@ -2,20 +2,26 @@
 
 import socket
 import threading
+from collections.abc import Callable
+from http import HTTPStatus
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from dataflows.logs import log
 from dataflows.metrics import Gauges
 from dataflows.spool import Spool
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StateError
 
 STOP_S = 5.0
 """How long requests that have begun may take to end."""
+
+RETRY_S = 10
+"""When a sender that met a full spool should come again."""
 
 BODY_BYTES_MAX = 16 << 20
 """A request may be this large: some thirty thousand calls."""
@@ -24,11 +30,17 @@ BODY_BYTES_MAX = 16 << 20
 class Server:
     """One ASGI application on one address, in a thread of its own.
 
+    Args:
+        before_stop: ends what would otherwise keep the server waiting.
+
     Raises:
         ConfigError: the address cannot be listened on.
     """
 
-    def __init__(self, application: Starlette, host: str, port: int) -> None:
+    def __init__(
+        self, application: Starlette, host: str, port: int, before_stop: Callable[[], None] = lambda: None
+    ) -> None:
+        self._before_stop = before_stop
         config = uvicorn.Config(application, host=host, port=port, log_config=None, lifespan="off", access_log=False)
         self._server = uvicorn.Server(config)
         try:
@@ -46,6 +58,7 @@ class Server:
 
     def stop(self) -> None:
         """Answer what has begun, then end."""
+        self._before_stop()
         self._server.should_exit = True
         self._thread.join(timeout=STOP_S)
         self._socket.close()
@@ -58,20 +71,27 @@ def _family(host: str) -> socket.AddressFamily:
 def events_application(spool: Spool) -> Starlette:
     """Return the application that takes `POST /v1/events`: NDJSON, on disk before the answer.
 
-    202: taken. 413: larger than `BODY_BYTES_MAX`. 400: empty. Records are judged when they are read: a broken one
-    becomes a dead letter, its neighbours are applied.
+    202: taken. 413: larger than `BODY_BYTES_MAX`. 400: empty. 503: there is no room or no disk; the same request may
+    come again. Records are judged when they are read: a broken one becomes a dead letter, its neighbours are applied.
     """
 
     async def events(request: Request) -> Response:
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > BODY_BYTES_MAX:
-                return _problem(413, f"a body must be at most {BODY_BYTES_MAX} bytes, was longer")
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > BODY_BYTES_MAX:
+                    return _problem(413, f"a body must be at most {BODY_BYTES_MAX} bytes, was longer")
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody hears: half a request is none
         if not body.strip():
             return _problem(400, "a body must hold at least one record, was empty")
-        await run_in_threadpool(spool.append, bytes(body))
-        return JSONResponse({"records": sum(1 for line in bytes(body).split(b"\n") if line.strip())}, 202)
+        try:
+            await run_in_threadpool(spool.append, bytes(body))
+        except StateError as error:
+            log("events.refused", error=str(error))
+            return _problem(503, "the records could not be stored, none of them was taken", RETRY_S)
+        return JSONResponse({"records": sum(1 for line in body.split(b"\n") if line.strip())}, 202)
 
     return Starlette(routes=[Route("/v1/events", events, methods=["POST"]), Route("/healthz", _healthy)])
 
@@ -89,8 +109,12 @@ async def _healthy(_: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _problem(status: int, detail: str) -> Response:
+def _problem(status: int, detail: str, retry_s: int | None = None) -> Response:
     """Answer with a problem document (RFC 9457)."""
+    title = HTTPStatus(status).phrase
     return JSONResponse(
-        {"type": "about:blank", "status": status, "detail": detail}, status, media_type="application/problem+json"
+        {"type": "about:blank", "title": title, "status": status, "detail": detail},
+        status,
+        None if retry_s is None else {"retry-after": str(retry_s)},
+        media_type="application/problem+json",
     )

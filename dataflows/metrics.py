@@ -64,7 +64,7 @@ class Gauges(Collector):
         done = CounterMetricFamily("stayline_deliveries", "Deliveries ended.", labels=["output", "result"])
         for name, output in stats.outputs.items():
             pending.add_metric([name], output.pending)
-            for result in ("delivered", "dead", "superseded"):
+            for result in ("delivered", "dead", "superseded", "discarded"):
                 done.add_metric([name, result], getattr(output, result))
         yield pending
         yield done

@@ -1,11 +1,11 @@
 """The same flow over recorded events, as fast as it can, from the first record to the last."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
-import orjson
 
 from dataflows.compressed import written_whole
 from dataflows.files import CHUNK_BYTES, Cut, FileReader, Place, Report
@@ -46,23 +46,28 @@ def replay(
 
     Raises:
         InputError: a file cannot be read.
+        StaylineError: a result cannot be written.
     """
     told: list[Notification] = []
-    letters: list[DeadLetter] = []
     engine = RiskEngine(settings, Catalogue.load(default_catalogue_text()))
 
     def open_input(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)
         return iter(FileReader(list(files), begin, chunk_bytes=chunk_bytes, open_format=open_format, report=report))
 
-    execute(build(open_input, engine, told.extend, letters.extend, Stop(), ends=True), None, EPOCH)
-    told.sort(key=lambda one: (one.time_ms, one.case, one.revision))
-    _write_lines(alerts, (one.body for one in told))
-    if dead_letters is not None:
-        _write_lines(dead_letters, (orjson.dumps(msgspec.to_builtins(letter)) for letter in letters))
+    with contextlib.ExitStack() as stack:
+        # Opened before anything is read: who cannot write the result need not wait for it.
+        out = stack.enter_context(written_whole(alerts))
+        letters = None if dead_letters is None else stack.enter_context(written_whole(dead_letters))
+
+        def write_letters(some: Sequence[DeadLetter]) -> None:
+            if letters is None:
+                return
+            for letter in some:
+                letters.write(msgspec.json.encode(letter) + b"\n")
+
+        execute(build(open_input, engine, told.extend, write_letters, Stop(), ends=True), None, EPOCH)
+        told.sort(key=lambda one: (one.time_ms, one.case, one.revision))
+        for one in told:
+            out.write(one.body + b"\n")
     return engine.counts
-
-
-def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    with written_whole(path) as stream:
-        stream.writelines(line + b"\n" for line in lines)

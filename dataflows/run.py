@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from dataflows import settings
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.deadletters import DeadLetterFile
 from dataflows.files import Cut, FileReader, Place
-from dataflows.flow import Stop, build, execute
+from dataflows.flow import OpenInput, Stop, build, execute
 from dataflows.http import Server, events_application, metrics_application
 from dataflows.logs import log
 from dataflows.metrics import Gauges
@@ -24,7 +24,7 @@ from dataflows.spool import Spool
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
-from schemas.errors import StaylineError
+from schemas.errors import StateError, StaylineError
 from schemas.formats import open_format
 from sinks.desk.app import desk_application
 from sinks.desk.output import DeskOutput
@@ -59,7 +59,7 @@ class _Source(NamedTuple):
         spool: what arrives by HTTP lies here; None for files.
     """
 
-    open_input: Callable[[tuple[int, ...] | None], Iterable[Cut | None]]
+    open_input: OpenInput
     ends: bool
     spool: Spool | None
 
@@ -69,7 +69,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def run(config: settings.Config, announce: Announce | None = None) -> None:
+def run(config: settings.Config, announce: Announce | None = None, epoch: timedelta = EPOCH) -> None:
     """Run a deployment until its input ends or it is told to stop.
 
     SIGTERM and SIGINT finish the batch in hand, take a checkpoint and return; a second one ends the process at once.
@@ -77,6 +77,7 @@ def run(config: settings.Config, announce: Announce | None = None) -> None:
     Args:
         config: a configuration that `runnable` has no objection to.
         announce: is told what is listened on, and where; without it the log is.
+        epoch: time between checkpoints.
 
     Raises:
         ConfigError: a secret is missing, or an address cannot be listened on.
@@ -104,16 +105,18 @@ def run(config: settings.Config, announce: Announce | None = None) -> None:
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
         flow = build(
-            source.open_input,
+            _watched(source.open_input, dispatcher),
             engine,
             _writer(outbox, dispatcher, stopping),
             letters.append,
             stopping,
             ends=source.ends,
             checkpoints=Checkpoints(folder / "engine"),
+            passed=lambda place: None if source.spool is None else source.spool.prune(Place(*place).file),
         )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
-        execute(flow, folder / "recovery", EPOCH)
+        with contextlib.suppress(InterruptedRunError):
+            execute(flow, folder / "recovery", epoch)
         while not stopping.is_set and not dispatcher.drain(WAIT_S):
             pass
         counts = engine.counts
@@ -133,10 +136,11 @@ def _log_address(name: str, address: str) -> None:
 
 @contextlib.contextmanager
 def _signals(stop: Stop) -> Iterator[None]:
-    def ask(number: int, _: FrameType | None) -> None:
+    def ask(_: int, __: FrameType | None) -> None:
         stop.set()
-        # A second one is for somebody in a hurry: the checkpoint before stands.
-        signal.signal(number, signal.SIG_DFL)
+        # A second one, of either sort, is for somebody in a hurry: the checkpoint before stands.
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -155,9 +159,9 @@ def _source(config: settings.Config, secrets: configuration.Secrets, folder: Pat
     opener = None if name == "stayline" else lambda: open_format(name, options)
     given = config.input.file
 
-    def read(place: tuple[int, ...] | None) -> Iterable[Cut | None]:
+    def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)
-        return FileReader(list(given.paths), begin, open_format=opener, follow=given.follow)
+        return iter(FileReader(list(given.paths), begin, open_format=opener, follow=given.follow))
 
     return _Source(read, ends=not given.follow, spool=None)
 
@@ -198,13 +202,26 @@ def _servers(
         yield "events", Server(events_application(source.spool), *config.input.http.listen)
     if store is not None:
         take = source.spool.append if source.spool is not None else _refuse_outcome
-        yield "desk", Server(desk_application(store, take, now_ms), *(config.desk or settings.Desk()).listen)
+        desk = desk_application(store, take, now_ms)
+        listen = (config.desk or settings.Desk()).listen
+        yield "desk", Server(desk, *listen, before_stop=desk.state.streams.close)
     if config.metrics is not None:
         yield "metrics", Server(metrics_application(gauges), *config.metrics.listen)
 
 
 def _refuse_outcome(_: bytes) -> None:
-    raise StaylineError("outcomes: must have an input they can be written to; input.kind http has one, file has not")
+    raise StateError("outcomes: must have an input they can be written to; input.kind http has one, file has not")
+
+
+def _watched(open_input: OpenInput, dispatcher: Dispatcher) -> OpenInput:
+    """Return an input that ends with an error as soon as an output can never work: to go on would tell nobody."""
+
+    def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
+        for cut in open_input(place):
+            dispatcher.raise_if_failed()
+            yield cut
+
+    return read
 
 
 def _writer(outbox: Outbox, dispatcher: Dispatcher, stop: Stop) -> Callable[[Sequence[Notification]], None]:

@@ -1,7 +1,7 @@
 """What arrives by HTTP is on disk before it is acknowledged, and is read from there like any file.
 
 Segments of NDJSON in a folder, named by number; the newest one grows. A crash between a request and its answer leaves
-the records in the spool or not at all: the sender repeats the request, and equal call ids count once.
+records in the spool or not: the sender repeats the request, and equal call ids count once.
 """
 
 import os
@@ -10,97 +10,133 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dataflows.chunks import Chunk
+from dataflows.durable import cut_torn_line, sync_folder
 from dataflows.files import CHUNK_BYTES, Cut, Place
+from schemas.errors import StateError
 
 SEGMENT_BYTES = 64 << 20
 """A segment is closed at this size, and deleted once checkpoints have passed it."""
 
-SAFE_PLACES = 16
-"""So many checkpoints must have passed a segment before it is deleted: the engine may resume at the one before last."""
+SPOOL_BYTES_MAX = 8 << 30
+"""So much may wait: a day of two hundred calls a second. Then senders are asked to wait."""
 
 
-def _segment(folder: Path, number: int) -> Path:
-    return folder / f"{number:012d}.ndjson"
-
-
-def _numbers(folder: Path) -> list[int]:
-    return sorted(int(path.stem) for path in folder.glob("*.ndjson"))
+class SpoolFullError(StateError):
+    """What was taken and not yet applied fills the spool: nothing was stored, the sender must come again."""
 
 
 class Spool:
-    """A folder of segments; one writer, one reader.
+    """A folder of segments; one process, many writing threads, one reader.
 
     Args:
         folder: made if missing.
+        segment_bytes: a segment that has reached this size is closed.
+        bytes_max: so much may lie in the folder.
+
+    Raises:
+        StateError: the folder cannot be read and written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES, bytes_max: int = SPOOL_BYTES_MAX) -> None:
         self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        self._number = max(_numbers(folder), default=0)
-        self._mend(_segment(folder, self._number))
-
-    @staticmethod
-    def _mend(path: Path) -> None:
-        """Cut off a line that a crash left without its end: its request was never acknowledged."""
-        if not path.exists():
-            return
-        with path.open("rb+") as stream:
-            data = stream.read()
-            stream.truncate(data.rfind(b"\n") + 1)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            newest = max(self._numbers(), default=0)
+            # Newest segment, and how much of it is durable, in one value: the reader need not wait for the writers.
+            # A line without its end was never acknowledged.
+            self._end = newest, cut_torn_line(self._segment(newest))
+            self._total = sum(self._segment(number).stat().st_size for number in self._numbers())
+        except OSError as error:
+            raise StateError(f"{folder}: must be readable and writable, was not: {error.strerror}") from None
 
     def append(self, body: bytes) -> None:
         """Make records durable: on return they are on disk.
 
         Args:
             body: NDJSON; a last line without its line end gets one.
+
+        Raises:
+            SpoolFullError: there is no room until more has been read.
+            StateError: the disk does not take them.
         """
         if not body.endswith(b"\n"):
             body += b"\n"
         with self._lock:
-            path = _segment(self._folder, self._number)
-            if path.exists() and path.stat().st_size >= SEGMENT_BYTES:
-                self._number += 1
-                path = _segment(self._folder, self._number)
-            with path.open("ab") as stream:
-                stream.write(body)
-                stream.flush()
-                os.fsync(stream.fileno())
+            if self._total + len(body) > self._bytes_max:
+                raise SpoolFullError(f"{self._folder}: must hold at most {self._bytes_max} bytes, would hold more")
+            number, size = self._end
+            if size >= self._segment_bytes:
+                number, size = number + 1, 0
+            path = self._segment(number)
+            try:
+                self._write(path, size, body)
+            except OSError as error:
+                raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None
+            self._end = number, size + len(body)
+            self._total += len(body)
+
+    def _write(self, path: Path, size: int, body: bytes) -> None:
+        """Write behind the `size` bytes that are durable, over what a failed write has left there."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.seek(size)
+            stream.truncate()
+            stream.write(body)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if size == 0:
+            sync_folder(self._folder)
 
     def read(self, place: Place) -> Iterator[Cut | None]:
-        """Give what was appended from a place on, for ever; None where there is nothing new yet."""
-        oldest = min(_numbers(self._folder), default=0)
-        place = place if place.file >= oldest else Place(oldest)
+        """Give what was appended from a place on, for ever; None where there is nothing new yet.
+
+        Raises:
+            StateError: what was appended there is gone (on iteration).
+        """
+        if place == Place():
+            place = Place(min(self._numbers(), default=0))
+        path = self._segment(place.file)
+        size = path.stat().st_size if path.exists() else 0
+        if size < place.offset:
+            raise StateError(f"{path}: must hold the {place.offset} bytes read of it before, held {size}")
         while True:
-            path = _segment(self._folder, place.file)
-            lines = self._whole_lines(path, place.offset)
+            newest, durable = self._end
+            lines = self._whole_lines(place, durable if place.file == newest else None)
             if lines:
-                count = lines.count(b"\n")
-                positions = range(place.line + 1, place.line + 1 + count)
-                place = Place(place.file, place.offset + len(lines), place.line + count)
-                yield Cut(Chunk("http", path.name, lines, positions), place)
-            elif place.file < self._number:
+                path, before, count = self._segment(place.file), place.line, lines.count(b"\n")
+                place = Place(place.file, place.offset + len(lines), before + count)
+                yield Cut(Chunk("http", path.name, lines, range(before + 1, place.line + 1)), place)
+            elif place.file < newest:
                 place = Place(place.file + 1)
             else:
                 yield None
 
-    @staticmethod
-    def _whole_lines(path: Path, offset: int) -> bytes:
-        if not path.exists():
+    def _whole_lines(self, place: Place, end: int | None) -> bytes:
+        """Return some lines from a place on; nothing behind `end`, which may not be durable yet."""
+        path = self._segment(place.file)
+        if end == place.offset or not path.exists():
             return b""
         with path.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(CHUNK_BYTES)
-            cut = data.rfind(b"\n") + 1
-            # A line longer than a chunk: read on to its end.
-            while not cut and (more := stream.read(CHUNK_BYTES)):
-                data += more
-                cut = data.rfind(b"\n") + 1
-        return data[:cut]
+            stream.seek(place.offset)
+            data = stream.read(CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - place.offset))
+            # A line longer than a chunk: read on to its end. What is durable ends with a line.
+            return data[: data.rfind(b"\n") + 1] or data + stream.readline()
 
     def prune(self, file: int) -> None:
         """Delete the segments before this one."""
-        for number in _numbers(self._folder):
-            if number < file and number != self._number:
-                _segment(self._folder, number).unlink(missing_ok=True)
+        for number in self._numbers():
+            if number < min(file, self._end[0]):
+                path = self._segment(number)
+                size = path.stat().st_size
+                path.unlink(missing_ok=True)
+                with self._lock:
+                    self._total -= size
+
+    def _segment(self, number: int) -> Path:
+        return self._folder / f"{number:012d}.ndjson"
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.ndjson"))

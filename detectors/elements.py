@@ -7,13 +7,13 @@ for trouble, so that one bad line with many calls does not blame the node that i
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from detectors.evidence import EVIDENCE_MAX, RISES, likelihood_ratio
 from detectors.history import ELEMENTS
 from schemas.columns import CallColumns
+from schemas.kernels import inlined, kernel
 from schemas.text import I32, CodeColumn
 
 E_DROP, E_QUALITY = 0, 1
@@ -75,7 +75,7 @@ class Network(NamedTuple):
     tally: npt.NDArray[np.int64]  # [bad calls ever logged]
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def element_p0(channel: int, count: float, weight: float) -> float:
     """Return an element's healthy mean: its own, shrunk to the prior, with room for what customers differ in."""
     size = _STRENGTH[channel] + count
@@ -83,7 +83,7 @@ def element_p0(channel: int, count: float, weight: float) -> float:
     return float(min(1.3 * mean + 2.0 * np.sqrt(mean * (1.0 - mean) / size), _P0_MAX[channel]))
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def element_accrue(one: Any, days: float) -> None:
     """Add the days that passed to an element's processes."""
     for channel in range(2):
@@ -91,7 +91,7 @@ def element_accrue(one: Any, days: float) -> None:
             one["evidence"][channel, j] = np.float32(one["evidence"][channel, j] + days)
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def element_total(one: Any, channel: int) -> float:
     """Return an element's evidence in one channel, in days."""
     value = 0.0
@@ -100,7 +100,7 @@ def element_total(one: Any, channel: int) -> float:
     return value
 
 
-@numba.njit(cache=True)
+@kernel
 def element_observe(one: Any, channel: int, x: float, learn_below: float) -> float:
     """Let an element see one call; return its evidence in that channel, in days."""
     p0 = element_p0(channel, one["count"][channel], one["weight"][channel])
@@ -117,7 +117,7 @@ def element_observe(one: Any, channel: int, x: float, learn_below: float) -> flo
     return value
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def element_recover(one: Any, x: float) -> float:
     """Move an open incident's evidence that it is over by one call; return it (log-likelihood ratio)."""
     p0, p1 = one["recovery_p0"], one["recovery_p"]

@@ -22,9 +22,9 @@ References:
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from schemas.kernels import inlined, kernel
 from schemas.text import F32
 
 CHANNELS: tuple[str, ...] = ("drop", "setup", "quality", "redial")
@@ -69,7 +69,7 @@ PRIORS: tuple[Prior, ...] = (
 LOCK_SHARE = 0.15
 """The part of the evidence that repeated durations hold (`detectors.locks`); all parts add up to one."""
 
-DOUBT = 0.5
+DOUBT = 0.7
 """So many standard errors p0 lies above the mean."""
 
 MEMORY_COUNT = 400.0
@@ -89,13 +89,13 @@ _P0_MIN = np.array([prior.p0_min for prior in PRIORS], np.float64)
 _P0_MAX = np.array([prior.p0_max for prior in PRIORS], np.float64)
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def likelihood_ratio(x: float, p0: float, p1: float) -> float:
     """Return L(x): how much likelier x is at a mean of p1 than at p0, never more than 1 in the mean under p0."""
     return x * (p1 / p0) + (1.0 - x) * ((1.0 - p1) / (1.0 - p0))
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def accrue(evidence: F32, days: float) -> None:
     """Add the days that passed to every process: M + w."""
     for channel in range(evidence.shape[0]):
@@ -103,7 +103,7 @@ def accrue(evidence: F32, days: float) -> None:
             evidence[channel, j] = np.float32(evidence[channel, j] + days)
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def observe(evidence: F32, x: float, p0: float) -> None:
     """Multiply one channel's processes by the likelihood ratio of x.
 
@@ -117,7 +117,7 @@ def observe(evidence: F32, x: float, p0: float) -> None:
         evidence[j] = np.float32(min(evidence[j] * likelihood_ratio(x, p0, p1), EVIDENCE_MAX))
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def total(evidence: F32) -> float:
     """Return the average of all processes, channels weighed by their share: compare it with D."""
     value = 0.0
@@ -127,7 +127,7 @@ def total(evidence: F32) -> float:
     return value
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def healthy_mean(channel: int, count: float, weight: float) -> float:
     """Return p0 of one customer: his own mean shrunk to the prior, plus room for what is not known of it.
 
@@ -142,7 +142,7 @@ def healthy_mean(channel: int, count: float, weight: float) -> float:
     return float(min(max(p0, _P0_MIN[channel]), _P0_MAX[channel]))
 
 
-@numba.njit(cache=True)
+@kernel
 def remember(one: Any, channel: int, x: float, days: float) -> None:
     """Learn one observation into a customer's baseline, once it is known to have been healthy.
 

@@ -6,9 +6,10 @@ trouble looks like, and what this customer's calls look like by chance.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from schemas.kernels import kernel
 
 BAD_KEPT, GOOD_KEPT = 16, 16
 """How many calls of each sort a history keeps; the newest push out the oldest."""
@@ -62,7 +63,7 @@ class Shelf(NamedTuple):
     tally: npt.NDArray[np.int64]  # [length of the stack]
 
 
-@numba.njit(cache=True)
+@kernel
 def take(shelf: Shelf) -> int:
     """Return the index of a cleared history, or -1 where none is free."""
     if shelf.tally[0] == 0:
@@ -75,14 +76,14 @@ def take(shelf: Shelf) -> int:
     return index
 
 
-@numba.njit(cache=True)
+@kernel
 def give_back(shelf: Shelf, index: int) -> None:
     """Free a history."""
     shelf.free[shelf.tally[0]] = index
     shelf.tally[0] += 1
 
 
-@numba.njit(cache=True)
+@kernel
 def reset_counters(shelf: Shelf, index: int) -> None:
     """Begin to count anew: the trouble that was counted is over."""
     one = shelf.histories[index]

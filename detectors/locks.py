@@ -12,11 +12,11 @@ one before. Only the strongest processes are held; dropping one can only lower t
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
 from detectors.evidence import EVIDENCE_MAX, LOCK_SHARE
 from detectors.roster import LOCKS
+from schemas.kernels import inlined, kernel
 
 TIMERS_S: tuple[float, ...] = (
     30.0, 32.0, 60.0, 64.0, 90.0, 120.0, 180.0, 300.0, 568.0, 600.0, 900.0, 932.0, 1768.0, 1790.0, 1800.0, 3568.0,
@@ -44,21 +44,21 @@ WHOLE_MINUTES_FADE = 0.1
 _TIMER = np.array(TIMERS_S, np.float64)
 
 
-@numba.njit(cache=True)
+@kernel
 def density(value_s: float) -> float:
     """Return the share of ordinary calls, per second, that last this long."""
     z = math.log(value_s / MEDIAN_S) / SIGMA
     return math.exp(-0.5 * z * z) / (SIGMA * value_s * math.sqrt(2.0 * math.pi))
 
 
-@numba.njit(cache=True)
+@kernel
 def ending_chance(value_s: float) -> float:
     """Return the chance that an ordinary call that reaches a duration ends within the tolerance of it."""
     lasting = 0.5 * math.erfc(math.log(value_s / MEDIAN_S) / SIGMA / math.sqrt(2.0))
     return min(max(2.0 * TOLERANCE_S * density(value_s) / max(lasting, 1e-9), 2e-3), 0.3)
 
 
-@numba.njit(cache=True)
+@kernel
 def _boost(value_s: float) -> float:
     """Return how much likelier than any value a known timer is to be the first one seen."""
     for timer_s in _TIMER:
@@ -68,7 +68,7 @@ def _boost(value_s: float) -> float:
     return 1.0 - KNOWN_SHARE
 
 
-@numba.njit(cache=True)
+@kernel
 def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -> bool:
     """Move a customer's locks by one answered call; return whether it was cut at one already suspected.
 
@@ -110,7 +110,7 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
     return cut
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def lock_total(one: Any) -> float:
     """Return what repeated durations add to a customer's evidence, in days."""
     value = 0.0

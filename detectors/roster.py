@@ -6,11 +6,11 @@ thirty arrays. Rows are found through an open-addressing table of row numbers, k
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from detectors.evidence import CHANNELS, RISES
+from schemas.kernels import inlined, kernel
 from schemas.text import I32, Bools
 
 SEEN = 6
@@ -69,13 +69,13 @@ class Book(NamedTuple):
     tally: npt.NDArray[np.int64]  # [used rows]
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _home(key: np.uint64, size: int) -> int:
     # Fibonacci hashing: keys are digests already, the multiplication guards against chosen low bits.
     return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (size - 1)
 
 
-@numba.njit(cache=True)
+@kernel
 def find(book: Book, key: np.uint64) -> int:
     """Return the row of a key, or -1."""
     at = _home(key, len(book.slots))
@@ -87,7 +87,7 @@ def find(book: Book, key: np.uint64) -> int:
     return -1
 
 
-@numba.njit(cache=True)
+@kernel
 def find_or_add(book: Book, key: np.uint64) -> int:
     """Return the row of a key, adding it; -1 where there is no free row left."""
     at = _home(key, len(book.slots))
@@ -106,7 +106,7 @@ def find_or_add(book: Book, key: np.uint64) -> int:
     return row
 
 
-@numba.njit(cache=True)
+@kernel
 def clear_row(rows: Rows, row: int) -> None:
     """Make a row that of a customer never seen."""
     one = rows[row]
@@ -140,7 +140,7 @@ def clear_row(rows: Rows, row: int) -> None:
     one["mode"] = CALM
 
 
-@numba.njit(cache=True)
+@kernel
 def _index(book: Book) -> None:
     book.slots[:] = 0
     for row in range(book.tally[0]):

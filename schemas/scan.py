@@ -8,12 +8,12 @@ every record that is taken here: a property test holds that.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from schemas.columns import DIRECTIONS, PLACES, RELEASERS
 from schemas.events import COUNT_MAX, TIME_MS_MAX
+from schemas.kernels import inlined, kernel
 from schemas.text import F64, I8, I32, I64, U8
 
 INTEGERS: tuple[tuple[str, int, int], ...] = (
@@ -171,17 +171,17 @@ class Scan(NamedTuple):
     seen: I64
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _blank(byte: np.uint8) -> bool:
     return bool(byte == SPACE or byte == TAB or byte == RETURN)
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _digit(byte: np.uint8) -> bool:
     return bool(ZERO <= byte <= NINE)
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _plain_end(data: U8, at: int, end: int) -> int:
     """Return where the run of plain characters that begins at `at` ends."""
     while at < end and _PLAIN[data[at]]:
@@ -189,7 +189,7 @@ def _plain_end(data: U8, at: int, end: int) -> int:
     return at
 
 
-@numba.njit(cache=True)
+@kernel
 def _string(data: U8, at: int, end: int) -> tuple[int, int, bool]:
     """Return (where the string that begins at `at` has its closing quote, its characters, whether it has escapes).
 
@@ -219,7 +219,7 @@ def _string(data: U8, at: int, end: int) -> tuple[int, int, bool]:
     return -1, 0, escaped
 
 
-@numba.njit(cache=True)
+@kernel
 def _sequence(data: U8, at: int, end: int) -> int:
     """Return the bytes of the UTF-8 sequence at `at` (RFC 3629, section 4); 0 if it is none."""
     first = data[at]
@@ -239,7 +239,7 @@ def _sequence(data: U8, at: int, end: int) -> int:
     return 0 if wrong else size
 
 
-@numba.njit(cache=True)
+@kernel
 def _field_of(data: U8, at: int, size: int) -> int:
     """Return the field of a key; -1 if the contract has none of that name."""
     if size == 0:
@@ -255,7 +255,7 @@ def _field_of(data: U8, at: int, size: int) -> int:
     return field
 
 
-@numba.njit(cache=True)
+@kernel
 def _word_of(data: U8, at: int, size: int, table: U8, sizes: I64, first: int, last: int) -> int:
     """Return the index of a word in rows first..last of a table, counted from first; -1 if it is not there."""
     for row in range(first, last):
@@ -270,7 +270,7 @@ def _word_of(data: U8, at: int, size: int, table: U8, sizes: I64, first: int, la
     return -1
 
 
-@numba.njit(cache=True)
+@kernel
 def _number(data: U8, at: int, end: int) -> tuple[int, int, int]:
     """Read a number without exponent: return (mantissa, decimal places or -1 for an integer, where it ends).
 
@@ -297,12 +297,12 @@ def _number(data: U8, at: int, end: int) -> tuple[int, int, int]:
     return mantissa, places, at
 
 
-@numba.njit(cache=True)
+@kernel
 def _is_null(data: U8, at: int, end: int) -> bool:
     return at + 4 <= end and data[at] == 110 and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108
 
 
-@numba.njit(cache=True)
+@kernel
 def _quick_key(data: U8, at: int, size: int) -> np.uint64:
     """Return a cheap key of a short text: FNV-1a over eight bytes at a time; equality is checked on the bytes."""
     key = np.uint64(0xCBF29CE484222325) ^ np.uint64(size)
@@ -320,7 +320,7 @@ def _quick_key(data: U8, at: int, size: int) -> np.uint64:
     return key ^ (key >> np.uint64(29))
 
 
-@numba.njit(cache=True)
+@kernel
 def _code_of(data: U8, at: int, size: int, column: int, cells: Cells) -> int:
     """Return the code of a text in a coded field, adding it."""
     mask = cells.table.shape[1] - 1
@@ -339,7 +339,7 @@ def _code_of(data: U8, at: int, size: int, column: int, cells: Cells) -> int:
     return code
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _same(data: U8, one: int, other: int, size: int) -> bool:
     for i in range(size):
         if data[one + i] != data[other + i]:
@@ -347,14 +347,14 @@ def _same(data: U8, one: int, other: int, size: int) -> bool:
     return True
 
 
-@numba.njit(cache=True)
+@kernel
 def _skip_blanks(data: U8, at: int, end: int) -> int:
     while at < end and _blank(data[at]):
         at += 1
     return at
 
 
-@numba.njit(cache=True)
+@kernel
 def _take_string(
     data: U8, at: int, size: int, characters: int, escaped: bool, field: int, row: int, cells: Cells
 ) -> int:
@@ -378,7 +378,7 @@ def _take_string(
     return -1
 
 
-@numba.njit(cache=True)
+@kernel
 def _take_number(mantissa: int, places: int, field: int, row: int, cells: Cells) -> bool:
     """Put a number into its column; return whether it fits there."""
     kind, slot = _KIND[field], _SLOT[field]
@@ -396,7 +396,7 @@ def _take_number(mantissa: int, places: int, field: int, row: int, cells: Cells)
     return False
 
 
-@numba.njit(cache=True)
+@kernel
 def _scan_line(data: U8, at: int, end: int, row: int, cells: Cells) -> tuple[int, np.int64]:
     """Read one line into its row; return (CALL, MEDIA, LEFT or BLANK; a bit for each field seen)."""
     at = _skip_blanks(data, at, end)
@@ -470,7 +470,7 @@ def _scan_line(data: U8, at: int, end: int, row: int, cells: Cells) -> tuple[int
     return CALL if start <= answer <= finish else LEFT, seen
 
 
-@numba.njit(cache=True)
+@kernel
 def _scan(data: U8, bytes_max: int, out: Scan) -> None:
     at = 0
     for row in range(len(out.status)):

@@ -8,9 +8,10 @@ the algorithm are part of the state's layout.
 from dataclasses import dataclass
 from typing import Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from schemas.kernels import inlined, kernel
 
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
@@ -30,12 +31,12 @@ _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _rotate_left(value: np.uint64, bits: int) -> np.uint64:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _read(data: U8, at: int, size: int) -> np.uint64:
     word = np.uint64(0)
     for i in range(size):
@@ -43,12 +44,12 @@ def _read(data: U8, at: int, size: int) -> np.uint64:
     return word
 
 
-@numba.njit(cache=True, inline="always")
+@inlined
 def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
     return _rotate_left(lane + word * _P2, 31) * _P1
 
 
-@numba.njit(cache=True)
+@kernel
 def xxh64(data: U8, start: int, size: int) -> np.uint64:
     """Return XXH64, seed 0, of `data[start:start + size]`."""
     at, end = start, start + size
@@ -80,7 +81,7 @@ def xxh64(data: U8, start: int, size: int) -> np.uint64:
     return digest ^ (digest >> np.uint64(32))
 
 
-@numba.njit(cache=True)
+@kernel
 def _keys(data: U8, start: I64, size: I32) -> U64:
     keys = np.zeros(len(start), np.uint64)
     for i in range(len(start)):

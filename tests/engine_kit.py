@@ -1,6 +1,6 @@
 """What the tests of the engine share: calls as a carrier would send them, batches of them, an engine."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from zlib import crc32
 
@@ -16,6 +16,8 @@ from schemas.decode import decode
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 MONDAY_MS = 1_767_571_200_000
 """Monday, 5 January 2026, 00:00 UTC."""
+TROUBLE_MS = MONDAY_MS + 3 * DAY_MS - HOUR_MS
+"""When shared trouble begins in a `telco`; it lasts an hour."""
 
 CATALOGUE = Catalogue.load(default_catalogue_text())
 DROPPED = {"q850": 41, "released_by": "network"}
@@ -77,7 +79,7 @@ def habit(
     rng: np.random.Generator,
     *,
     drop_ratio: float = 0.0,
-    talk_median_s=80.0,
+    talk_median_s: float = 80.0,
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """Write the calls of somebody who calls at random, by day and by night: the lengths of calls in general."""
@@ -89,3 +91,48 @@ def habit(
         call(customer, end_ms, talk_s=long_s, dropped=bad, **fields)
         for end_ms, long_s, bad in zip(ends_ms.tolist(), talk_s.tolist(), drops.tolist(), strict=True)
     ]
+
+
+def telco(
+    seed: int,
+    broken: Callable[[dict[str, Any]], bool],
+    *,
+    ratio: float = 0.85,
+    drop_ratio: float = 0.008,
+    customers: int = 80,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Write three days of calls over four nodes and four trunks, with media.
+
+    Args:
+        seed: of everything random.
+        broken: names the calls, by their places, that fail in the busy last hour.
+        ratio: how many of those do.
+        drop_ratio: how many of all others do.
+        customers: how many call.
+        fields: what else every call says.
+    """
+    rng = np.random.default_rng(seed)
+    events = []
+    for customer in range(customers):
+        quiet = MONDAY_MS + rng.random(rng.poisson(18)) * (TROUBLE_MS - MONDAY_MS)
+        busy = TROUBLE_MS + rng.random(rng.poisson(2.5)) * HOUR_MS
+        for end_ms in np.sort(np.concatenate([quiet, busy])).astype(int).tolist():
+            places = {
+                "access_node": f"node-{customer % 4}",
+                "region": f"region-{customer % 2}",
+                "trunk": f"trunk-{rng.integers(4)}",
+                "cpe_model": "box",
+                "cpe_firmware": f"{customer // 4 % 3}.0",
+                "probe_id": f"probe-{rng.integers(2)}",
+            }
+            media = {
+                "codec": "PCMA",
+                "loss_ratio": round(0.002 * rng.exponential(), 5),
+                "rtt_ms": 40.0,
+                "jitter_ms": 3.0,
+            }
+            fails = rng.random() < (ratio if end_ms >= TROUBLE_MS and broken(places) else drop_ratio)
+            talk_s = 1.0 + 80.0 * float(np.exp(rng.normal(0.0, 1.5)))
+            events.append(call(f"c{customer}", end_ms, talk_s=talk_s, dropped=fails, **(places | media | fields)))
+    return sorted(events, key=lambda event: event["end_ms"])

@@ -81,9 +81,7 @@ def test_the_cap_is_of_the_bill_and_counts_what_it_already_credits():
     assert credit(PER_DAY, 3000, "EUR", Measured(bad_days=10), credited_minor=1500) is None
 
 
-@pytest.mark.parametrize(
-    ("fee", "currency"), [(None, "EUR"), (2999, None), (None, None), (0, "EUR"), (-500, "EUR")]
-)
+@pytest.mark.parametrize(("fee", "currency"), [(None, "EUR"), (2999, None), (None, None), (0, "EUR"), (-500, "EUR")])
 def test_without_a_fee_or_its_currency_there_is_no_credit(fee, currency):
     assert credit(PER_DAY, fee, currency, Measured(3, 3, DAY_MS)) is None
 
@@ -103,9 +101,7 @@ def test_rules_are_found_by_name_and_version_and_others_refused():
 
 
 @given(rules, fees, amounts, st.integers(0, 10**9), st.integers(0, 100))
-def test_a_credit_is_a_positive_integer_and_never_above_what_is_left_of_the_cap(
-    rule, fee, measured, before, percent
-):
+def test_a_credit_is_a_positive_integer_and_never_above_what_is_left_of_the_cap(rule, fee, measured, before, percent):
     found = credit(rule, fee, "EUR", measured, credited_minor=before, cap_percent=percent)
     if found is None:
         return

@@ -277,14 +277,6 @@ def test_columns_say_what_the_records_say(drawn):
                 assert holds(column, row, getattr(event, field), vocabulary), field
 
 
-@given(records(("link",)))
-def test_a_reading_comes_back_as_the_event_it_was(record):
-    event = decode(orjson.dumps(record)).links.event(0)
-    told = msgspec.convert(record, Link)
-    assert same_measure(event.value, told.value)
-    assert msgspec.structs.replace(event, value=0.0) == msgspec.structs.replace(told, value=0.0)
-
-
 @given(st.lists(records(("profile", "contact", "usage", "churn", "outcome", "incident")), max_size=5))
 def test_rare_events_are_kept_as_they_were_in_order(drawn):
     batch = decode(b"\n".join(map(orjson.dumps, drawn)))

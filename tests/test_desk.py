@@ -611,6 +611,7 @@ def test_a_colleagues_outcome_is_not_written_over(desk, form):
         ({}, {"origin": "http://127.0.0.1:9999"}),
         ({}, {"origin": "null"}),
         ({}, {"cookie": ""}),
+        ({"token": None}, {"cookie": ""}),
     ],
 )
 def test_a_form_from_elsewhere_is_refused(desk, form, change, headers):

@@ -84,9 +84,7 @@ def test_equipment_impairment_fits_the_points_g113_publishes(codec, loss_percent
 DELAYS_MS = [100, 150, 200, 250, 300, 400]
 
 
-@pytest.mark.parametrize(
-    ("delay_ms", "pure"), list(zip(DELAYS_MS, [0, 0.16, 3.04, 8.92, 14.76, 24.07], strict=True))
-)
+@pytest.mark.parametrize(("delay_ms", "pure"), list(zip(DELAYS_MS, [0, 0.16, 3.04, 8.92, 14.76, 24.07], strict=True)))
 def test_pure_delay_impairment(delay_ms, pure):
     assert one(delay_impairment_pure, delay_ms) == pytest.approx(pure, abs=0.0051)
 
@@ -98,9 +96,7 @@ def test_delay_impairment_with_default_echo(delay_ms, echo):
     assert one(delay_impairment_with_echo, delay_ms) == pytest.approx(echo, abs=0.0051)
 
 
-@pytest.mark.parametrize(
-    ("delay_ms", "r"), list(zip(DELAYS_MS[:-1], [90.66, 89.54, 85.80, 79.18, 72.67], strict=True))
-)
+@pytest.mark.parametrize(("delay_ms", "r"), list(zip(DELAYS_MS[:-1], [90.66, 89.54, 85.80, 79.18, 72.67], strict=True)))
 def test_the_short_form_tracks_the_full_model_with_default_echo(delay_ms, r):
     assert r_of(0.0, PLC, delay_ms=delay_ms) == pytest.approx(r, abs=0.2)
 

@@ -134,9 +134,7 @@ def test_two_remedies_of_one_id_are_refused():
 
 @pytest.mark.parametrize("cause", sorted(NO_CREDIT_CAUSES))
 def test_a_catalogue_cannot_promise_credit_for_what_is_not_ours_to_pay(cause):
-    broken = MINIMAL.replace('["unknown"]', f'["unknown", "{cause}"]').replace(
-        "= 3", '= 3\ncredit_rule = "per_call@1"'
-    )
+    broken = MINIMAL.replace('["unknown"]', f'["unknown", "{cause}"]').replace("= 3", '= 3\ncredit_rule = "per_call@1"')
     with pytest.raises(ConfigError, match=f"causes must not hold {cause} where there is a credit_rule"):
         Catalogue.load(broken)
 
@@ -240,9 +238,7 @@ def test_a_credit_is_part_of_the_cost():
 def test_assumptions_about_the_value_of_a_customer_are_arguments():
     worth = Assumptions(margin_ratio=0.25, remaining_months=12)
     assert value_at_risk(0.1, 4000, "EUR", worth) == 1200
-    (line,) = [
-        each for each in choose(DEFAULT, situation(), assumptions=worth) if each.remedy_id == "line_reprofile"
-    ]
+    (line,) = [each for each in choose(DEFAULT, situation(), assumptions=worth) if each.remedy_id == "line_reprofile"]
     assert line.expected_gain_minor == 240 - 200
 
 
@@ -421,9 +417,7 @@ def test_confidence_is_a_share_and_alternatives_are_other_causes_likeliest_first
 
 
 def test_a_field_without_a_rule_changes_nothing():
-    assert likely_cause("quality", Dimension("moon", "full"), False, None) == likely_cause(
-        "quality", None, False, None
-    )
+    assert likely_cause("quality", Dimension("moon", "full"), False, None) == likely_cause("quality", None, False, None)
 
 
 def test_clean_readings_make_a_line_fault_less_likely_and_bad_ones_more():

@@ -187,9 +187,7 @@ def test_resolving_an_alert_opens_nothing(marks):
 # Shared trouble
 
 
-@pytest.mark.parametrize(
-    ("customer", "day", "inside"), [("a", 2.05, 1), ("a", 3.0, 1), ("a", 3.2, 0), ("b", 2.05, 0)]
-)
+@pytest.mark.parametrize(("customer", "day", "inside"), [("a", 2.05, 1), ("a", 3.0, 1), ("a", 3.2, 0), ("b", 2.05, 0)])
 def test_alerts_for_customers_of_an_outage_are_counted_apart(marks, customer, day, inside):
     table = marks([outage("n", 2, 2.1, 50, "a")], [alert("1", customer, day)])
     assert (table.stayline.inside_outage, table.stayline.false_alerts) == (inside, 1 - inside)

@@ -214,9 +214,7 @@ def test_no_customer_has_two_faults(truth):
 def test_no_fault_hides_where_no_record_could_show_it():
     telco = draw_telco(replace(HEALTHY, faulty_ratio=1.0))
     people, network = telco.world.customers, telco.world.network
-    behind = {
-        fault.pattern for fault in telco.schedule.faults if network.node_probe[people.node[fault.customer]] == 3
-    }
+    behind = {fault.pattern for fault in telco.schedule.faults if network.node_probe[people.node[fault.customer]] == 3}
     assert behind == set(PATTERNS) - {"one_way_audio", "quality"}
 
 

@@ -32,8 +32,9 @@ from sinks.file import FileOutput
 from sinks.outbox import Outbox
 from sinks.outputs import Delivery, State, Undeliverable
 from sinks.webhook import WebhookOutput
+from sinks.webhook.guard import parse_networks, parse_url
 from sinks.webhook.signing import parse_secret, signature
-from sinks.webhook.transport import tls_context
+from sinks.webhook.transport import GuardedBackend, tls_context
 
 
 @pytest.fixture
@@ -323,26 +324,54 @@ def test_an_address_that_swallows_connections_leaves_time_for_the_next(clock, mo
     monkeypatch.setattr(asyncio, "open_connection", swallowing)
     with Receiver() as receiver:
         assert attempt(webhook(f"http://crm.example:{receiver.port}/", resolver=two), clock).state == State.DELIVERED
+    only = attempt(webhook("http://127.0.0.2/"), clock)
+    assert only.reply == "ConnectError: no connection to 127.0.0.2 within 0.05 s"
 
 
 def test_a_name_server_that_hangs_holds_up_no_other_output(tmp_path, clock, monkeypatch):
     release = threading.Event()
 
-    def hanging(*_args, **_kwargs):
-        assert release.wait(60)
-        raise OSError("no name server")
+    def look_up(host: str, port: int, **_kwargs):
+        assert host == "quick.example" or release.wait(60)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr("socket.getaddrinfo", hanging)
-    with contextlib.closing(Outbox.open(tmp_path / "o.db", {"crm": 100, "file": 100}, clock)) as outbox:
-        output, file = webhook("http://crm.example/"), FileOutput(tmp_path / "alerts.ndjson")
-        dispatcher = dispatcher_of(outbox, clock, output, file)
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    backlogs = {"slow": 100, "quick": 100, "file": 100}
+    with contextlib.closing(Outbox.open(tmp_path / "o.db", backlogs, clock)) as outbox, Receiver() as receiver:
+        outputs = [
+            WebhookOutput(name, f"http://{name}.example:{receiver.port}/", [SECRET], allow_networks=LOOPBACK)
+            for name in ("slow", "quick")
+        ]
+        dispatcher = dispatcher_of(outbox, clock, *outputs, FileOutput(tmp_path / "alerts.ndjson"))
+        outbox.put(notices(30, cases=30))
         dispatcher.start()
-        for n in range(1, 30):
-            outbox.put([notice(f"case{n}", 1)])
-            assert outbox.wait_until(lambda: outbox.pending("file") == 0, 30.0)
+        assert outbox.wait_until(lambda: outbox.pending("file") + outbox.pending("quick") == 0, 30.0)
+        assert outbox.pending("slow") == 30
         release.set()
+        assert dispatcher.drain(30.0)
         dispatcher.stop()
-        assert outbox.pending("crm") == 29
+
+
+def test_a_connection_that_the_far_end_closed_is_not_used_again():
+    async def meet() -> tuple[bool, bool]:
+        async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asked.wait()
+            writer.close()
+
+        asked = asyncio.Event()
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        place = parse_url(f"http://crm.example:{port}/")
+        stream = await GuardedBackend(place, parse_networks(LOOPBACK), local).connect_tcp("crm.example", port)
+        before = stream.get_extra_info("is_readable")
+        asked.set()
+        assert await stream.read(1) == b""
+        after = stream.get_extra_info("is_readable")
+        await stream.aclose()
+        server.close()
+        return before, after
+
+    assert asyncio.run(meet()) == (False, True)
 
 
 def test_no_environment_reroutes_a_call(clock, monkeypatch):

@@ -46,8 +46,7 @@ def draw_faults(world: World) -> list[Fault]:
     # Where nobody looks at media, no record could show these.
     unseen = world.network.node_probe[world.customers.node[victims]] == SIGNAL_PROBE
     kinds = [
-        "drop_rate" if hidden and kind in MEDIA_PATTERNS else kind
-        for kind, hidden in zip(kinds, unseen, strict=True)
+        "drop_rate" if hidden and kind in MEDIA_PATTERNS else kind for kind, hidden in zip(kinds, unseen, strict=True)
     ]
     return [
         draw_fault(world, int(victim), kind, _period(world, kind, rng), rng)

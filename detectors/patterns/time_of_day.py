@@ -5,11 +5,10 @@ hours weigh as much as bad calls in the window.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, View, hours_of, mean_log10
 from schemas.alerts import Dimension
-from schemas.text import F32
+from schemas.text import F32, F64
 
 WIDTHS_HOURS: tuple[int, ...] = (2, 3, 4, 6)
 INSIDE = 0.92
@@ -33,20 +32,20 @@ _GENERAL = np.array(
 """Each window's share of everybody's calls."""
 
 
-def _inside(hours: F32) -> npt.NDArray[np.int64]:
+def _inside(hours: F32) -> F64:
     """Return how many of the calls fall into each window."""
-    return np.count_nonzero((hours[:, None] - _START) % 24 < _WIDTH, axis=0)
+    inside = (hours[:, None] - _START) % 24 < _WIDTH
+    return np.asarray(np.count_nonzero(inside, axis=0), np.float64)
 
 
-def _lifts_log10(bad_h: F32, good_h: F32) -> npt.NDArray[np.float64]:
+def _lifts_log10(bad_h: F32, good_h: F32) -> F64:
     """Return log10 of the likelihood ratio of the pattern for each window."""
     bad_in = _inside(bad_h)
     # The bad calls themselves are calls too: half of them speak for the customer's hours.
     calls = len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS
     share = np.clip((_inside(good_h) + 0.5 * bad_in + GENERAL_CALLS * _GENERAL) / calls, 0.02, 0.98)
     outside = (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share))
-    lifts: npt.NDArray[np.float64] = bad_in * np.log10(INSIDE / share) + outside
-    return lifts
+    return np.asarray(bad_in * np.log10(INSIDE / share) + outside, np.float64)
 
 
 def time_of_day(view: View) -> Finding | None:

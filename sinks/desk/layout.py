@@ -26,6 +26,7 @@ Row = tuple[Any, ...]
 
 # `card` holds what is shown: of each case and incident the newest revision. Its `seq` is drawn anew whenever what is
 # shown changes, so "what changed since" is a range of an index, and a reader who was away gets each case once.
+# `card_ranked` holds all that lists and counts look at, so that neither reads the data of cases it does not show.
 TABLES = """
 CREATE TABLE feed (seq INTEGER NOT NULL) STRICT;
 INSERT INTO feed VALUES (0);
@@ -48,9 +49,11 @@ CREATE TABLE card (
     is_contacted INTEGER NOT NULL DEFAULT 0,
     last_result TEXT,
     data BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX card_shown ON card (is_alert, is_open, is_contacted, value_minor);
-CREATE INDEX card_customer ON card (customer_id) WHERE is_alert;
+) STRICT;
+CREATE INDEX card_ranked ON card (
+    is_alert, is_open, is_contacted, value_minor DESC, severity DESC, detected_ms DESC, case_id, currency
+);
+CREATE INDEX card_customer ON card (customer_id);
 
 CREATE TABLE revision (
     id TEXT PRIMARY KEY,
@@ -59,7 +62,7 @@ CREATE TABLE revision (
     type TEXT NOT NULL,
     time_ms INTEGER NOT NULL,
     data BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX revision_case ON revision (case_id, revision);
 
 CREATE TABLE contact (

@@ -34,11 +34,14 @@ _CARD = "seq, type, time_ms, last_result, data"
 _COLUMNS = ("is_alert", "detected_ms", "customer_id", "severity", "kind", "band", "value_minor", "currency")
 
 _SHOW = {
-    "to_call": "is_alert AND is_open AND NOT is_contacted",
-    "contacted": "is_alert AND is_open AND is_contacted",
-    "resolved": "is_alert AND NOT is_open",
-    "all": "is_alert",
+    "to_call": "is_alert = 1 AND is_open = 1 AND is_contacted = 0",
+    "contacted": "is_alert = 1 AND is_open = 1 AND is_contacted = 1",
+    "resolved": "is_alert = 1 AND is_open = 0",
+    "all": "is_alert = 1",
 }
+
+# SQLite sorts NULL below every number: who is not known to be worth anything comes last.
+_RANK = "value_minor DESC, severity DESC, detected_ms DESC, case_id"
 
 _UPSERT = f"""
 INSERT INTO card (case_id, seq, revision, type, time_ms, is_open, data, {", ".join(_COLUMNS)})
@@ -95,9 +98,9 @@ class DeskStore:
     def cases(self, wanted: Filter, limit: int = 50, offset: int = 0) -> list[Card]:
         """List cases by value at risk, unknown last; then the worst, then the newest."""
         where, values = _where(wanted)
-        order = "value_minor IS NULL, value_minor DESC, severity DESC, detected_ms DESC, case_id"
-        # The clauses are constants of this module; every value is bound.
-        query = f"SELECT {_CARD} FROM card WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"  # noqa: S608
+        # The clauses are constants of this module; every value is bound. Chosen first, and only then read.
+        chosen = f"SELECT case_id FROM card WHERE {where} ORDER BY {_RANK} LIMIT :limit OFFSET :offset"  # noqa: S608
+        query = f"SELECT {_CARD} FROM card WHERE case_id IN ({chosen}) ORDER BY {_RANK}"  # noqa: S608
         with self._db.read() as db:
             return [_card(row) for row in db.execute(query, {**values, "limit": limit, "offset": offset})]
 
@@ -132,7 +135,7 @@ class DeskStore:
     def incident(self, incident_id: str) -> Incident | None:
         """Return an incident, open or cleared; None if it is not known."""
         with self._db.read() as db:
-            rows = list(db.execute("SELECT data FROM card WHERE case_id = ? AND NOT is_alert", (incident_id,)))
+            rows = list(db.execute("SELECT data FROM card WHERE case_id = ? AND is_alert = 0", (incident_id,)))
         return read_incident(rows[0][0]) if rows else None
 
     def case(self, alert_id: str) -> CaseFile | None:
@@ -140,7 +143,7 @@ class DeskStore:
         history = "SELECT type, time_ms, data FROM revision WHERE case_id = ? ORDER BY revision DESC, id"
         contacts = "SELECT number, at_ms, result, remedy_id FROM contact WHERE case_id = ? ORDER BY number"
         with self._db.read() as db:
-            found = list(db.execute(f"SELECT {_CARD} FROM card WHERE case_id = ? AND is_alert", (alert_id,)))  # noqa: S608  as in `cases`
+            found = list(db.execute(f"SELECT {_CARD} FROM card WHERE case_id = ? AND is_alert = 1", (alert_id,)))  # noqa: S608  as in `cases`
             if not found:
                 return None
             revisions = [Revision(row[0], row[1], read_alert(row[2])) for row in db.execute(history, (alert_id,))]
@@ -262,11 +265,10 @@ def _next_seq(db: apsw.Connection) -> int:
 
 def _has_room(db: apsw.Connection, case_id: str, number: int) -> bool:
     """Return whether the case is there and `number` is its next contact."""
-    query = (
-        "SELECT (SELECT count(*) FROM contact WHERE case_id = card.case_id) FROM card WHERE case_id = ? AND is_alert"
-    )
-    rows = list(db.execute(query, (case_id,)))
-    return bool(rows) and rows[0][0] == number - 1
+    if not list(db.execute("SELECT 1 FROM card WHERE case_id = ? AND is_alert = 1", (case_id,))):
+        return False
+    counted = next(iter(db.execute("SELECT count(*) FROM contact WHERE case_id = ?", (case_id,))))
+    return cast("int", counted[0]) == number - 1
 
 
 def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
@@ -285,7 +287,7 @@ def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
 
 
 def _open_incidents(db: apsw.Connection) -> list[Row]:
-    return list(db.execute("SELECT data FROM card WHERE NOT is_alert AND is_open"))
+    return list(db.execute("SELECT data FROM card WHERE is_alert = 0 AND is_open = 1"))
 
 
 def _card(row: Row) -> Card:

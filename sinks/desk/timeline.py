@@ -10,7 +10,7 @@ from sinks.desk.words import ENDINGS, plain
 EDGE_PERCENT = 3.0
 """Free space at both ends, so that no mark is cut."""
 
-APART_PERCENT = 4.5
+APART_PERCENT = 6.5
 """Marks nearer than this to each other are stacked; as wide as a mark on the narrowest screen."""
 
 ROW_HEIGHT = 20

@@ -71,7 +71,7 @@ class Transport:
         self._place = place
         self._timeout_s = timeout_s
         self._url = httpcore2.URL(scheme=place.scheme, host=place.host, port=place.port, target=place.target)
-        self._backend = _Backend(place, allowed, resolver)
+        self._backend = GuardedBackend(place, allowed, resolver)
         self._tls = tls
         self._connections_max = connections_max
         self._pool: httpcore2.AsyncConnectionPool | None = None
@@ -130,7 +130,7 @@ async def _beginning(response: httpcore2.Response) -> str:
     return read[:REPLY_BYTES_MAX].decode("utf-8", "replace")
 
 
-class _Backend(httpcore2.AsyncNetworkBackend):
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
     """Makes connections, each to an address that was tested just before."""
 
     def __init__(self, place: Place, allowed: Sequence[Network], resolver: Resolver) -> None:
@@ -146,6 +146,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore2.AsyncNetworkStream:
+        """Connect to the first vetted address that answers."""
         failures = []
         for address in await vetted_addresses(self._place, self._allowed, self._resolver):
             try:

@@ -1,0 +1,222 @@
+"""Network elements: names and numbers, evidence against the definition, and who is to blame."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from engine_kit import DAY_MS, DROPPED, HOUR_MS, MINUTE_MS, MONDAY_MS, alerts, batch, call, run, telco
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors import elements as module
+from detectors.elements import (
+    BAD_CALL,
+    E_DROP,
+    E_QUALITY,
+    ELEMENT,
+    LOG_KEPT,
+    Elements,
+    element_accrue,
+    element_observe,
+    element_p0,
+    element_recover,
+    element_total,
+    firmware,
+)
+from detectors.evidence import EVIDENCE_MAX, RISES
+from detectors.history import ELEMENTS
+from detectors.incidents import CUSTOMERS_MIN
+from schemas.text import CodeColumn
+
+PLACE = st.none() | st.sampled_from(["a", "b", "c"])
+CALLS = st.lists(
+    st.fixed_dictionaries(
+        dict.fromkeys(("access_node", "trunk", "sbc", "region", "cpe_model", "cpe_firmware", "probe_id"), PLACE)
+    ),
+    max_size=12,
+)
+
+
+def name_of(kind, places):
+    """What a call says of one kind of element; None where it says nothing."""
+    if kind != "cpe_firmware":
+        return places["probe_id" if kind == "probe" else kind]
+    known = places["cpe_model"] is not None and places["cpe_firmware"] is not None
+    return f"{places['cpe_model']}/{places['cpe_firmware']}" if known else None
+
+
+def columns(drawn):
+    return batch(call("c", MONDAY_MS + at, **places) for at, places in enumerate(drawn)).calls
+
+
+# Names and numbers
+
+
+@given(st.lists(CALLS, max_size=3))
+def test_each_call_is_given_the_numbers_of_the_elements_it_names(batches):
+    elements = Elements()
+    for drawn in batches:
+        table = elements.serials_of(columns(drawn))
+        assert table.shape == (len(drawn), len(ELEMENTS))
+        for row, places in zip(table.tolist(), drawn, strict=True):
+            for serial, kind in zip(row, ELEMENTS, strict=True):
+                name = name_of(kind, places)
+                assert serial == -1 if name is None else elements.names[serial] == (kind, name)
+
+
+@given(CALLS, st.integers(0, 12))
+def test_an_element_has_one_number_however_calls_are_batched(drawn, cut):
+    elements = Elements()
+    both = [*elements.serials_of(columns(drawn[:cut])).tolist(), *elements.serials_of(columns(drawn[cut:])).tolist()]
+    again = elements.serials_of(columns(drawn)).tolist()
+    assert both == again
+    assert len(set(elements.names)) == len(elements.names)
+
+
+@given(st.lists(st.tuples(PLACE, PLACE), max_size=12))
+def test_a_firmware_is_known_where_model_and_version_are(pairs):
+    models, versions = ([pair[side] for pair in pairs] for side in (0, 1))
+    joined = firmware(CodeColumn.of(models), CodeColumn.of(versions))
+    assert [joined[row] for row in range(len(joined))] == [
+        None if model is None or version is None else f"{model}/{version}" for model, version in pairs
+    ]
+
+
+def test_elements_beyond_the_first_allocation_keep_their_state():
+    elements = Elements()
+    first = elements.serial("trunk", "t0")
+    elements.network.elements[first]["drops"] = 7
+    serials = [elements.serial("trunk", f"t{number}") for number in range(1_000)]
+    assert serials == list(range(1_000))
+    assert elements.network.elements[first]["drops"] == 7
+    assert [elements.find("trunk", f"t{number}") for number in range(1_000)] == serials
+    assert elements.find("sbc", "t0") == -1
+    assert elements.network.elements[999]["since_ms"] == -1
+
+
+def test_elements_beyond_the_limit_are_refused_and_counted(monkeypatch):
+    monkeypatch.setattr(module, "ELEMENTS_MAX", 2)
+    elements = Elements()
+    assert [elements.serial("trunk", name) for name in ("a", "b", "c", "a")] == [0, 1, -1, 0]
+    assert elements.refused_count == 1
+    assert elements.serials_of(columns([{"trunk": "c"}]))[0, ELEMENTS.index("trunk")] == -1
+
+
+# Evidence
+
+
+def blank():
+    return np.zeros(1, ELEMENT)[0]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from([E_DROP, E_QUALITY]), st.floats(0, 1)), max_size=60),
+    st.sampled_from([0.0, 2.0, 1e6]),
+)
+def test_an_elements_evidence_equals_the_definition(calls, learn_below):
+    one = blank()
+    wanted, learnt = np.zeros((2, len(RISES))), np.zeros((2, 2))
+    for days, channel, x in calls:
+        element_accrue(one, days)
+        value = element_observe(one, channel, x, learn_below)
+        p0 = element_p0(channel, *learnt[channel])
+        p1 = p0 + (1 - p0) * np.array(RISES)
+        wanted += days
+        wanted[channel] = np.minimum(wanted[channel] * (x * p1 / p0 + (1 - x) * (1 - p1) / (1 - p0)), EVIDENCE_MAX)
+        assert value == pytest.approx(wanted[channel].mean(), rel=1e-3, abs=1e-30)
+        assert value == element_total(one, channel)
+        if value < learn_below:
+            learnt[channel] += (1, x)
+    np.testing.assert_allclose(one["evidence"], wanted, rtol=1e-3, atol=1e-30)
+    np.testing.assert_allclose(np.stack([one["count"], one["weight"]], 1), learnt, rtol=1e-4)
+
+
+def test_an_elements_p0_leaves_room_for_how_its_customers_differ():
+    for mean in (0.005, 0.01, 0.02):
+        assert mean < element_p0(E_DROP, 5_000.0, mean * 5_000) < 2 * mean
+
+
+def test_recovery_grows_with_good_calls_falls_with_bad_ones_and_never_below_nothing():
+    one = blank()
+    one["recovery_p"], one["recovery_p0"] = 0.4, 0.01
+    assert element_recover(one, 1.0) == 0.0
+    values = [element_recover(one, 0.0) for _ in range(20)]
+    assert all(more > less > 0 for less, more in pairwise(values))
+    assert values[0] == pytest.approx(np.log(0.99 / 0.6), rel=1e-3)
+    assert element_recover(one, 1.0) == pytest.approx(max(0.0, values[-1] - np.log(0.4 / 0.01)), abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [0, 5, LOG_KEPT - 1, LOG_KEPT, LOG_KEPT + 7])
+def test_the_latest_bad_calls_are_told_oldest_first_before_and_after_a_restart(count):
+    elements = Elements()
+    for number in range(count):
+        elements.network.log[number % LOG_KEPT]["end_ms"] = number
+    elements.network.tally[0] = count
+    wanted = list(range(max(0, count - LOG_KEPT), count))
+    assert elements.recent_bad_calls()["end_ms"].tolist() == wanted
+    other = Elements()
+    other.restore(elements.snapshot())
+    assert other.recent_bad_calls()["end_ms"].tolist() == wanted
+    assert other.recent_bad_calls().dtype == BAD_CALL
+
+
+def test_a_restored_registry_is_the_same():
+    elements = Elements()
+    elements.serials_of(columns([{"trunk": "a", "sbc": "b"}, {"trunk": "c"}]))
+    elements.network.elements["drops"][:3] = 1, 2, 3
+    other = Elements()
+    other.serial("region", "of another life")
+    other.restore(elements.snapshot())
+    assert other.names == elements.names
+    assert other.find("trunk", "c") == elements.find("trunk", "c")
+    assert other.network.elements["drops"][:4].tolist() == [1, 2, 3, 0]
+
+
+# Who is to blame
+
+
+def incidents(envelopes):
+    opened = [one["data"] for one in envelopes if one["type"] == "stayline.incident.opened"]
+    return [(one["element_kind"], one["element_id"]) for one in opened]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "broken"),
+    [
+        ("access_node", "node-1", lambda places: places["access_node"] == "node-1"),
+        ("trunk", "trunk-2", lambda places: places["trunk"] == "trunk-2"),
+        ("region", "region-0", lambda places: places["region"] == "region-0"),
+        ("cpe_firmware", "box/2.0", lambda places: places["cpe_firmware"] == "2.0"),
+    ],
+)
+def test_the_element_that_fails_is_blamed_and_hardly_ever_another(kind, name, broken):
+    blamed = [incidents(run(telco(seed, broken))) for seed in range(8)]
+    assert all(blamed), "every outage must be seen"
+    # At the moment of detection a region and its busier node may differ by a single call.
+    assert sum(one == [(kind, name)] for one in blamed) >= 7
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_a_shared_fault_nothing_is_blamed(seed):
+    assert incidents(run(telco(seed, lambda _: False))) == []
+
+
+def test_one_bad_line_with_many_calls_does_not_blame_its_node():
+    events = telco(1, lambda _: False)
+    places = {"access_node": "node-1", "region": "region-1", "trunk": "trunk-0"}
+    bad = [call("office", MONDAY_MS + DAY_MS + at * MINUTE_MS, dropped=True, **places) for at in range(600)]
+    told = run(sorted([*events, *bad], key=lambda event: event["end_ms"]))
+    assert incidents(told) == []
+    assert alerts(told, "office")
+
+
+def test_a_few_bad_lines_of_one_node_are_their_own_trouble():
+    events = telco(2, lambda _: False, drop_ratio=0.0)
+    bad = [
+        call(f"neighbour {who}", MONDAY_MS + DAY_MS + at * HOUR_MS + who * MINUTE_MS, access_node="node-1", **DROPPED)
+        for at in range(24)
+        for who in range(CUSTOMERS_MIN - 1)
+    ]
+    told = run(sorted([*events, *bad], key=lambda event: event["end_ms"]))
+    assert incidents(told) == []
+    assert len(alerts(told)) == CUSTOMERS_MIN - 1

@@ -1,0 +1,149 @@
+"""Histories: the newest calls of each sort, in order, for those who have one; the rest is handed on clean."""
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from detectors.history import BAD_KEPT, COUNTERS, GOOD_KEPT, Histories, reset_counters, take
+
+
+def keep(histories, index, number, *, bad):
+    """Keep a call as the hot loop does: at the ring's place, its id beside it if it was bad."""
+    one = histories.shelf.histories[index]
+    ring, count, kept = ("bad", "bad_count", BAD_KEPT) if bad else ("good", "good_count", GOOD_KEPT)
+    place = int(one[count]) % kept
+    one[ring][place]["end_ms"] = number
+    one[count] += 1
+    if bad:
+        histories.name_call(index, place, f"call {number}")
+
+
+class AgainstLists(RuleBasedStateMachine):
+    """The model of a history: its bad calls and its good ones, as lists."""
+
+    def __init__(self):
+        super().__init__()
+        self.histories = Histories()
+        self.model = {}
+        self.number = 0
+
+    @rule()
+    def begin(self):
+        index = take(self.histories.shelf)
+        if index < 0:
+            assert len(self.model) == len(self.histories.shelf.histories)
+            self.histories.make_room()
+            index = take(self.histories.shelf)
+        assert index not in self.model
+        self.model[index] = ([], [])
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), bad=st.booleans(), count=st.integers(1, 20))
+    def call(self, data, bad, count):
+        index = data.draw(st.sampled_from(sorted(self.model)))
+        for _ in range(count):
+            self.number += 1
+            keep(self.histories, index, self.number, bad=bad)
+            self.model[index][0 if bad else 1].append(self.number)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def end(self, data):
+        index = data.draw(st.sampled_from(sorted(self.model)))
+        self.histories.give_back(index)
+        del self.model[index]
+
+    @rule()
+    def grow(self):
+        if len(self.histories.shelf.histories) < 512:
+            self.histories.make_room()
+
+    @rule()
+    def restart(self):
+        state = self.histories.snapshot()
+        self.histories = Histories()
+        self.histories.restore(state)
+
+    @invariant()
+    def holds_the_newest_calls_oldest_first(self):
+        for index, (bad, good) in self.model.items():
+            calls, ids = self.histories.bad_calls(index)
+            assert calls["end_ms"].tolist() == bad[-BAD_KEPT:]
+            assert ids == [f"call {number}" for number in bad[-BAD_KEPT:]]
+            assert self.histories.good_calls(index)["end_ms"].tolist() == good[-GOOD_KEPT:]
+
+    @invariant()
+    def hands_out_every_free_history_once(self):
+        shelf = self.histories.shelf
+        free = shelf.free[: shelf.tally[0]].tolist()
+        assert sorted([*free, *self.model]) == list(range(len(shelf.histories)))
+
+
+TestAgainstLists = AgainstLists.TestCase
+TestAgainstLists.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+def test_a_history_taken_anew_knows_nothing_of_its_last_owner():
+    histories = Histories()
+    index = take(histories.shelf)
+    for name in COUNTERS:
+        histories.shelf.histories[index][name] = 9
+    keep(histories, index, 1, bad=True)
+    keep(histories, index, 2, bad=False)
+    histories.give_back(index)
+    assert take(histories.shelf) == index
+    calls, ids = histories.bad_calls(index)
+    assert (len(calls), ids, len(histories.good_calls(index))) == (0, [], 0)
+    assert [int(histories.shelf.histories[index][name]) for name in COUNTERS] == [0] * len(COUNTERS)
+
+
+def test_counting_anew_keeps_the_calls():
+    histories = Histories()
+    index = take(histories.shelf)
+    keep(histories, index, 1, bad=True)
+    for name in COUNTERS:
+        histories.shelf.histories[index][name] = 9
+    reset_counters(histories.shelf, index)
+    assert [int(histories.shelf.histories[index][name]) for name in COUNTERS] == [0] * len(COUNTERS)
+    assert histories.bad_calls(index)[1] == ["call 1"]
+
+
+def test_the_lowest_histories_are_used_first():
+    histories = Histories()
+    assert [take(histories.shelf) for _ in range(5)] == [0, 1, 2, 3, 4]
+    histories.give_back(1)
+    assert take(histories.shelf) == 1
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_a_restored_shelf_hands_out_the_same_histories_in_the_same_order(taken, returned):
+    histories = Histories()
+    for _ in range(taken):
+        if histories.shelf.tally[0] == 0:
+            histories.make_room()
+        take(histories.shelf)
+    for index in range(0, min(taken, returned), 3):
+        histories.give_back(index)
+    other = Histories()
+    other.restore(histories.snapshot())
+    left = int(histories.shelf.tally[0])
+    assert [take(other.shelf) for _ in range(left)] == [take(histories.shelf) for _ in range(left)]
+
+
+def test_a_snapshot_is_a_copy():
+    histories = Histories()
+    keep(histories, take(histories.shelf), 1, bad=True)
+    state = histories.snapshot()
+    keep(histories, 0, 2, bad=True)
+    other = Histories()
+    other.restore(state)
+    assert other.bad_calls(0)[1] == ["call 1"]
+    keep(other, 0, 3, bad=True)
+    assert histories.bad_calls(0)[1] == ["call 1", "call 2"]
+
+
+def test_an_empty_shelf_gives_nothing():
+    histories = Histories()
+    while histories.shelf.tally[0]:
+        take(histories.shelf)
+    assert take(histories.shelf) == -1

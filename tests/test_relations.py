@@ -1,0 +1,191 @@
+"""What the business knows of a customer, and the features that follow: known ones only, never look ahead."""
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.churn_features import FEATURES
+from detectors.relations import CONTACTS_KEPT, Relations
+from schemas.events import Contact, Outcome, Profile, Usage
+
+DAY_MS = 86_400_000
+MONDAY_MS = 1_767_571_200_000
+ANA, BEN = 11, 12
+
+
+def day(number):
+    return MONDAY_MS + round(number * DAY_MS)
+
+
+def relations():
+    """What is known of one customer after a few events."""
+    known = Relations()
+    known.profile(ANA, Profile("ana", day(0), plan="home", monthly_fee_minor=2_999, currency="EUR", tenure_days=400))
+    known.usage(ANA, Usage("ana", day(1), period_days=30, minutes=300))
+    known.contact(ANA, Contact("ana", day(2), channel="phone", topic="quality"))
+    known.case_opened(ANA, day(3))
+    known.outcome(ANA, Outcome("al_x", day(4), "accepted", remedy_id="swap"))
+    return known
+
+
+# Taking over
+
+
+def test_nothing_is_known_of_a_stranger_and_asking_changes_nothing():
+    known = Relations()
+    assert known.of(ANA).monthly_fee_minor is None
+    assert known.of(ANA).features(day(9)) == {
+        "contacts_quality_30d": 0.0,
+        "contacts_billing_30d": 0.0,
+        "contacts_cancel_90d": 0.0,
+        "cases_30d": 0.0,
+    }
+    assert known.snapshot() == {}
+
+
+def test_a_profile_keeps_what_it_does_not_say():
+    known = relations()
+    known.profile(ANA, Profile("ana", day(5), plan="office", consent=["email"]))
+    relation = known.of(ANA)
+    assert (relation.plan, relation.monthly_fee_minor, relation.consent) == ("office", 2_999, ["email"])
+
+
+def test_an_older_profile_changes_nothing():
+    known = relations()
+    known.profile(ANA, Profile("ana", day(-1), plan="ancient", tenure_days=1))
+    assert (known.of(ANA).plan, known.of(ANA).tenure_days) == ("home", 400)
+
+
+def test_what_is_told_of_one_customer_is_not_told_of_another():
+    known = relations()
+    assert known.of(BEN).features(day(9)) == Relations().of(BEN).features(day(9))
+    known.contact(BEN, Contact("ben", day(2), topic="cancel"))
+    assert len(known.of(ANA).contacts) == 1
+
+
+def test_usage_is_a_day_s_and_is_compared_with_the_period_before():
+    known = relations()
+    assert known.of(ANA).features(day(2))["minutes_per_day"] == 10
+    assert "usage_change_ratio" not in known.of(ANA).features(day(2))
+    known.usage(ANA, Usage("ana", day(31), period_days=30, minutes=150))
+    assert known.of(ANA).features(day(32))["usage_change_ratio"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "usage", [Usage("ana", 0, minutes=5), Usage("ana", 0, period_days=0, minutes=5), Usage("ana", 0)]
+)
+def test_usage_without_a_period_says_nothing(usage):
+    known = relations()
+    known.usage(ANA, usage)
+    assert known.of(ANA).minutes_per_day == 10
+
+
+def test_no_usage_before_makes_no_ratio():
+    known = Relations()
+    for minutes in (0, 30):
+        known.usage(ANA, Usage("ana", day(0), period_days=30, minutes=minutes))
+    assert "usage_change_ratio" not in known.of(ANA).features(day(1))
+
+
+def test_a_contact_without_a_topic_is_about_something_else():
+    known = Relations()
+    known.contact(ANA, Contact("ana", day(1)))
+    assert known.of(ANA).contacts == [(day(1), "other")]
+
+
+@given(st.integers(0, 3 * CONTACTS_KEPT))
+def test_the_newest_contacts_cases_and_offers_are_kept_and_no_more(count):
+    known = Relations()
+    for number in range(count):
+        known.contact(ANA, Contact("ana", day(number), topic="billing"))
+        known.case_opened(ANA, day(number))
+        known.outcome(ANA, Outcome("al", day(number), "declined", remedy_id="swap"))
+    newest = [day(number) for number in range(count)][-CONTACTS_KEPT:]
+    relation = known.of(ANA)
+    assert [at for at, _ in relation.contacts] == relation.cases == [at for at, _, _ in relation.remedies] == newest
+
+
+# Features
+
+
+def test_features_are_those_of_the_time_of_asking():
+    features = relations().of(ANA).features(day(10))
+    assert features["tenure_days"] == 410
+    assert features["monthly_fee"] == 29.99
+    assert (features["cases_30d"], features["days_since_case"]) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("topic", "feature", "days"),
+    [
+        ("quality", "contacts_quality_30d", 30),
+        ("billing", "contacts_billing_30d", 30),
+        ("cancel", "contacts_cancel_90d", 90),
+    ],
+)
+def test_contacts_count_for_as_long_as_their_feature_says(topic, feature, days):
+    known = Relations()
+    known.contact(ANA, Contact("ana", day(0), topic=topic))
+    assert known.of(ANA).features(day(days))[feature] == 1
+    assert known.of(ANA).features(day(days) + 1)[feature] == 0
+    others = {"contacts_quality_30d", "contacts_billing_30d", "contacts_cancel_90d"} - {feature}
+    assert all(known.of(ANA).features(day(1))[other] == 0 for other in others)
+
+
+@given(
+    st.builds(
+        Profile,
+        st.just("ana"),
+        st.integers(0, 2**40),
+        monthly_fee_minor=st.none() | st.integers(-(2**53), 2**53),
+        tenure_days=st.none() | st.integers(0, 2**53),
+        contract_end_ms=st.none() | st.integers(0, 2**47),
+    ),
+    st.lists(st.just(0.0) | st.floats(0.01, 1e6) | st.none(), max_size=3),
+    st.integers(0, 2**45),
+)
+def test_every_feature_is_one_the_model_knows_and_finite(profile, minutes, now_ms):
+    known = Relations()
+    known.profile(ANA, profile)
+    for value in minutes:
+        known.usage(ANA, Usage("ana", 0, period_days=30, minutes=value))
+    known.case_opened(ANA, now_ms)
+    features = known.of(ANA).features(now_ms)
+    assert set(features) <= set(FEATURES)
+    assert all(math.isfinite(value) for value in features.values())
+    assert ("tenure_days" in features) == (profile.tenure_days is not None)
+
+
+# Forgetting and restarting
+
+
+def test_a_forgotten_customer_is_a_stranger_and_others_are_not():
+    known = relations()
+    known.contact(BEN, Contact("ben", day(1), topic="cancel"))
+    known.forget(ANA)
+    known.forget(ANA)
+    assert known.of(ANA).features(day(9)) == Relations().of(ANA).features(day(9))
+    assert list(known.snapshot()) == [str(BEN)]
+
+
+def test_relations_survive_a_restart():
+    known = relations()
+    other = Relations()
+    other.case_opened(BEN, day(1))
+    other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(known.snapshot())))
+    assert other.snapshot() == known.snapshot()
+    assert other.of(ANA).features(day(9)) == known.of(ANA).features(day(9))
+    assert other.of(BEN).cases == []
+
+
+def test_a_snapshot_is_a_copy():
+    known = relations()
+    state = known.snapshot()
+    known.contact(ANA, Contact("ana", day(5), topic="cancel"))
+    known.profile(ANA, Profile("ana", day(6), plan="office"))
+    other = Relations()
+    other.restore(state)
+    assert (other.of(ANA).plan, len(other.of(ANA).contacts)) == ("home", 1)
