@@ -180,6 +180,30 @@ def score(
 
 
 @app.command()
+def bench(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="What to measure: throughput.")],
+    customers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Customers of the telco whose events are read.")
+    ] = 5_000,
+    days: Annotated[int, typer.Option(metavar="D", min=1, help="Days of it.")] = 7,
+    rounds: Annotated[int, typer.Option(metavar="R", min=1, help="How often each case is timed.")] = 5,
+    residents: Annotated[
+        str, typer.Option(metavar="N,N...", help="Numbers of customers for the detectors alone.")
+    ] = "10000,100000,1000000",
+) -> None:
+    """Measure, with the conditions beside the figures."""
+    if case != "throughput":
+        raise ConfigError([f"CASE: must be throughput, was {case}"])
+    sizes = residents.split(",")
+    if not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise ConfigError([f"--residents: must be numbers above 0 separated by commas, was {residents}"])
+    from bench.throughput import throughput
+
+    for line in throughput(customers, days, rounds, tuple(map(int, sizes))):
+        typer.echo(line)
+
+
+@app.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The vendor's file; .gz and .zst too.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Events, one a line; .gz and .zst too.")],

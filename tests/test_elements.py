@@ -128,7 +128,7 @@ def test_an_elements_evidence_equals_the_definition(calls, learn_below):
         if value < learn_below:
             learnt[channel] += (1, x)
     np.testing.assert_allclose(one["evidence"], wanted, rtol=1e-3, atol=1e-30)
-    np.testing.assert_allclose(np.stack([one["count"], one["weight"]], 1), learnt, rtol=1e-4)
+    np.testing.assert_allclose(np.stack([one["count"], one["weight"]], 1), learnt, rtol=1e-4, atol=1e-30)
 
 
 def test_an_elements_p0_leaves_room_for_how_its_customers_differ():

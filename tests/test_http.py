@@ -166,7 +166,9 @@ class TestServer:
         assert client.get("/healthz").status_code == 200
         server.stop()
         host, port = server.address.split(":")
-        Server(events_application(taken), host, int(port)).stop()
+        again = Server(events_application(taken), host, int(port))
+        again.start()
+        again.stop()
 
     def test_what_would_keep_the_server_waiting_is_ended_first(self, serve):
         closing = threading.Event()
@@ -189,7 +191,7 @@ class TestMetrics:
     def test_the_page_counts_every_record_once_and_names_no_customer(self, serve, tmp_path):
         risk = engine()
         events = [call("k1", MONDAY_MS + place * 1_000, **DROPPED) for place in range(20)]
-        risk.apply(batch([*events, events[0], b"broken", call("k1", MONDAY_MS - 10**9)]))
+        risk.apply(batch([*events, events[-1], b"broken", call("k1", MONDAY_MS - 10**9)]))
         with_outbox = Outbox.open(tmp_path / "outbox.sqlite3", {"crm": 10}, lambda: 0)
         page = serve(metrics_application(Gauges(risk, with_outbox)))[1].get("/metrics")
         assert page.headers["content-type"].startswith("text/plain; version=0.0.4")

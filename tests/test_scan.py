@@ -38,7 +38,9 @@ def records(draw):
     kind = draw(st.sampled_from(["call", "media"]))
     start, answer, end = sorted(draw(st.tuples(times, times, times)))
     fields = {
-        "type": json.dumps(kind), "call_id": json.dumps(draw(st.text("ab\u00e9", min_size=1, max_size=3))), "customer_id": '"c"',
+        "type": json.dumps(kind),
+        "call_id": json.dumps(draw(st.text("ab\u00e9", min_size=1, max_size=3))),
+        "customer_id": '"c"',
     }  # fmt: skip
     if kind == "call":
         fields |= {"start_ms": str(start), "end_ms": str(end), "answer_ms": str(answer)}
