@@ -104,8 +104,9 @@ def element_total(one: Any, channel: int) -> float:
 def element_observe(one: Any, channel: int, x: float, learn_below: float) -> float:
     """Let an element see one call; return its evidence in that channel, in days."""
     p0 = element_p0(channel, one["count"][channel], one["weight"][channel])
+    odds = (1.0 - p0) / p0
     for j in range(len(_RISE)):
-        ratio = likelihood_ratio(x, p0, p0 + (1.0 - p0) * _RISE[j])
+        ratio = x * (1.0 + _RISE[j] * odds) + (1.0 - x) * (1.0 - _RISE[j])
         one["evidence"][channel, j] = np.float32(min(one["evidence"][channel, j] * ratio, EVIDENCE_MAX))
     value = element_total(one, channel)
     if value < learn_below:

@@ -112,9 +112,11 @@ def observe(evidence: F32, x: float, p0: float) -> None:
         x: how much the call looks like trouble, 0..1.
         p0: the healthy mean.
     """
+    # With p1 = p0 + (1 - p0) * rise, L(x) is x * (1 + rise * (1 - p0) / p0) + (1 - x) * (1 - rise): one division.
+    odds = (1.0 - p0) / p0
     for j in range(evidence.shape[0]):
-        p1 = p0 + (1.0 - p0) * _RISE[j]
-        evidence[j] = np.float32(min(evidence[j] * likelihood_ratio(x, p0, p1), EVIDENCE_MAX))
+        ratio = x * (1.0 + _RISE[j] * odds) + (1.0 - x) * (1.0 - _RISE[j])
+        evidence[j] = np.float32(min(evidence[j] * ratio, EVIDENCE_MAX))
 
 
 @inlined

@@ -178,12 +178,12 @@ def poorness(rating: float, usual: float, spread: float, count: float) -> float:
     return min(max(((base - rating) / step - POOR_FROM) / (POOR_FULL - POOR_FROM), 0.0), 1.0)
 
 
-@kernel
+@inlined
 def _is_known(one: npt.NDArray[np.void], call: np.uint32) -> bool:
     return bool(np.any(one["seen"] == call))
 
 
-@kernel
+@inlined
 def _keep_seen(one: npt.NDArray[np.void], call: np.uint32, end_s: np.uint32) -> None:
     place = one["seen_at"]
     if one["seen"][place] != 0:
@@ -193,7 +193,7 @@ def _keep_seen(one: npt.NDArray[np.void], call: np.uint32, end_s: np.uint32) -> 
     one["seen_at"] = (place + 1) % SEEN
 
 
-@kernel
+@inlined
 def _write_call(entry: npt.NDArray[np.void], calls: Calls, i: int, rating: float, flags: int) -> None:
     entry["end_ms"] = calls.end_ms[i]
     entry["duration_ms"] = 0
@@ -210,7 +210,7 @@ def _write_call(entry: npt.NDArray[np.void], calls: Calls, i: int, rating: float
         entry["elements"][e] = calls.elements[i, e]
 
 
-@kernel
+@inlined
 def _incident_state(network: Network, calls: Calls, i: int) -> int:
     """Return what open incidents a call runs through: 0 none, INSIDE, MUTED (only a lying probe's) or both bits."""
     state = 0
@@ -224,7 +224,7 @@ def _incident_state(network: Network, calls: Calls, i: int) -> int:
     return state
 
 
-@kernel
+@inlined
 def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) -> None:
     answered = calls.answer_ms[i] >= 0
     one["attempts"] += 1
@@ -234,7 +234,7 @@ def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) ->
     one["poor"] += poor >= BAD
 
 
-@kernel
+@inlined
 def _follow_incident(
     world: World, one: npt.NDArray[np.void], row: int, calls: Calls, i: int, poor: float, state: int
 ) -> bool:
@@ -250,7 +250,7 @@ def _follow_incident(
     return element_recover(one, x) >= RECOVERED
 
 
-@kernel
+@inlined
 def _judge_element(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float, limits: Limits) -> bool:
     """Move one element's evidence by one call; return whether it must be looked at."""
     bad = calls.drop[i] >= BAD or poor >= BAD
@@ -267,7 +267,7 @@ def _judge_element(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float,
     return bad and value >= limits.element_days
 
 
-@kernel
+@inlined
 def _watch_elements(
     world: World, row: int, calls: Calls, i: int, poor: float, state: int, limits: Limits, scratch: Scratch
 ) -> None:
@@ -297,7 +297,7 @@ def _watch_elements(
             scratch.tally[1] += 1
 
 
-@kernel
+@inlined
 def _log_bad_call(world: World, calls: Calls, i: int, poor: float) -> None:
     entry = world.network.log[world.network.tally[0] % LOG_KEPT]
     world.network.tally[0] += 1
@@ -315,7 +315,7 @@ def evidence_days(one: Any) -> float:
     return total(one["evidence"]) + lock_total(one)
 
 
-@kernel
+@inlined
 def _suspect_duration(one: Any, calls: Calls, i: int, days: float) -> int:
     """Move a customer's locks; return the flags of a call that ended at a suspected duration."""
     if calls.answer_ms[i] < 0:
@@ -325,7 +325,7 @@ def _suspect_duration(one: Any, calls: Calls, i: int, days: float) -> int:
     return LOCKED | BAD_CALL if cut and lock_total(one) >= LOCK_BAD_DAYS else 0
 
 
-@kernel
+@inlined
 def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float, poor: float, again: float) -> int:
     """Move one customer's evidence and baselines by one call; return the flags of its duration."""
     days = 1.0
@@ -354,7 +354,7 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
     return signs
 
 
-@kernel
+@inlined
 def _learn_rating(one: Any, rating: float) -> None:
     """Learn the R-factor of a call that was not poor."""
     if one["rating_count"] < RATING_MEMORY:
@@ -367,7 +367,7 @@ def _learn_rating(one: Any, rating: float) -> None:
     one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))
 
 
-@kernel
+@inlined
 def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, signs: int, scratch: Scratch) -> None:
     """Count and keep a call if its customer has a history, opening one at a bad call and closing one long unused."""
     customer = world.book.rows[row]
@@ -397,7 +397,7 @@ def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, sign
         one["good_count"] += 1
 
 
-@kernel
+@inlined
 def _count(one: Any, calls: Calls, i: int, signs: int) -> None:
     one["attempts"] += 1
     one["answered"] += (signs & ANSWERED) != 0
@@ -408,7 +408,7 @@ def _count(one: Any, calls: Calls, i: int, signs: int) -> None:
     one["bad_calls"] += (signs & BAD_CALL) != 0 and (signs & ANSWERED) != 0
 
 
-@kernel
+@inlined
 def _redial(one: npt.NDArray[np.void], calls: Calls, i: int) -> float:
     """Return x of the redial channel: half a sign if the parties talk again at once, a whole one if both tried.
 
@@ -423,7 +423,7 @@ def _redial(one: npt.NDArray[np.void], calls: Calls, i: int) -> float:
     return 1.0 if one["again"] != calls.direction[i] + 1 else -1.0
 
 
-@kernel
+@inlined
 def _rating_of(one: Any, calls: Calls, i: int) -> float:
     """Return a call's R-factor: its own, or the mean of the reports that came while it lasted; NaN if unknown."""
     if np.isnan(calls.rating[i]) and one["media_call"] == np.uint32(calls.call[i]) and one["media_count"] > 0:
@@ -431,7 +431,7 @@ def _rating_of(one: Any, calls: Calls, i: int) -> float:
     return float(calls.rating[i])
 
 
-@kernel
+@inlined
 def _signs(calls: Calls, i: int, poor: float, again: float) -> int:
     """Return what a call shows, as flags of `detectors.history`."""
     answered = calls.answer_ms[i] >= 0
@@ -441,7 +441,7 @@ def _signs(calls: Calls, i: int, poor: float, again: float) -> int:
     return flags
 
 
-@kernel
+@inlined
 def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, scratch: Scratch) -> int:
     """Apply one call that is neither duplicate nor late; return STOP_ flags."""
     one = world.book.rows[row]
@@ -476,7 +476,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     return int(stop)
 
 
-@kernel
+@inlined
 def _apply_media(world: World, media: Media, i: int) -> None:
     """Keep the mean R-factor of the call that a customer is in."""
     row = find(world.book, media.customer[i])

@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from engine_kit import MONDAY_MS, batch, call, engine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflows import checkpoints as module
 from dataflows.checkpoints import KEPT, MAGIC, Checkpoints, sole_user
-from engine_kit import MONDAY_MS, batch, call, engine
 from schemas.errors import StateError
 
 STATE = {"layout": 1, "names": ["a", "b"], "rows": b"\x00\x01\xff"}
@@ -85,7 +85,7 @@ class TestReadingBack:
         with pytest.raises(StateError, match=r"000000000007.state: must be readable, was not: No such file"):
             kept.load("000000000007.state")
 
-    def test_a_disk_that_takes_nothing_is_an_error_and_the_state_before_stands(self, kept, tmp_path, monkeypatch):
+    def test_a_disk_that_takes_nothing_is_an_error_and_the_state_before_stands(self, kept, monkeypatch):
         name = kept.save(STATE)
         with monkeypatch.context() as patch:
             patch.setattr(module.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
