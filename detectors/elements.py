@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from detectors.evidence import EVIDENCE_MAX, RISES, likelihood_ratio
 from detectors.history import ELEMENTS
+from detectors.snapshots import raw
 from schemas.columns import CallColumns
 from schemas.kernels import inlined, kernel
 from schemas.text import I32, CodeColumn
@@ -160,7 +161,7 @@ class Elements:
         serial = len(self.names)
         if serial == len(self.network.elements):
             grown = np.zeros(2 * serial, ELEMENT)
-            grown[:serial] = self.network.elements
+            raw(grown)[:serial] = raw(self.network.elements)
             self.network = self.network._replace(elements=grown)
         self._serials[kind, name] = serial
         self.names.append((kind, name))
@@ -188,8 +189,8 @@ class Elements:
         """Return the network's latest bad calls, oldest first: a copy."""
         written = int(self.network.tally[0])
         if written <= LOG_KEPT:
-            return self.network.log[:written].copy()
-        return np.roll(self.network.log, -(written % LOG_KEPT), axis=0)
+            return raw(self.network.log)[:written].copy().view(BAD_CALL)
+        return np.roll(raw(self.network.log), -(written % LOG_KEPT)).view(BAD_CALL)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values: a copy."""
@@ -206,9 +207,9 @@ class Elements:
         for kind, name in state["names"]:
             self.serial(kind, name)
         self.refused_count = state["refused"]
-        self.network.elements[: len(self)] = np.frombuffer(state["elements"], ELEMENT)
+        raw(self.network.elements)[: len(self)] = raw(np.frombuffer(state["elements"], ELEMENT))
         log = np.frombuffer(state["log"], BAD_CALL)
-        self.network.log[: len(log)] = log
+        raw(self.network.log)[: len(log)] = raw(log)
         self.network.tally[0] = len(log)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detectors.snapshots import raw
 from schemas.kernels import kernel
 
 BAD_KEPT, GOOD_KEPT = 16, 16
@@ -119,7 +120,7 @@ class Histories:
         old = self.shelf
         size = len(old.histories)
         self.shelf = self._allocate(2 * size)
-        self.shelf.histories[:size] = old.histories
+        raw(self.shelf.histories)[:size] = raw(old.histories)
         taken = np.setdiff1d(np.arange(size, dtype=np.int32), old.free[: old.tally[0]])
         self._reserve(taken)
 
@@ -160,7 +161,7 @@ class Histories:
             "size": size,
             "free": self.shelf.free[: self.shelf.tally[0]].tobytes(),
             "taken": taken.tobytes(),
-            "histories": self.shelf.histories[taken].tobytes(),
+            "histories": raw(self.shelf.histories)[taken].tobytes(),
             "call_ids": {str(index): list(ids) for index, ids in self.call_ids.items()},
         }
 
@@ -168,7 +169,7 @@ class Histories:
         """Take over a snapshot."""
         self.shelf = self._allocate(state["size"])
         taken = np.frombuffer(state["taken"], np.int32)
-        self.shelf.histories[taken] = np.frombuffer(state["histories"], HISTORY)
+        raw(self.shelf.histories)[taken] = raw(np.frombuffer(state["histories"], HISTORY))
         free = np.frombuffer(state["free"], np.int32)
         self.shelf.free[: len(free)] = free
         self.shelf.tally[0] = len(free)

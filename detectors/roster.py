@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.evidence import CHANNELS, RISES
+from detectors.snapshots import raw
 from schemas.kernels import inlined, kernel
 from schemas.text import I32, Bools
 
@@ -193,7 +194,7 @@ class Roster:
         rows = self.book.rows
         if len(rows) < self.customers_max:
             grown = np.zeros(min(2 * len(rows), self.customers_max), ROW)
-            grown[: len(rows)] = rows
+            raw(grown)[: len(rows)] = raw(rows)
             self.book = self._allocate(grown, len(self))
             return np.zeros(0, ROW)
         used = rows[: len(self)]
@@ -211,7 +212,7 @@ class Roster:
         keep = ~leave
         gone = used[leave].copy()
         kept = np.zeros(len(self.book.rows), ROW)
-        kept[: int(keep.sum())] = used[keep]
+        raw(kept)[: int(keep.sum())] = raw(used)[keep]
         self.book = self._allocate(kept, int(keep.sum()))
         return gone
 
@@ -224,6 +225,6 @@ class Roster:
         used = np.frombuffer(state["rows"], ROW)
         size = max(min(1024, self.customers_max), 1 << max(0, len(used) - 1).bit_length())
         rows = np.zeros(max(min(size, self.customers_max), len(used)), ROW)
-        rows[: len(used)] = used
+        raw(rows)[: len(used)] = raw(used)
         self.book = self._allocate(rows, len(used))
         self.evicted_count = state["evicted"]
