@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo test lint type ci readme lock clean
+.PHONY: help setup demo test chaos lint type ci readme lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -25,6 +25,9 @@ demo: setup ## a small telco, live; Ctrl-C ends it
 
 test: setup ## all tests
 	$(BIN)/pytest
+
+chaos: setup ## many more kills at random moments; takes minutes
+	$(BIN)/pytest -m slow
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
 
     Args:
         path: the file.
-        report: is told how many bytes of the file, as it lies on disk, have been read.
+        report: is told how many bytes of the file, as it lies on disk, have been read; of a pipe nothing.
 
     Raises:
         InputError: the file cannot be read, or is not compressed as its suffix says.
@@ -39,7 +39,8 @@ def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
         with path.open("rb") as file:
             for chunk in filter(None, _decompressed(path, file)):
                 begun = True
-                report(file.tell())
+                if file.seekable():
+                    report(file.tell())
                 yield chunk
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         kind = EndedEarlyError if begun or isinstance(error, EOFError) else InputError

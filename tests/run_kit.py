@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from bench.simulator import TelcoSpec, simulate
+from dataflows import cli, run
 
 TELCO = TelcoSpec(customers=120, days=5, seed=4, faulty_ratio=0.4, broken_ratio=0.002, late_ratio=0.003)
 """Small, and full of trouble: some 25 notifications of every type from some 4,000 records, six of them broken."""
@@ -61,6 +62,7 @@ class Program:
 
     def __init__(self, folder: Path, *arguments: object, epoch_ms: int = 100, chunk_bytes: int = 16_384) -> None:
         self._stderr = folder / "stderr"
+        self._stderr.unlink(missing_ok=True)
         given = ([str(argument) for argument in arguments], folder, epoch_ms, chunk_bytes)
         self._process = self._context.Process(target=_main, args=given, daemon=True)
         self._process.start()
@@ -73,6 +75,14 @@ class Program:
         self._process.kill()
         self._process.join()
 
+    def kill_after(self, seconds: float) -> None:
+        """Kill it soon, while the caller does something else."""
+        threading.Timer(seconds, self._process.kill).start()
+
+    def join(self, seconds: float) -> None:
+        """Wait until it ends, but not longer than this."""
+        self._process.join(seconds)
+
     def running(self) -> bool:
         return self._process.is_alive()
 
@@ -83,7 +93,7 @@ class Program:
         return self._process.exitcode
 
     def stderr(self) -> str:
-        return self._stderr.read_text()
+        return self._stderr.read_text() if self._stderr.exists() else ""
 
     def address(self, what: str) -> str:
         """Wait until it listens for `what`; return where."""
@@ -101,8 +111,6 @@ def _main(arguments: list[str], folder: Path, epoch_ms: int, chunk_bytes: int) -
     file = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    from dataflows import cli, run
-
     run.run = functools.partial(run.run, epoch=timedelta(milliseconds=epoch_ms))
     run.FileReader = functools.partial(run.FileReader, chunk_bytes=chunk_bytes)
     sys.argv = ["stayline", *arguments]

@@ -102,7 +102,6 @@ REASONS = {
     'SIP;cause=504;text="PRACK Timeout"': (F, "drop"),
     'SIP;cause=400;text="Local media failure"': (F, "strong"),
     'SIP;cause=603;text="Network Blocked"': (B, "-"),
-    'SIP;cause=200;text="Call completed elsewhere"': (N, N),
     "preemption;cause=5": (B, "drop"),
     "STIR;cause=438": (B, B),
     "SIP;cause=486": (U, "-"),
@@ -116,7 +115,13 @@ REASONS = {
     "X.int;reasoncode=0x00000005": ("-", "-"),
     "RELEASE_CAUSE;cause=99": ("-", "-"),
 }
-REASONS_GENERIC = {"Q.850;cause=16": (N, N), "Q.850;cause=127": ("weak", "weak"), "SIP;cause=200": (N, N)}
+REASONS_GENERIC = {
+    "Q.850;cause=16": (N, N),
+    "Q.850;cause=127": ("weak", "weak"),
+    "SIP;cause=200": (N, N),
+    # A 200 says no more for being worded.
+    'SIP;cause=200;text="Call completed elsewhere"': (N, N),
+}
 
 
 def ends_of(rows):
