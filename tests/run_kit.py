@@ -1,5 +1,6 @@
 """What the tests of whole runs share: a telco's events, a configuration, the program as a process of its own."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -68,7 +69,9 @@ class Program:
         self._process.start()
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
+        """Send it a signal, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         """End it as a power cut would, and wait until it is gone."""

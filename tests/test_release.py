@@ -102,6 +102,7 @@ REASONS = {
     'SIP;cause=504;text="PRACK Timeout"': (F, "drop"),
     'SIP;cause=400;text="Local media failure"': (F, "strong"),
     'SIP;cause=603;text="Network Blocked"': (B, "-"),
+    'SIP;cause=200;text="Call completed elsewhere"': (N, N),
     "preemption;cause=5": (B, "drop"),
     "STIR;cause=438": (B, B),
     "SIP;cause=486": (U, "-"),
@@ -119,8 +120,6 @@ REASONS_GENERIC = {
     "Q.850;cause=16": (N, N),
     "Q.850;cause=127": ("weak", "weak"),
     "SIP;cause=200": (N, N),
-    # A 200 says no more for being worded.
-    'SIP;cause=200;text="Call completed elsewhere"': (N, N),
 }
 
 
