@@ -29,10 +29,11 @@ def explain(customer_id: str, config: Config) -> list[str]:
 
 
 def _lines(standing: Standing) -> list[str]:
-    evidence = f"{standing.evidence_days:.2f} of {standing.threshold_days:,.0f} healthy days"
+    evidence = f"{_days(standing.evidence_days)} of {standing.threshold_days:,.0f} healthy days"
     lines = [f"last call    {rfc3339(standing.last_ms)}", f"evidence     {evidence}"]
     for channel, (days, baseline, learnt) in standing.channels.items():
-        lines.append(f"  {channel:<10} {days:>12.2f} days   usual {100 * baseline:5.2f} %   from {learnt:.0f} calls")
+        usual = f"usual {100 * baseline:5.2f} %   from {learnt:.0f} calls"
+        lines.append(f"  {channel:<10} {_days(days):>12} days   {usual}")
     if standing.since_ms >= 0:
         lines.append(f"suspected since {day_of(standing.since_ms)}")
     if standing.case is None:
@@ -48,3 +49,8 @@ def _lines(standing: Standing) -> list[str]:
         for call in standing.calls
     ]
     return lines
+
+
+def _days(days: float) -> str:
+    """Write an amount of evidence: it runs from nothing to more digits than anybody reads."""
+    return f"{days:,.2f}" if days < 1e6 else f"{days:.1e}"

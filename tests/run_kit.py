@@ -78,9 +78,11 @@ class Program:
         self._process.kill()
         self._process.join()
 
-    def kill_after(self, seconds: float) -> None:
-        """Kill it soon, while the caller does something else."""
-        threading.Timer(seconds, self._process.kill).start()
+    def kill_after(self, seconds: float | None) -> threading.Thread:
+        """Kill it, while the caller does something else; None: do not. Return what is to be joined."""
+        blow = threading.Timer(seconds or 0.0, self._process.kill if seconds is not None else lambda: None)
+        blow.start()
+        return blow
 
     def join(self, seconds: float) -> None:
         """Wait until it ends, but not longer than this."""

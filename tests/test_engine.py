@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 
 import msgspec
-import numpy as np
 import orjson
 import pytest
 from cloudevents.core.formats.json import JSONFormat
@@ -32,7 +31,6 @@ from jsonschema import Draft202012Validator
 from bench.simulator import TelcoSpec, simulate
 from detectors.casebook import CALLS_SHOWN
 from detectors.engine import RiskEngine, Settings
-from detectors.history import CALL, HISTORY
 from schemas.alerts import NotificationType, rfc3339
 from schemas.decode import decode
 from schemas.errors import StateError
@@ -89,11 +87,8 @@ def reborn(old, **known):
 
 
 def kept(one):
-    """All that an engine would keep, as bytes; what lies between the fields of a record means nothing."""
-    state = one.snapshot()
-    histories = np.frombuffer(state["histories"].pop("histories"), HISTORY)
-    calls = [histories[sort][name].tobytes() for sort in ("bad", "good") for name in CALL.names]
-    return msgspec.msgpack.encode([state, calls, [histories[name].tobytes() for name in HISTORY.names[:-2]]])
+    """All that an engine would keep, as bytes."""
+    return msgspec.msgpack.encode(one.snapshot())
 
 
 # Whatever the batches
@@ -107,7 +102,7 @@ def test_the_stream_holds_something_of_everything(whole):
     assert min(fresh.counts.applied, fresh.counts.duplicate, fresh.counts.late, fresh.counts.dead_lettered) > 0
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_the_same_events_say_the_same_bytes_whatever_the_batches(stream, whole, data):
     cuts = data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=60))
@@ -118,9 +113,10 @@ def test_the_same_events_say_the_same_bytes_whatever_the_batches(stream, whole, 
 
 def test_one_event_at_a_time_says_the_same_bytes(stream, whole):
     fresh = engine()
-    said = feed(fresh, stream[:4_000], range(1, 4_000))
+    said = feed(fresh, stream[:2_000])
+    said += feed(fresh, stream[2_000:4_500], range(1, 2_500))
     assert said == whole[0][: len(said)]
-    assert len(said) > 10
+    assert len(said) > 20
 
 
 def test_empty_batches_change_nothing(stream):
@@ -134,7 +130,7 @@ def test_empty_batches_change_nothing(stream):
 # Whatever the restarts
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_an_engine_restored_says_what_one_never_stopped_says(stream, whole, data):
     stops = sorted(data.draw(st.sets(st.integers(0, len(stream)), min_size=1, max_size=3)))
@@ -150,6 +146,7 @@ def test_a_restored_engine_keeps_what_the_old_one_kept(stream):
     old = engine()
     feed(old, stream[: len(stream) // 2])
     assert kept(reborn(old)) == kept(old)
+    assert reborn(old).clock_ms == old.clock_ms >= MONDAY_MS
 
 
 def test_a_snapshot_does_not_follow_the_engine(stream):
@@ -429,6 +426,14 @@ def test_the_times_of_a_case_never_go_back(whole):
             body["since_ms"] <= body["detected_ms"] <= one.time_ms for body, one in zip(bodies, case, strict=True)
         )
         assert len({(body["since_ms"], body["detected_ms"]) for body in bodies}) == 1
+
+
+def test_records_out_of_order_do_not_make_the_times_of_a_case_go_back():
+    steady = [call("a", MONDAY_MS + at * MINUTE_MS, dropped=True) for at in range(6)]
+    backwards = [call("a", MONDAY_MS + 5 * MINUTE_MS - at * 1_000, dropped=True) for at in range(1, 15)]
+    said = run([*steady, *backwards])
+    assert len(said) >= 3
+    assert [one["time"] for one in said] == sorted(one["time"] for one in said)
 
 
 def test_the_numbers_of_an_alert_agree_with_each_other(whole):

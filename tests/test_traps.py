@@ -25,10 +25,8 @@ def days_of(events):
 
 def dropping(rng, events, ratio):
     """Let events drop at a ratio that is a function of the day."""
-    for one in events:
-        if rng.random() < ratio((one["end_ms"] - MONDAY_MS) / DAY_MS):
-            one |= DROPPED
-    return events
+    chances = [ratio((one["end_ms"] - MONDAY_MS) / DAY_MS) for one in events]
+    return [one | DROPPED if rng.random() < chance else one for one, chance in zip(events, chances, strict=True)]
 
 
 def victim(start_ms=MONDAY_MS + 2 * DAY_MS, calls=40, **fields):
@@ -146,8 +144,9 @@ def test_trap_two_probes_two_seconds_apart_count_a_call_once():
 
 def test_trap_clocks_two_seconds_off_hide_no_lock_and_make_none():
     lock = [call("c", MONDAY_MS + at * HOUR_MS, talk_s=900.0 if at % 3 == 0 else 40.0 + at) for at in range(30)]
-    said = alerts(run(skewed(lock, 3)))
-    assert [one["data"]["pattern"]["kind"] for one in said] == ["duration_lock"]
+    said = run(skewed(lock, 3))
+    assert len(alerts(said)) == 1
+    assert said[-1]["data"]["pattern"]["kind"] == "duration_lock"
     healthy = habit("c", 30, 20, np.random.default_rng(4), drop_ratio=0.005)
     assert alerts(run(skewed(healthy, 4))) == []
 
