@@ -117,7 +117,7 @@ def replay(
     format_name: FormatName = None,
     chunk_bytes: Annotated[
         int, typer.Option(metavar="N", min=1, max=1 << 28, help="Read so much at a time; the result is the same.")
-    ] = 1 << 18,
+    ] = 1 << 20,
 ) -> None:
     """Run recorded events through the dataflow."""
     loaded, opener = _prepared(config, format_name, files)

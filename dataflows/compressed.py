@@ -12,7 +12,7 @@ import zstandard
 
 from schemas.errors import InputError, StaylineError
 
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 20
 
 _ZST_READ_BYTES = 512
 """A Zstandard block of four bytes can stand for 128 KiB (RFC 8878, section 3.1.1.2.3): so much compressed data at a
