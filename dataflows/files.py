@@ -266,9 +266,5 @@ class _LineCutter:
     def _hold(self, data: bytes) -> None:
         # One byte more than a record may have: the decoder then refuses it.
         room = RECORD_BYTES_MAX + 1 - len(self._held)
-        rest = data[room:]
         self._held += data[:room]
-        self._dropped += len(rest)
-        if rest and self._held.isspace() and not rest.isspace():
-            # A line of blanks is no record, but this one only begins with them.
-            self._held = self._held[:-1] + rest.strip()[:1]
+        self._dropped += max(0, len(data) - room)

@@ -117,6 +117,8 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
             execute(flow, folder / "recovery", epoch)
+        if stopping.is_set:
+            log("run.stopping")
         while not stopping.is_set and not dispatcher.drain(WAIT_S):
             pass
         counts = engine.counts

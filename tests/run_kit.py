@@ -56,15 +56,23 @@ class Program:
         folder: its working directory; standard error goes to `stderr` there.
         epoch_ms: time between checkpoints of `run`.
         chunk_bytes: how much `run` reads of a file at once.
+        segment_bytes: how large a segment of its spool grows.
     """
 
     _context = multiprocessing.get_context("forkserver")
     _context.set_forkserver_preload(["dataflows.run", "dataflows.cli", "sinks.desk.app"])
 
-    def __init__(self, folder: Path, *arguments: object, epoch_ms: int = 100, chunk_bytes: int = 16_384) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        epoch_ms: int = 100,
+        chunk_bytes: int = 16_384,
+        segment_bytes: int = 65_536,
+    ) -> None:
         self._stderr = folder / "stderr"
         self._stderr.unlink(missing_ok=True)
-        given = ([str(argument) for argument in arguments], folder, epoch_ms, chunk_bytes)
+        given = ([str(argument) for argument in arguments], folder, epoch_ms, chunk_bytes, segment_bytes)
         self._process = self._context.Process(target=_main, args=given, daemon=True)
         self._process.start()
 
@@ -110,13 +118,14 @@ class Program:
         return f"http://{until(found, f'the address of {what}')}"
 
 
-def _main(arguments: list[str], folder: Path, epoch_ms: int, chunk_bytes: int) -> None:
+def _main(arguments: list[str], folder: Path, epoch_ms: int, chunk_bytes: int, segment_bytes: int) -> None:
     """Be the program."""
     os.chdir(folder)
     file = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     run.run = functools.partial(run.run, epoch=timedelta(milliseconds=epoch_ms))
+    run.Spool = functools.partial(run.Spool, segment_bytes=segment_bytes)
     run.FileReader = functools.partial(run.FileReader, chunk_bytes=chunk_bytes)
     sys.argv = ["stayline", *arguments]
     cli.main()

@@ -5,11 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx2
 import pytest
 from run_kit import until
+
+from dataflows.demo import _send
 
 STAYLINE = Path(sys.executable).with_name("stayline")
 PORTS = (8080, 8090, 9100)
@@ -30,6 +33,12 @@ def page(address):
     answer = httpx2.get(address, trust_env=False)
     assert answer.status_code == 200
     return answer.text
+
+
+def test_the_telco_falls_silent_when_nobody_answers():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    _send(f"127.0.0.1:{port}", threading.Event())
 
 
 @pytest.mark.usefixtures("taken_ports")

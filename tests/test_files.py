@@ -194,6 +194,13 @@ class TestTooLong:
         assert [letter.reason for letter in letters_of(cuts)] == ["too_large"]
         assert cuts[-1].place[:3] == (0, 2 << 20, 1)
 
+    @pytest.mark.parametrize("chunk_bytes", [1_000, RECORD_BYTES_MAX, RECORD_BYTES_MAX + 1, 1 << 20])
+    def test_a_long_line_that_begins_with_blanks_is_not_taken_for_a_blank_one(self, tmp_path, chunk_bytes):
+        blank = b" " * (RECORD_BYTES_MAX + 5_000)
+        cuts = read(write(tmp_path, blank + GOOD + b"\n" + GOOD.replace(b"c1", b"c2")), chunk_bytes=chunk_bytes)
+        assert [(letter.at[-2:], letter.reason) for letter in letters_of(cuts)] == [(":1", "too_large")]
+        assert applied(cuts) == ["c2"]
+
     @pytest.mark.parametrize("spare", [-1, 0, 1, 2])
     @pytest.mark.parametrize("chunk_bytes", [1_000, RECORD_BYTES_MAX, RECORD_BYTES_MAX + 1, 1 << 20])
     def test_the_limit_is_met_to_the_byte_whatever_the_chunk_size(self, tmp_path, spare, chunk_bytes):

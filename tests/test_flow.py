@@ -73,7 +73,7 @@ class Deployment:
             Stop() if stop is None else stop,
             ends=True,
             checkpoints=Checkpoints(self.folder / "engine"),
-            passed=self.passed.append,
+            passed=lambda place: self.passed.append((place, len(list((self.folder / "engine").iterdir())))),
         )
         execute(flow, self.folder / "recovery", epoch)
 
@@ -150,9 +150,11 @@ class TestRestart:
 
     def test_an_input_is_told_only_what_the_kept_checkpoints_have_passed(self, deployment):
         deployment.run()
-        lines = [Place(*place).line for place in deployment.passed]
+        lines = [Place(*place).line for place, _ in deployment.passed]
         assert lines == sorted(lines)
         assert 0 < lines[-1] <= CALLS + 1 - (KEPT - 2)
+        _, states = deployment.passed[0]
+        assert states >= KEPT - 1, "not before so many checkpoints were taken"
 
 
 class TestFailures:

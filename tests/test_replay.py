@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from engine_kit import HOUR_MS, MONDAY_MS, SECOND_MS, call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_kit import lines, recorded
@@ -92,6 +93,20 @@ class TestResult:
         for case in {one["id"].rpartition("-")[0] for one in told}:
             revisions = [one["data"]["revision"] for one in told if one["id"].rpartition("-")[0] == case]
             assert revisions == list(range(1, len(revisions) + 1))
+
+    def test_records_out_of_order_do_not_put_their_notifications_out_of_order(self, tmp_path):
+        # Two customers lose call after call; the one whose last call ended first is heard of last.
+        ends_ms = [MONDAY_MS + place * HOUR_MS for place in range(1, 9)]
+        events = [
+            [call("first", end_ms, dropped=True) for end_ms in ends_ms],
+            [call("second", end_ms + 100 * SECOND_MS, dropped=True) for end_ms in ends_ms],
+        ]
+        arrived = [one for pair in zip(events[1], events[0], strict=True) for one in pair]
+        (tmp_path / "events").write_bytes(b"\n".join(map(orjson.dumps, arrived)))
+        replay([tmp_path / "events"], tmp_path / "alerts", SETTINGS)
+        told = [orjson.loads(line) for line in lines(tmp_path / "alerts")]
+        assert [one["subject"] for one in told[:2]] == ["first", "second"]
+        assert [one["time"] for one in told] == sorted(one["time"] for one in told)
 
     def test_the_four_counts_add_up_to_the_records_that_were_read(self, telco):
         folder, events, counts = telco
