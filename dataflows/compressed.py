@@ -93,19 +93,33 @@ def _zst_chunks(file: BinaryIO) -> Iterator[bytes]:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes its name only when it is whole and on disk; until then the old one stands.
 
+    What is no file, such as /dev/null or a pipe, is written to directly.
+
     Raises:
         StaylineError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("wb") as file:
-            with _compressing(path, file) as stream:
-                yield stream
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        with _taking_its_name(path) as file, _compressing(path, file) as stream:
+            yield stream
     except OSError as error:
         raise StaylineError(f"{path}: must be writable, was not: {error.strerror}") from None
+
+
+@contextmanager
+def _taking_its_name(path: Path) -> Iterator[BinaryIO]:
+    if path.exists() and not path.is_file():
+        # A device or a pipe is written to: /dev/null stays what it is.
+        with path.open("wb") as file:
+            yield file
+        return
+    target = path.resolve()  # a link stays a link
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -197,13 +197,18 @@ def build(
 
     flow = Dataflow("stayline")
     chunks = op.input("input", flow, Input(open_input, stop, passed))
-    pairs = op.map("decode", chunks, decoded)
+    pairs = op.map("decode", chunks, _decode)
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
     op.output("dead-letters", letters, Output(write_dead_letters))
     batches = op.map("batch", pairs, lambda pair: (KEY, pair[0]))
     told = op.stateful_batch("detect", batches, detect)
     op.output("notifications", told, Output(write_notifications))
     return flow
+
+
+def _decode(chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
+    with _said_in_one_line():
+        return decoded(chunk)
 
 
 def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
@@ -216,6 +221,8 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
     Raises:
         StaylineError: what a step raised; the checkpoint before stands.
     """
+    # Of a fault of ours its place in Python is enough; the engine's own stack (Rust) tells nobody more.
+    os.environ["RUST_BACKTRACE"] = "0"
     config = None if recovery is None else _recovery(recovery)
     try:
         with _stderr_restored():
@@ -229,13 +236,13 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
 
 @contextlib.contextmanager
 def _said_in_one_line() -> Iterator[None]:
-    """Keep the engine from printing its own stack when a step fails with an error that is reported in one line.
+    """Keep the engine from printing of its own when a step fails with an error that is reported in one line.
 
     The engine (Rust) writes to the file descriptor before the error has come through to `execute`.
     """
     try:
         yield
-    except (StaylineError, OSError):
+    except (StaylineError, OSError, KeyboardInterrupt):
         if sys.stderr is not None:
             sys.stderr.flush()
             with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  os.devnull is no path of ours

@@ -71,11 +71,17 @@ def _family(host: str) -> socket.AddressFamily:
 def events_application(spool: Spool) -> Starlette:
     """Return the application that takes `POST /v1/events`: NDJSON, on disk before the answer.
 
-    202: taken. 413: larger than `BODY_BYTES_MAX`. 400: empty. 503: there is no room or no disk; the same request may
-    come again. Records are judged when they are read: a broken one becomes a dead letter, its neighbours are applied.
+    202: taken. 400: empty. 403: from a web page. 413: larger than `BODY_BYTES_MAX`. 415: compressed. 503: there is no
+    room or no disk; the same request may come again. Records are judged when they are read: a broken one becomes a
+    dead letter, its neighbours are applied.
     """
 
     async def events(request: Request) -> Response:
+        if "origin" in request.headers:
+            # A page on the web could send records here through the browser of somebody on this machine.
+            return _problem(403, "records must come from a program, came from a web page")
+        if request.headers.get("content-encoding", "identity") != "identity":
+            return _problem(415, "a body must not be compressed, was")
         body = bytearray()
         try:
             async for part in request.stream():

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dataflows.spool import Spool
 from detectors.engine import RiskEngine
 from sinks.outbox import Outbox
 
@@ -15,11 +16,13 @@ class Gauges(Collector):
 
     Args:
         engine, outbox: what is read.
+        spool: what waits to be read; None for an input that has none.
     """
 
-    def __init__(self, engine: RiskEngine, outbox: Outbox) -> None:
+    def __init__(self, engine: RiskEngine, outbox: Outbox, spool: Spool | None = None) -> None:
         self._engine = engine
         self._outbox = outbox
+        self._spool = spool
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -31,6 +34,10 @@ class Gauges(Collector):
         """Give every metric as it stands."""
         yield from self._of_engine()
         yield from self._of_outbox()
+        if self._spool is not None:
+            gauge = GaugeMetricFamily("stayline_spool_bytes", "Bytes of posted records that are kept.")
+            gauge.add_metric([], self._spool.total_bytes)
+            yield gauge
 
     def _of_engine(self) -> Iterator[Metric]:
         engine = self._engine

@@ -100,7 +100,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         )
         dispatcher.start()
         stack.callback(dispatcher.stop)
-        for name, server in _servers(config, source, store, Gauges(engine, outbox)):
+        for name, server in _servers(config, source, store, Gauges(engine, outbox, source.spool)):
             server.start()
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)

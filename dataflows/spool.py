@@ -33,6 +33,9 @@ class Spool:
         segment_bytes: a segment that has reached this size is closed.
         bytes_max: so much may lie in the folder.
 
+    Attributes:
+        total_bytes: so much lies in the folder.
+
     Raises:
         StateError: the folder cannot be read and written.
     """
@@ -48,7 +51,7 @@ class Spool:
             # Newest segment, and how much of it is durable, in one value: the reader need not wait for the writers.
             # A line without its end was never acknowledged.
             self._end = newest, cut_torn_line(self._segment(newest))
-            self._total = sum(self._segment(number).stat().st_size for number in self._numbers())
+            self.total_bytes = sum(self._segment(number).stat().st_size for number in self._numbers())
         except OSError as error:
             raise StateError(f"{folder}: must be readable and writable, was not: {error.strerror}") from None
 
@@ -65,7 +68,7 @@ class Spool:
         if not body.endswith(b"\n"):
             body += b"\n"
         with self._lock:
-            if self._total + len(body) > self._bytes_max:
+            if self.total_bytes + len(body) > self._bytes_max:
                 raise SpoolFullError(f"{self._folder}: must hold at most {self._bytes_max} bytes, would hold more")
             number, size = self._end
             if size >= self._segment_bytes:
@@ -76,7 +79,7 @@ class Spool:
             except OSError as error:
                 raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None
             self._end = number, size + len(body)
-            self._total += len(body)
+            self.total_bytes += len(body)
 
     def _write(self, path: Path, size: int, body: bytes) -> None:
         """Write behind the `size` bytes that are durable, over what a failed write has left there."""
@@ -133,7 +136,7 @@ class Spool:
                 size = path.stat().st_size
                 path.unlink(missing_ok=True)
                 with self._lock:
-                    self._total -= size
+                    self.total_bytes -= size
 
     def _segment(self, number: int) -> Path:
         return self._folder / f"{number:012d}.ndjson"

@@ -50,10 +50,10 @@ class Advisor:
     def has_room(self, now_ms: int) -> bool:
         """Take one of today's alerts if there is one left; days are UTC, by event time."""
         day = now_ms // DAY_MS
-        if day != self._day:
+        # Out-of-order calls around midnight do not give a day its budget twice.
+        if day > self._day:
             self._day, self._told_today = day, 0
         if self._told_today >= self._settings.alerts_per_day_max:
-            self.deferred_count += 1
             return False
         self._told_today += 1
         return True
@@ -80,7 +80,17 @@ class Advisor:
 
     def read_line(self, customer: int, metric: str, value: float) -> None:
         """Keep the newest reading of a customer's line."""
-        self._lines.setdefault(customer, {})[metric] = value
+        readings = self._lines.get(customer)
+        if readings is None:
+            while len(self._lines) >= self._settings.customers_max:
+                del self._lines[next(iter(self._lines))]
+            readings = self._lines[customer] = {}
+        readings[metric] = value
+
+    def forget(self, customer: int) -> None:
+        """Forget a customer's line and what was scored of them."""
+        self._lines.pop(customer, None)
+        self._labels.forget(str(customer))
 
     def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
         return {**self._relations.of(customer).features(at_ms), **experience}

@@ -28,6 +28,9 @@ QUIET_MS = DAY_MS
 EXPIRE_MS = 14 * DAY_MS
 """or when no call was bad for two weeks."""
 
+RENAME_AFTER = 3
+"""A pattern is renamed after so many more bad calls at the earliest: two that explain equally well would take turns."""
+
 MAJOR_RATIO, CRITICAL_RATIO = 0.25, 0.5
 MAJOR_BAD, CRITICAL_BAD = 5, 10
 RANK: tuple[Severity, ...] = ("minor", "major", "critical")
@@ -110,7 +113,8 @@ class Case(Struct):
     def worth_telling(self, kind: PatternKind) -> bool:
         """Whether what is known now is worth a new revision: worse, another pattern, or twice the bad calls."""
         worse = RANK.index(self.judge()) > RANK.index(self.severity)
-        return worse or kind != self.kind or self.bad >= 2 * max(self.told_bad, 3)
+        renamed = kind != self.kind and self.bad >= self.told_bad + RENAME_AFTER
+        return worse or renamed or self.bad >= 2 * max(self.told_bad, 3)
 
     def over(self, now_ms: int) -> bool:
         """Whether the calls are good again."""

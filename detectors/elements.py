@@ -25,7 +25,7 @@ ELEMENT = np.dtype(
         ("evidence", np.float32, (2, len(RISES))),
         ("count", np.float32, (2,)),
         ("weight", np.float32, (2,)),
-        ("last_ms", np.int64),
+        ("last_ms", np.int64, (2,)),  # when each channel was observed last; -1: never
         ("since_ms", np.int64),  # first bad call since the evidence was last low; -1: none
         ("attempts", np.int64),  # since `since_ms`
         ("answered", np.int64),
@@ -58,6 +58,7 @@ LOG_KEPT = 16_384
 """How many of the network's latest bad calls are remembered, to find who was inside an outage before it was known."""
 
 ELEMENTS_MAX = 1_000_000
+DAY_MS = 86_400_000.0
 
 _MEAN = np.array([0.012, 0.04], np.float64)
 _STRENGTH = np.array([200.0, 100.0], np.float64)
@@ -85,11 +86,15 @@ def element_p0(channel: int, count: float, weight: float) -> float:
 
 
 @inlined
-def element_accrue(one: Any, days: float) -> None:
-    """Add the days that passed to an element's processes."""
-    for channel in range(2):
-        for j in range(len(_RISE)):
-            one["evidence"][channel, j] = np.float32(one["evidence"][channel, j] + days)
+def element_accrue(one: Any, channel: int, end_ms: int) -> float:
+    """Add the days that passed since a channel was observed to its processes; return them, one at the most."""
+    days = 0.0
+    if one["last_ms"][channel] >= 0:
+        days = min(max(end_ms - one["last_ms"][channel], 0) / DAY_MS, 1.0)
+    one["last_ms"][channel] = max(one["last_ms"][channel], end_ms)
+    for j in range(len(_RISE)):
+        one["evidence"][channel, j] = np.float32(one["evidence"][channel, j] + days)
+    return days
 
 
 @inlined

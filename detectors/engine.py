@@ -39,6 +39,8 @@ from detectors.settings import Settings
 from detectors.watch import (
     APPLIED,
     BAD,
+    FUTURE_MS,
+    LATE,
     STOP_CASE,
     STOP_CUSTOMERS,
     STOP_DUE,
@@ -137,7 +139,7 @@ class RiskEngine:
         self.elements = Elements()
         self.incidents = Incidents(settings.deployment, self.elements)
         self.casebook = Casebook()
-        self.relations = Relations()
+        self.relations = Relations(settings.customers_max)
         self.advisor = Advisor(settings, catalogue, self.relations)
         self.clock_ms = -1
         self._codecs: dict[str, int] = {}
@@ -180,13 +182,13 @@ class RiskEngine:
                 self._look(now, int(index[at - 1]), stop)
             else:
                 now.lines.read_up_to(int(position[at]))
-                self._take(business[int(index[at])][1])
+                scratch.counts[self._take(business[int(index[at])][1])] += 1
                 at += 1
         now.lines.read_up_to(NEVER_MS)
         self.counts.duplicate += int(scratch.counts[1])
         self.counts.late += int(scratch.counts[2])
         self.counts.dead_lettered += len(batch.rejects)
-        self.counts.applied += int(scratch.counts[0]) + len(batch.media) + len(batch.links) + len(business)
+        self.counts.applied += int(scratch.counts[0]) + len(batch.media) + len(batch.links)
         return self._told()
 
     def finish(self) -> list[Notification]:
@@ -250,16 +252,27 @@ class RiskEngine:
 
     def _make_room(self) -> None:
         for row in self.roster.make_room(self.clock_ms):
+            key = int(row["key"])
             if row["history"] >= 0:
                 self.histories.give_back(int(row["history"]))
+            self.relations.forget(key)
+            self.advisor.forget(key)
+            if self.casebook.cases.pop(key, None) is not None:
+                self.casebook.reschedule()
 
     # Looking
 
     def _look(self, now: _Now, call: int, stop: int) -> None:
         """Look carefully behind one call: at its elements first, then at its customer."""
         if stop & STOP_ELEMENT:
-            for element in now.scratch.alarms[: now.scratch.tally[1]].tolist():
-                self._look_at_element(element)
+            alarms = now.scratch.alarms[: now.scratch.tally[1]].tolist()
+            # What the alarm was about is decided now: a look at one element may open an incident on another.
+            over = [element for element in alarms if self.elements.network.elements[element]["incident"] > 0]
+            for element in over:
+                self._end_incident(element)
+            for element in alarms:
+                if element not in over:
+                    self._look_at_element(element)
         key = int(now.calls.customer[call])
         row = self.roster.find(key)
         if stop & STOP_CASE and key in self.casebook.cases:
@@ -382,7 +395,7 @@ class RiskEngine:
         return CallEvidence(call_id, end_ms, "normal", 0), False
 
     def _close(self, case: Case, now_ms: int) -> None:
-        if case.told and not case.deferred:
+        if case.told:
             self._tell(case, "stayline.alert.resolved", now_ms)
         del self.casebook.cases[case.customer]
         self.casebook.reschedule()
@@ -436,21 +449,24 @@ class RiskEngine:
         bad, _ = self.histories.bad_calls(history)
         bad = bad[bad["end_ms"] >= case.since_ms]
         for incident in [*self.incidents.open.values(), *self.incidents.closed.values()]:
-            through = np.any(bad["elements"] == incident.element, axis=1) & (bad["end_ms"] >= incident.since_ms)
+            end_ms = NEVER_MS if incident.cleared_ms is None else incident.cleared_ms
+            during = (bad["end_ms"] >= incident.since_ms) & (bad["end_ms"] <= end_ms)
+            through = np.any(bad["elements"] == incident.element, axis=1) & during
             if len(bad) and through.mean() > 0.5:
                 return incident
         return None
 
     # Incidents
 
+    def _end_incident(self, element: int) -> None:
+        incident = self.incidents.open[int(self.elements.network.elements[element]["incident"])]
+        if not incident.known:
+            incident.revision += 1
+            self._send("stayline.incident.cleared", self.clock_ms, self.incidents.report(incident, self.clock_ms))
+        self.incidents.stop(incident, self.clock_ms)
+
     def _look_at_element(self, element: int) -> None:
-        serial = int(self.elements.network.elements[element]["incident"])
-        if serial > 0:
-            incident = self.incidents.open[serial]
-            if not incident.known:
-                incident.revision += 1
-                self._send("stayline.incident.cleared", self.clock_ms, self.incidents.report(incident, self.clock_ms))
-            self.incidents.stop(incident)
+        if self.elements.network.elements[element]["incident"] > 0:
             return
         blame = self.incidents.blame(element)
         if blame is not None:
@@ -470,12 +486,22 @@ class RiskEngine:
             if case is None:
                 self._relieve(row)
             elif case.due_ms:
-                self._decide(case, case.due_ms)
+                self._decide(case, self.clock_ms)
         self.elements.network.elements[incident.element]["customers"] = len(customers)
 
     # Rare events
 
-    def _take(self, event: Business) -> None:
+    def _take(self, event: Business) -> int:
+        """Apply a rare event; return APPLIED, or LATE for one out of time."""
+        if 0 <= self.clock_ms < event.at_ms - FUTURE_MS:
+            return LATE
+        if event.at_ms >= self.casebook.next_due_ms(NEVER_MS):
+            self._pass_time(event.at_ms)
+        self.clock_ms = max(self.clock_ms, event.at_ms)
+        self._learn_of(event)
+        return APPLIED
+
+    def _learn_of(self, event: Business) -> None:
         if isinstance(event, KnownIncident):
             self.incidents.told(event)
         elif isinstance(event, OutcomeEvent):
@@ -509,9 +535,14 @@ class RiskEngine:
     # Telling
 
     def _tell(self, case: Case, kind: NotificationType, now_ms: int) -> None:
-        if kind == "stayline.alert.opened" and not self.advisor.has_room(now_ms):
-            case.deferred = True
-            return
+        if not case.told:
+            # A case that had no room before opens at the first later revision that has.
+            kind = "stayline.alert.opened"
+            if not self.advisor.has_room(now_ms):
+                self.advisor.deferred_count += not case.deferred
+                case.deferred = True
+                return
+            case.deferred = False
         # Records may arrive a little out of order; what is told of one case never goes back in time.
         now_ms = case.told_ms = max(now_ms, case.told_ms)
         case.revision += 1

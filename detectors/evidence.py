@@ -97,10 +97,9 @@ def likelihood_ratio(x: float, p0: float, p1: float) -> float:
 
 @inlined
 def accrue(evidence: F32, days: float) -> None:
-    """Add the days that passed to every process: M + w."""
-    for channel in range(evidence.shape[0]):
-        for j in range(evidence.shape[1]):
-            evidence[channel, j] = np.float32(evidence[channel, j] + days)
+    """Add the days that passed since a channel was observed to its processes: M + w."""
+    for j in range(evidence.shape[0]):
+        evidence[j] = np.float32(evidence[j] + days)
 
 
 @inlined

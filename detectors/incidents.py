@@ -21,6 +21,9 @@ from schemas.events import KnownIncident
 CUSTOMERS_MIN = 4
 """So many customers at least must have had a bad call before an element is blamed."""
 
+SCORE_MIN = 6.0
+"""Its own rate must explain its calls e^6, some four hundred times better than its healthy one."""
+
 RECOVERY_SHARE = 0.5
 """An incident is over against this share of the rate that it showed."""
 
@@ -43,6 +46,7 @@ class OpenIncident(Struct):
     Attributes:
         serial: the incident's number, as customers' rows and elements carry it.
         known: told by somebody else; nothing is sent about it.
+        cleared_ms: event time of its end.
     """
 
     serial: int
@@ -55,6 +59,7 @@ class OpenIncident(Struct):
     evidence: float
     known: bool = False
     revision: int = 1
+    cleared_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,8 @@ class Incidents:
         blames = [
             blame for one in sorted(candidates, key=self.elements.names.__getitem__) for blame in self._weigh(one, log)
         ]
-        return max(blames, key=lambda blame: blame.score, default=None)
+        best = max(blames, key=lambda blame: blame.score, default=None)
+        return best if best is not None and best.score >= SCORE_MIN else None
 
     def _array(self) -> npt.NDArray[np.void]:
         return self.elements.network.elements
@@ -174,14 +180,15 @@ class Incidents:
         serial = int(self._array()[element]["incident"])
         if event.status == "cleared":
             if serial in self.open and self.open[serial].known:
-                self.stop(self.open[serial])
+                self.stop(self.open[serial], event.at_ms)
         elif serial == 0:
             self._enter(event.incident_id, element, event.at_ms, event.at_ms, E_DROP, 0.0).known = True
             # Nobody but the one who raised it says when it is over: recovery has nothing to compare.
             self._array()[element]["recovery_p"] = self._array()[element]["recovery_p0"] = 0.5
 
-    def stop(self, incident: OpenIncident) -> None:
+    def stop(self, incident: OpenIncident, now_ms: int) -> None:
         """Close an incident; its element begins anew."""
+        incident.cleared_ms = now_ms
         del self.open[incident.serial]
         self.closed[incident.serial] = incident
         one = self._array()[incident.element]

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct, convert, to_builtins
 
+from detectors.churn_features import FEATURE_MAX
 from schemas.events import Contact, Outcome, Profile, Result, Usage
 
 DAY_MS = 86_400_000
@@ -59,13 +60,19 @@ class Relation(Struct, gc=False):
         known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
         if self.cases:
             known["days_since_case"] = max(0, now_ms - self.cases[-1]) / DAY_MS
-        return known
+        # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
+        return {name: value for name, value in known.items() if abs(value) <= FEATURE_MAX}
 
 
 class Relations:
-    """All relationships, by customer key."""
+    """All relationships, by customer key.
 
-    def __init__(self) -> None:
+    Args:
+        customers_max: so many are kept; beyond, the one told of first gives way.
+    """
+
+    def __init__(self, customers_max: int) -> None:
+        self._customers_max = customers_max
         self._known: dict[int, Relation] = {}
 
     def of(self, customer: int) -> Relation:
@@ -74,7 +81,12 @@ class Relations:
 
     def ensure(self, customer: int) -> Relation:
         """Return a customer's relation, to be changed."""
-        return self._known.setdefault(customer, Relation())
+        relation = self._known.get(customer)
+        if relation is None:
+            while len(self._known) >= self._customers_max:
+                del self._known[next(iter(self._known))]
+            relation = self._known[customer] = Relation()
+        return relation
 
     def profile(self, customer: int, event: Profile) -> None:
         """Take over a profile: what it does not say stays as it was."""

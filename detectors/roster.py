@@ -14,7 +14,7 @@ from detectors.snapshots import raw
 from schemas.kernels import inlined, kernel
 from schemas.text import I32, Bools
 
-SEEN = 6
+SEEN = 8
 """How many of a customer's latest calls are remembered to recognise duplicates."""
 
 LOCKS = 2
@@ -26,10 +26,11 @@ ROW = np.dtype(
         ("last_ms", np.int64),  # end of the newest call applied; -1: none yet
         ("since_ms", np.int64),  # end of the first bad call since the evidence was last low; -1: none
         ("last_bad_ms", np.int64),  # end of the newest bad call; -1: none
-        ("seen", np.uint32, (SEEN,)),  # keys of the latest calls, a ring
-        ("seen_s", np.uint32, (SEEN,)),  # and when they ended, in seconds
-        ("forgotten_s", np.uint32),  # newest end among the calls that `seen` no longer holds
+        ("forgotten_ms", np.int64),  # newest end among the calls that `seen` no longer holds; -1: none
+        ("seen_ms", np.int64, (SEEN,)),  # when the latest calls ended
+        ("seen", np.uint32, (SEEN,)),  # and their keys; 0: a free place
         ("evidence", np.float32, (len(CHANNELS), len(RISES))),
+        ("days", np.float32, (len(CHANNELS),)),  # that passed since each channel was observed
         ("count", np.float32, (len(CHANNELS),)),  # baseline: observations learnt
         ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of their x
         ("waiting_count", np.float32, (len(CHANNELS),)),  # observations that may yet turn out to be trouble
@@ -47,7 +48,6 @@ ROW = np.dtype(
         ("media_count", np.float32),
         ("history", np.int32),  # index into the histories; -1: none
         ("incident", np.int32),  # serial of the last incident this customer was counted in
-        ("seen_at", np.uint8),  # where the ring goes on
         ("mode", np.uint8),  # CALM or CASE
         (
             "again",
@@ -116,9 +116,10 @@ def clear_row(rows: Rows, row: int) -> None:
     one["since_ms"] = -1
     one["last_bad_ms"] = -1
     one["seen"][:] = 0
-    one["seen_s"][:] = 0
-    one["forgotten_s"] = 0
+    one["seen_ms"][:] = -1
+    one["forgotten_ms"] = -1
     one["evidence"][:, :] = 0.0
+    one["days"][:] = 0.0
     one["count"][:] = 0.0
     one["weight"][:] = 0.0
     one["waiting_count"][:] = 0.0
@@ -137,7 +138,6 @@ def clear_row(rows: Rows, row: int) -> None:
     one["media_count"] = 0.0
     one["history"] = -1
     one["incident"] = 0
-    one["seen_at"] = 0
     one["mode"] = CALM
 
 

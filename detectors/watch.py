@@ -49,7 +49,7 @@ from detectors.history import (
     take,
 )
 from detectors.locks import lock_total, observe_duration
-from detectors.roster import CALM, CASE, SEEN, Book, find, find_or_add
+from detectors.roster import CALM, CASE, Book, find, find_or_add
 from schemas.kernels import inlined, kernel
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
@@ -70,6 +70,8 @@ REDIAL_MS = 60_000
 """A call to or from the same far end this soon after an answered one is made again (mutual or one-sided redial)."""
 REDIAL_ONE_SIDED = 0.5
 """x of a call that is made again by one side."""
+FUTURE_MS = 366 * 86_400_000
+"""A time so far beyond all others is a broken clock: believed, it would make every later record late."""
 SPEAK_AGAIN_MS = 3_600_000
 """A customer speaks against an element once an hour."""
 HISTORY_KEPT_MS = 14 * 86_400_000
@@ -86,8 +88,9 @@ POOR_FROM, POOR_FULL = 2.5, 5.0
 RATING_MEMORY = 100.0
 LOCK_BAD_DAYS = 5.0
 """Evidence of a lock from which a call that ends at it is a bad call."""
-LOW_DAYS = 1.0
-"""Evidence below one day's worth is none: trouble that was counted is over."""
+LOW_DAYS, QUIET_CALLS = 1.0, 6.0
+"""Evidence below one day's worth, or below what six calls of a light caller accrue, is none: trouble that was counted
+is over. Without trouble the processes level off at a few times what passes between two calls."""
 
 INSIDE, MUTED = 1, 2
 PROBE = ELEMENTS.index("probe")
@@ -184,13 +187,12 @@ def _is_known(one: npt.NDArray[np.void], call: np.uint32) -> bool:
 
 
 @inlined
-def _keep_seen(one: npt.NDArray[np.void], call: np.uint32, end_s: np.uint32) -> None:
-    place = one["seen_at"]
-    if one["seen"][place] != 0:
-        one["forgotten_s"] = max(one["forgotten_s"], one["seen_s"][place])
+def _keep_seen(one: Any, call: np.uint32, end_ms: int) -> None:
+    """Remember a call in the place of the one that ended first."""
+    place = np.argmin(one["seen_ms"])
+    one["forgotten_ms"] = max(one["forgotten_ms"], one["seen_ms"][place])
     one["seen"][place] = call
-    one["seen_s"][place] = end_s
-    one["seen_at"] = (place + 1) % SEEN
+    one["seen_ms"][place] = end_ms
 
 
 @inlined
@@ -254,12 +256,14 @@ def _follow_incident(
 def _judge_element(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float, limits: Limits) -> bool:
     """Move one element's evidence by one call; return whether it must be looked at."""
     bad = calls.drop[i] >= BAD or poor >= BAD
+    days = element_accrue(one, E_DROP, calls.end_ms[i])
     value = element_observe(one, E_DROP, float(calls.drop[i]), limits.look_days)
     if poor >= 0.0:
+        days = max(days, element_accrue(one, E_QUALITY, calls.end_ms[i]))
         value = max(value, element_observe(one, E_QUALITY, poor, limits.look_days))
     else:
         value = max(value, element_total(one, E_QUALITY))
-    if value < LOW_DAYS:
+    if value < max(LOW_DAYS, QUIET_CALLS * days):
         one["since_ms"] = -1
         one["attempts"], one["answered"], one["drops"], one["rated"], one["poor"] = 0, 0, 0, 0, 0
     elif bad and one["since_ms"] < 0:
@@ -272,20 +276,14 @@ def _watch_elements(
     world: World, row: int, calls: Calls, i: int, poor: float, state: int, limits: Limits, scratch: Scratch
 ) -> None:
     """Let a call's elements see it. Inside an open incident only the elements that have one do."""
-    end_ms = calls.end_ms[i]
     customer = world.book.rows[row]
-    lately = customer["last_bad_ms"] >= 0 and end_ms - customer["last_bad_ms"] < SPEAK_AGAIN_MS
+    lately = customer["last_bad_ms"] >= 0 and calls.end_ms[i] - customer["last_bad_ms"] < SPEAK_AGAIN_MS
     speaks = customer["mode"] == CALM and not lately and calls.answer_ms[i] >= 0 and not state & INSIDE
     for e in range(len(ELEMENTS)):
         serial = calls.elements[i, e]
         if serial < 0:
             continue
         one = world.network.elements[serial]
-        days = 0.0
-        if one["last_ms"] >= 0:
-            days = min(max(end_ms - one["last_ms"], 0) / DAY_MS, 1.0)
-        one["last_ms"] = max(one["last_ms"], end_ms)
-        element_accrue(one, days)
         look = False
         if one["incident"] > 0:
             look = _follow_incident(world, one, row, calls, i, poor, state)
@@ -331,7 +329,6 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
     days = 1.0
     if one["last_ms"] >= 0:
         days = min(max(calls.end_ms[i] - one["last_ms"], 0) / DAY_MS, DAYS_MAX)
-    accrue(one["evidence"], days)
     answered = calls.answer_ms[i] >= 0
     for channel in range(len(CHANNELS)):
         x = again
@@ -341,13 +338,16 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
             x = float(calls.setup[i])
         elif channel == QUALITY:
             x = poor
+        one["days"][channel] += np.float32(days)
         if x >= 0.0:
+            accrue(one["evidence"][channel], one["days"][channel])
+            one["days"][channel] = 0.0
             observe(one["evidence"][channel], x, healthy_mean(channel, one["count"][channel], one["weight"][channel]))
             remember(one, channel, x, days)
     signs = _suspect_duration(one, calls, i, days)
     if 0.0 <= poor < BAD:
         _learn_rating(one, rating)
-    if evidence_days(one) < LOW_DAYS:
+    if evidence_days(one) < max(LOW_DAYS, QUIET_CALLS * days):
         one["since_ms"] = -1
         if one["history"] >= 0:
             reset_counters(world.shelf, one["history"])
@@ -372,7 +372,7 @@ def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, sign
     """Count and keep a call if its customer has a history, opening one at a bad call and closing one long unused."""
     customer = world.book.rows[row]
     bad = (signs & BAD_CALL) != 0
-    if bad and customer["since_ms"] < 0:
+    if bad and (customer["since_ms"] < 0 or calls.end_ms[i] < customer["since_ms"]):
         customer["since_ms"] = calls.end_ms[i]
     if bad and customer["history"] < 0:
         customer["history"] = take(world.shelf)
@@ -405,7 +405,7 @@ def _count(one: Any, calls: Calls, i: int, signs: int) -> None:
     one["failures"] += calls.setup[i] >= BAD
     one["poor"] += (signs & POOR) != 0
     one["redials"] += (signs & REDIALLED) != 0
-    one["bad_calls"] += (signs & BAD_CALL) != 0 and (signs & ANSWERED) != 0
+    one["bad_calls"] += (signs & ANSWERED) != 0 and (calls.drop[i] >= BAD or (signs & (POOR | LOCKED)) != 0)
 
 
 @inlined
@@ -457,7 +457,6 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         poor = -1.0
     signs = _signs(calls, i, poor, again)
     if signs & BAD_CALL and again < BAD:
-        one["last_bad_ms"] = max(one["last_bad_ms"], calls.end_ms[i])
         _log_bad_call(world, calls, i, poor)
     stop = STOP_ELEMENT * (scratch.tally[1] > 0)
     if not state & INSIDE:
@@ -466,6 +465,9 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         else:
             signs |= _suspect_duration(one, calls, i, 0.0)
         _keep_call(world, row, calls, i, rating, signs, scratch)
+    if signs & BAD_CALL:
+        one["last_bad_ms"] = max(one["last_bad_ms"], calls.end_ms[i])
+    if not state & INSIDE:
         if one["mode"] == CASE:
             stop |= STOP_CASE
         elif signs & BAD_CALL and evidence_days(one) >= limits.look_days:
@@ -517,6 +519,10 @@ def advance(
             _apply_media(world, media, i)
             continue
         end_ms = calls.end_ms[i]
+        if scratch.clock[0] >= 0 and end_ms > scratch.clock[0] + FUTURE_MS:
+            scratch.counts[LATE] += 1
+            scratch.fate[i] = LATE
+            continue
         if end_ms > scratch.clock[0]:
             if end_ms >= scratch.clock[1]:
                 return k, STOP_DUE
@@ -528,16 +534,16 @@ def advance(
             return k, STOP_HISTORIES
         one = world.book.rows[row]
         call = max(np.uint32(calls.call[i]), np.uint32(1))
-        end_s = np.uint32(end_ms // 1000)
         if _is_known(one, call):
             scratch.counts[DUPLICATE] += 1
             scratch.fate[i] = DUPLICATE
             continue
-        if one["last_ms"] >= 0 and (end_ms < one["last_ms"] - limits.lateness_ms or end_s < one["forgotten_s"]):
+        # A call no newer than one that is forgotten could be that one again: it is not counted.
+        if one["last_ms"] >= 0 and (end_ms < one["last_ms"] - limits.lateness_ms or end_ms <= one["forgotten_ms"]):
             scratch.counts[LATE] += 1
             scratch.fate[i] = LATE
             continue
-        _keep_seen(one, call, end_s)
+        _keep_seen(one, call, end_ms)
         scratch.counts[APPLIED] += 1
         scratch.fate[i] = APPLIED
         flags = _apply_call(world, row, calls, i, limits, scratch)

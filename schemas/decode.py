@@ -98,6 +98,8 @@ def _broken_rule(message: str) -> RecordError:
     expected, _, found = rule.removeprefix("Expected ").partition(", got ")
     if found in ("`null`", "null") and name in _REQUIRED:
         return RecordError(DeadReason.MISSING_FIELD, f"{name} must be present, was null")
+    if place is None:
+        return RecordError(DeadReason.NOT_JSON, f"a record must be one JSON object, was {found}")
     if found:
         return RecordError(DeadReason.WRONG_TYPE, f"{name} must be {expected}, was {found}")
     return RecordError(DeadReason.OUT_OF_RANGE, f"{name} must be {expected}, was outside")

@@ -24,7 +24,7 @@ Mos = Annotated[float, Meta(ge=1.0, le=5.0)]
 CallId = Annotated[str, Meta(min_length=1, max_length=128)]
 CustomerId = Annotated[str, Meta(min_length=1, max_length=64)]
 Place = Annotated[str, Meta(min_length=1, max_length=128)]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
 
 Direction = Literal["out", "in"]
 Releaser = Literal["customer", "peer", "network", "unknown"]

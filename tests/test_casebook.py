@@ -133,10 +133,11 @@ def test_the_same_again_is_not_worth_telling():
     assert not one.worth_telling("drop_rate")
     one.bad = 4
     assert not one.worth_telling("drop_rate")
+    assert not one.worth_telling("route")
 
 
 def test_another_pattern_a_graver_trouble_and_twice_the_bad_calls_are_worth_telling():
-    assert case(bad=3, trials=20, told_bad=3).worth_telling("route")
+    assert case(bad=5, trials=40, told_bad=2).worth_telling("route")
     assert case(bad=6, trials=12, told_bad=5, severity="minor").worth_telling("drop_rate")
     assert case(bad=20, trials=1_000, told_bad=10, severity="critical").worth_telling("drop_rate")
 

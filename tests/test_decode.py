@@ -88,7 +88,7 @@ def lawful(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.sampled_from(kind.values)
         case inspect.ListType():
             return st.lists(lawful(kind.item_type), max_size=3)
-        case inspect.StrType(pattern="^[A-Z]{3}$"):
+        case inspect.StrType(pattern=r"^[A-Z]{3}\Z"):
             return st.just("EUR")
         case inspect.StrType():
             longest = 30 if kind.max_length is None else kind.max_length

@@ -116,12 +116,16 @@ def blank():
 def test_an_elements_evidence_equals_the_definition(calls, learn_below):
     one = blank()
     wanted, learnt = np.zeros((2, len(RISES))), np.zeros((2, 2))
-    for days, channel, x in calls:
-        element_accrue(one, days)
+    one["last_ms"], now_ms, seen_ms = -1, MONDAY_MS, [None, None]
+    for gap_days, channel, x in calls:
+        now_ms += round(gap_days * 86_400_000)
+        days = 0.0 if seen_ms[channel] is None else min((now_ms - seen_ms[channel]) / 86_400_000, 1.0)
+        seen_ms[channel] = now_ms
+        assert element_accrue(one, channel, now_ms) == days
         value = element_observe(one, channel, x, learn_below)
         p0 = element_p0(channel, *learnt[channel])
         p1 = p0 + (1 - p0) * np.array(RISES)
-        wanted += days
+        wanted[channel] += days
         wanted[channel] = np.minimum(wanted[channel] * (x * p1 / p0 + (1 - x) * (1 - p1) / (1 - p0)), EVIDENCE_MAX)
         assert value == pytest.approx(wanted[channel].mean(), rel=1e-3, abs=1e-30)
         assert value == element_total(one, channel)

@@ -65,9 +65,9 @@ def test_the_kernels_equal_the_definition_in_double_precision(calls):
     evidence = np.zeros((len(CHANNELS), len(RISES)), np.float32)
     wanted = np.zeros(evidence.shape)
     for days, channel, x, p0 in calls:
-        accrue(evidence, days)
+        accrue(evidence[channel], days)
         observe(evidence[channel], x, p0)
-        wanted += days
+        wanted[channel] += days
         p1 = p0 + (1 - p0) * np.array(RISES)
         wanted[channel] = np.minimum(wanted[channel] * (x * p1 / p0 + (1 - x) * (1 - p1) / (1 - p0)), EVIDENCE_MAX)
     np.testing.assert_allclose(evidence, wanted, rtol=1e-4, atol=1e-30)
@@ -84,7 +84,7 @@ def test_the_parts_of_the_evidence_add_up_to_one():
 def test_evidence_stays_finite_in_the_worst_of_troubles():
     evidence = np.ones((1, len(RISES)), np.float32)
     for _ in range(500):
-        accrue(evidence, 7.0)
+        accrue(evidence[0], 7.0)
         observe(evidence[0], 1.0, 0.001)
     assert np.isfinite(evidence).all()
     assert (evidence <= np.float32(EVIDENCE_MAX) * 1.001).all()
@@ -106,8 +106,8 @@ def alarm_times(days_a_call, p0, signs, setting_days, days_max, rng):  # pragma:
         while at < days_max:
             days = days_a_call[run] * rng.exponential()
             at += days
-            accrue(evidence, days)
             for channel in range(p0.size):
+                accrue(evidence[channel], days)
                 bad = rng.random() < p0[channel] / signs[channel]
                 observe(evidence[channel], signs[channel] if bad else 0.0, p0[channel])
             if total(evidence) >= setting_days:
@@ -148,7 +148,7 @@ def test_service_far_worse_than_p0_is_seen_within_a_few_calls():
     evidence = np.zeros((len(CHANNELS), len(RISES)), np.float32)
     calls = 0
     while total(evidence) < 10_000:
-        accrue(evidence, 0.3)
+        accrue(evidence[DROP], 0.3)
         observe(evidence[DROP], 1.0, 0.02)
         calls += 1
     # log(D) / KL(1 || p0) bounds the delay from below: two calls and a bit.
@@ -181,7 +181,7 @@ def test_p0_of_a_long_known_customer_is_his_own_mean_with_little_room(channel):
 def live(one, xs, days, channel=DROP):
     """Let a customer's channel go through calls as the hot loop does."""
     for x in xs:
-        accrue(one["evidence"], days)
+        accrue(one["evidence"][channel], days)
         observe(one["evidence"][channel], x, healthy_mean(channel, one["count"][channel], one["weight"][channel]))
         remember(one, channel, x, days)
 

@@ -1,4 +1,5 @@
 import errno
+import gzip
 import socket
 import threading
 
@@ -144,6 +145,17 @@ class TestEvents:
         lines = stored(taken).splitlines(keepends=True)
         assert sorted(b"".join(lines[place : place + 9]) for place in range(0, len(lines), 9)) == sorted(bodies)
 
+    def test_what_a_web_page_sends_through_a_browser_is_not_taken(self, client, taken):
+        response = client.post("/v1/events", content=BODY, headers={"origin": "https://evil.example"})
+        assert (response.status_code, stored(taken)) == (403, b"")
+        assert problem(response) == "records must come from a program, came from a web page"
+
+    def test_a_compressed_body_is_a_problem_rather_than_a_heap_of_dead_letters(self, client, taken):
+        response = client.post("/v1/events", content=gzip.compress(BODY), headers={"content-encoding": "gzip"})
+        assert (response.status_code, stored(taken)) == (415, b"")
+        assert problem(response) == "a body must not be compressed, was"
+        assert client.post("/v1/events", content=BODY, headers={"content-encoding": "identity"}).status_code == 202
+
     def test_only_posts_are_taken(self, client):
         assert client.get("/v1/events").status_code == 405
         assert client.post("/elsewhere").status_code == 404
@@ -193,7 +205,9 @@ class TestMetrics:
         events = [call("k1", MONDAY_MS + place * 1_000, **DROPPED) for place in range(20)]
         risk.apply(batch([*events, events[-1], b"broken", call("k1", MONDAY_MS - 10**9)]))
         with_outbox = Outbox.open(tmp_path / "outbox.sqlite3", {"crm": 10}, lambda: 0)
-        page = serve(metrics_application(Gauges(risk, with_outbox)))[1].get("/metrics")
+        posted = Spool(tmp_path / "spool")
+        posted.append(b"a")
+        page = serve(metrics_application(Gauges(risk, with_outbox, posted)))[1].get("/metrics")
         assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
         figures = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
         outcomes = {name: float(value) for name, value in figures.items() if name.startswith("stayline_records_total")}
@@ -201,4 +215,5 @@ class TestMetrics:
         assert outcomes['stayline_records_total{outcome="dead_lettered"}'] == 1
         assert outcomes['stayline_records_total{outcome="duplicate"}'] == 1
         assert figures['stayline_outbox_pending{output="crm"}'] == "0.0"
+        assert figures["stayline_spool_bytes"] == "2.0"
         assert "k1" not in page.text

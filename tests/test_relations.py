@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.churn_features import FEATURES
+from detectors.churn_features import FEATURE_MAX, FEATURES
 from detectors.relations import CONTACTS_KEPT, Relations
 from schemas.events import Contact, Outcome, Profile, Usage
 
@@ -22,7 +22,7 @@ def day(number):
 
 def relations():
     """What is known of one customer after a few events."""
-    known = Relations()
+    known = Relations(100)
     known.profile(ANA, Profile("ana", day(0), plan="home", monthly_fee_minor=2_999, currency="EUR", tenure_days=400))
     known.usage(ANA, Usage("ana", day(1), period_days=30, minutes=300))
     known.contact(ANA, Contact("ana", day(2), channel="phone", topic="quality"))
@@ -35,7 +35,7 @@ def relations():
 
 
 def test_nothing_is_known_of_a_stranger_and_asking_changes_nothing():
-    known = Relations()
+    known = Relations(100)
     assert known.of(ANA).monthly_fee_minor is None
     assert known.of(ANA).features(day(9)) == {
         "contacts_quality_30d": 0.0,
@@ -61,7 +61,7 @@ def test_an_older_profile_changes_nothing():
 
 def test_what_is_told_of_one_customer_is_not_told_of_another():
     known = relations()
-    assert known.of(BEN).features(day(9)) == Relations().of(BEN).features(day(9))
+    assert known.of(BEN).features(day(9)) == Relations(100).of(BEN).features(day(9))
     known.contact(BEN, Contact("ben", day(2), topic="cancel"))
     assert len(known.of(ANA).contacts) == 1
 
@@ -84,21 +84,21 @@ def test_usage_without_a_period_says_nothing(usage):
 
 
 def test_no_usage_before_makes_no_ratio():
-    known = Relations()
+    known = Relations(100)
     for minutes in (0, 30):
         known.usage(ANA, Usage("ana", day(0), period_days=30, minutes=minutes))
     assert "usage_change_ratio" not in known.of(ANA).features(day(1))
 
 
 def test_a_contact_without_a_topic_is_about_something_else():
-    known = Relations()
+    known = Relations(100)
     known.contact(ANA, Contact("ana", day(1)))
     assert known.of(ANA).contacts == [(day(1), "other")]
 
 
 @given(st.integers(0, 3 * CONTACTS_KEPT))
 def test_the_newest_contacts_cases_and_offers_are_kept_and_no_more(count):
-    known = Relations()
+    known = Relations(100)
     for number in range(count):
         known.contact(ANA, Contact("ana", day(number), topic="billing"))
         known.case_opened(ANA, day(number))
@@ -127,7 +127,7 @@ def test_features_are_those_of_the_time_of_asking():
     ],
 )
 def test_contacts_count_for_as_long_as_their_feature_says(topic, feature, days):
-    known = Relations()
+    known = Relations(100)
     known.contact(ANA, Contact("ana", day(0), topic=topic))
     assert known.of(ANA).features(day(days))[feature] == 1
     assert known.of(ANA).features(day(days) + 1)[feature] == 0
@@ -148,7 +148,7 @@ def test_contacts_count_for_as_long_as_their_feature_says(topic, feature, days):
     st.integers(0, 2**45),
 )
 def test_every_feature_is_one_the_model_knows_and_finite(profile, minutes, now_ms):
-    known = Relations()
+    known = Relations(100)
     known.profile(ANA, profile)
     for value in minutes:
         known.usage(ANA, Usage("ana", 0, period_days=30, minutes=value))
@@ -156,7 +156,8 @@ def test_every_feature_is_one_the_model_knows_and_finite(profile, minutes, now_m
     features = known.of(ANA).features(now_ms)
     assert set(features) <= set(FEATURES)
     assert all(math.isfinite(value) for value in features.values())
-    assert ("tenure_days" in features) == (profile.tenure_days is not None)
+    known_tenure = profile.tenure_days is not None and profile.tenure_days < FEATURE_MAX / 2
+    assert ("tenure_days" in features) >= known_tenure
 
 
 # Forgetting and restarting
@@ -167,13 +168,13 @@ def test_a_forgotten_customer_is_a_stranger_and_others_are_not():
     known.contact(BEN, Contact("ben", day(1), topic="cancel"))
     known.forget(ANA)
     known.forget(ANA)
-    assert known.of(ANA).features(day(9)) == Relations().of(ANA).features(day(9))
+    assert known.of(ANA).features(day(9)) == Relations(100).of(ANA).features(day(9))
     assert list(known.snapshot()) == [str(BEN)]
 
 
 def test_relations_survive_a_restart():
     known = relations()
-    other = Relations()
+    other = Relations(100)
     other.case_opened(BEN, day(1))
     other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(known.snapshot())))
     assert other.snapshot() == known.snapshot()
@@ -186,6 +187,6 @@ def test_a_snapshot_is_a_copy():
     state = known.snapshot()
     known.contact(ANA, Contact("ana", day(5), topic="cancel"))
     known.profile(ANA, Profile("ana", day(6), plan="office"))
-    other = Relations()
+    other = Relations(100)
     other.restore(state)
     assert (other.of(ANA).plan, len(other.of(ANA).contacts)) == ("home", 1)

@@ -167,6 +167,18 @@ class TestFailure:
                 replay([telco[1]], settings=SETTINGS, report=told.append, **outs)
         assert (told, list(tmp_path.iterdir())) == ([], [])
 
+    def test_a_device_is_written_to_and_a_link_stays_one(self, telco, tmp_path):
+        folder, events, _ = telco
+        (tmp_path / "link").symlink_to(tmp_path / "target")
+        replay([events], tmp_path / "link", SETTINGS, dead_letters=Path("/dev/null"))
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "target").read_bytes() == (folder / "alerts.ndjson").read_bytes()
+        assert Path("/dev/null").is_char_device()
+        given = [STAYLINE, "replay", events, "-c", tmp_path / "c.toml", "--alerts", "/dev/stdout"]
+        (tmp_path / "c.toml").write_text('[deployment]\nname = "test"\n')
+        ended = subprocess.run(given, capture_output=True, check=True)
+        assert ended.stdout.startswith((folder / "alerts.ndjson").read_bytes())
+
     def test_a_failure_in_the_middle_leaves_the_old_files(self, telco, tmp_path):
         shutil.copy(telco[1], tmp_path / "good")
         (tmp_path / "bad.zst").write_bytes(b"\x28\xb5\x2f\xfd and then nothing of the sort")
@@ -177,15 +189,17 @@ class TestFailure:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "bad.zst", "d", "good"]
         assert (tmp_path / "a").read_bytes() == (tmp_path / "d").read_bytes() == b"old"
 
-    def test_a_kill_in_the_middle_leaves_the_old_files(self, telco, tmp_path):
-        # The program reads from a pipe that never ends: it is killed for certain before it has read all.
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+    def test_who_ends_it_in_the_middle_finds_the_old_files_and_no_noise(self, telco, tmp_path, number, code):
+        # The program reads from a pipe that does not end: it is in the middle for certain.
         pipe, alerts = tmp_path / "pipe.ndjson", tmp_path / "a"
         os.mkfifo(pipe)
         alerts.write_bytes(b"old")
-        program = subprocess.Popen([STAYLINE, "replay", pipe, "--alerts", alerts, "--chunk-bytes", "1000"])
-        with pipe.open("wb") as stream:
+        given = [STAYLINE, "replay", pipe, "--alerts", alerts, "--chunk-bytes", "1000"]
+        with subprocess.Popen(given, stderr=subprocess.PIPE) as program, pipe.open("wb") as stream:
             stream.write(telco[1].read_bytes()[:600_000])
             stream.flush()
-            program.send_signal(signal.SIGKILL)
-            program.wait()
+            program.send_signal(number)
+            assert program.wait() == code
+            assert program.stderr.read() == b""
         assert alerts.read_bytes() == b"old"

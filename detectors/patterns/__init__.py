@@ -1,6 +1,6 @@
 """What is wrong: each pattern a function of the customer's recent calls.
 
-A new pattern is one file with one function `View -> Finding | None` and one line in `PATTERNS`.
+A new pattern is one file with one function `View -> Finding | None` and one entry in `STRUCTURES` or `SORTS`.
 """
 
 import numpy as np
@@ -14,16 +14,14 @@ from detectors.patterns.worsening import worsening
 
 __all__ = ["PATTERNS", "Finding", "Names", "View", "read"]
 
-PATTERNS: tuple[PatternTest, ...] = (
-    duration_lock,
-    time_of_day,
-    route,
-    one_way_audio,
-    redial,
-    quality,
-    setup_failure,
-    worsening,
-)
+STRUCTURES: tuple[PatternTest, ...] = (duration_lock, time_of_day, route, one_way_audio, worsening)
+"""Patterns that chance does not make: their likelihood ratios are evidence of their own."""
+
+SORTS: tuple[PatternTest, ...] = (redial, quality, setup_failure)
+"""Patterns that say of what sort the bad calls are: each has its channel in the evidence already, and a customer whose
+habit is of that sort must not count twice."""
+
+PATTERNS: tuple[PatternTest, ...] = (*STRUCTURES, *SORTS)
 
 PLAIN_SHARE = 0.5
 """Half of the belief goes to a plain rise of the rate; the patterns share the other half."""
@@ -35,11 +33,12 @@ NAME_FROM_LOG10 = 0.8
 def read(view: View) -> tuple[Finding, float]:
     """Return the pattern that names the trouble, and log10 of what structure adds to its evidence.
 
-    The second is the mean of the likelihood ratios of all patterns, a plain rise being one at 1: an average of
-    likelihood ratios is one, so that looking for eight patterns in everybody costs no false alarms.
+    The second is the mean of the likelihood ratios of all structures, a plain rise being one at 1: an average of
+    likelihood ratios is one, so that looking for five structures in everybody costs no false alarms.
     """
-    found = [finding for pattern in PATTERNS if (finding := pattern(view)) is not None]
-    ratios = [10.0**finding.lift_log10 for finding in found]
-    added = PLAIN_SHARE + (1.0 - PLAIN_SHARE) * sum(ratios) / len(PATTERNS)
+    structures = [finding for pattern in STRUCTURES if (finding := pattern(view)) is not None]
+    found = structures + [finding for pattern in SORTS if (finding := pattern(view)) is not None]
+    ratios = [10.0**finding.lift_log10 for finding in structures]
+    added = PLAIN_SHARE + (1.0 - PLAIN_SHARE) * sum(ratios) / len(STRUCTURES)
     plain = Finding("drop_rate", NAME_FROM_LOG10, "")
     return max([plain, *found], key=lambda finding: finding.lift_log10), float(np.log10(added))

@@ -6,9 +6,13 @@ drop falls within a second and a half of a given value is small and known, so ea
 
 import numpy as np
 
+from detectors.history import LOCKED
 from detectors.locks import TIMERS_S, TOLERANCE_S, density
 from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, mean_log10
 from schemas.alerts import Dimension
+
+NAMED_LOG10 = 1.5
+"""The lift of a lock that `detectors.locks` has seen already."""
 
 HIT_SHARE = 0.8
 """Under a lock, this share of bad calls lies on it: others have other reasons."""
@@ -47,6 +51,9 @@ def duration_lock(view: View) -> Finding | None:
     on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
     if len(on_lock) < 2:
         return None
+    if 2 * view.flagged(LOCKED) >= len(view.bad):
+        # The evidence process found it before the bad calls here did; they need only bear its name.
+        lift = max(lift, NAMED_LOG10)
     value_s = round(float(np.median(on_lock)))
     length = f"{value_s // 60} minutes" if value_s % 60 == 0 and value_s >= 120 else f"{value_s} seconds"
     often = "always" if len(on_lock) == len(bad_s) else "mostly"

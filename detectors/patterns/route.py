@@ -48,7 +48,8 @@ def _way_finding(view: View, way: str, phrase: str) -> Finding | None:
     if len(bad) < 3:
         return None
     values, counts = np.unique(bad, return_counts=True)
-    best = int(values[np.argmax(counts)])
+    # Of equals the name decides: codes are given in order of arrival, and must not show.
+    best = int(max(zip(counts, values, strict=True), key=lambda one: (one[0], _name(view, way, int(one[1]))))[1])
     # A customer whose every call takes this way says nothing about it.
     if not len(good) or np.count_nonzero(good == best) == len(good):
         return None

@@ -14,8 +14,10 @@ def worsening(view: View) -> Finding | None:
     2 t / T^2. The first bad call defines the beginning and is left out.
     """
     times_ms = view.bad["end_ms"]
+    if len(times_ms) < 6:
+        return None
     span_ms = float(view.now_ms - times_ms[0])
-    if len(times_ms) < 6 or span_ms < SPAN_DAYS_MIN * DAY_MS:
+    if span_ms < SPAN_DAYS_MIN * DAY_MS:
         return None
     place = np.clip((times_ms[1:-1] - times_ms[0]) / span_ms, 0.02, 1.0)
     lift = float(np.log10(2.0 * place).sum())
