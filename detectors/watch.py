@@ -128,7 +128,8 @@ class Limits(NamedTuple):
     """What the configuration fixes.
 
     Attributes:
-        lateness_ms: a call that ended longer than this before its customer's newest one is late.
+        lateness_ms: a call that ended longer than this before its customer's newest one is late. So is one that is no
+            newer than a call which the customer's row has forgotten: it could be that one again.
         look_days: evidence from which a bad call gets the careful look.
         element_days: evidence at which an element is looked at.
     """
