@@ -120,7 +120,8 @@ def replay(
     ] = 1 << 20,
 ) -> None:
     """Run recorded events through the dataflow."""
-    loaded, opener = _prepared(config, format_name, files)
+    outs = [alerts] if dead_letters is None else [alerts, dead_letters]
+    loaded, opener = _prepared(config, format_name, files, different=[*dict.fromkeys(files), *outs])
     from dataflows.config import engine_settings
     from dataflows.progress import progress
     from dataflows.replay import replay as execute
@@ -299,8 +300,13 @@ def _unreadable(files: list[Path]) -> list[str]:
 
 
 def _same(files: list[Path]) -> list[str]:
-    places = [path.resolve() for path in files]
-    return [] if len(set(places)) == len(places) else ["IN, OUT and --dead-letters must be different files, were not"]
+    # A device may be named more than once: nothing of it is lost.
+    places = [path.resolve() for path in files if path.is_file() or not path.exists()]
+    return (
+        []
+        if len(set(places)) == len(places)
+        else ["what is read and what is written must be different files, were not"]
+    )
 
 
 def _refuse(problems: list[str]) -> None:

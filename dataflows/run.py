@@ -24,7 +24,7 @@ from dataflows.spool import Spool
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
-from schemas.errors import StateError, StaylineError
+from schemas.errors import ConfigError, StateError, StaylineError
 from schemas.formats import open_format
 from sinks.desk.app import desk_application
 from sinks.desk.output import DeskOutput
@@ -84,10 +84,13 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         StaylineError: state on disk is damaged, or an output can never work.
     """
     secrets = configuration.resolve_secrets(config, os.environ)
+    _hold_files(config)
     stopping = Stop()
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
         engine = RiskEngine(configuration.engine_settings(config), Catalogue.load(default_catalogue_text()))
+        if not (folder / "outbox.sqlite3").exists():
+            _keep_earlier_alerts(config)
         outbox = Outbox.open(
             folder / "outbox.sqlite3", {output.name: output.backlog_max for output in config.output}, now_ms
         )
@@ -130,6 +133,36 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
             dead_lettered=counts.dead_lettered,
             interrupted=stopping.is_set,
         )
+
+
+def _hold_files(config: settings.Config) -> None:
+    """Hold the files that a configuration names against each other and against the disk.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    outs = [(place, one.path) for place, one in enumerate(config.output) if isinstance(one, settings.FileOutput)]
+    taken = list(config.input.file.paths) if config.input.kind == "file" else []
+    problems = [f"input.file.paths: {path} must be a file, was not" for path in taken if not path.is_file()]
+    for place, path in outs:
+        if path.is_dir() or not path.parent.is_dir():
+            problems.append(f"output.{place}.path: {path} must be a file in a folder that exists, was not")
+        if path.resolve() in {other.resolve() for other in taken}:
+            problems.append(f"output.{place}.path: {path} must be another file than those read and written, was one")
+        taken.append(path)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _keep_earlier_alerts(config: settings.Config) -> None:
+    """Move alerts of an earlier state out of the way: a new outbox knows nothing of them and begins its own file."""
+    for one in config.output:
+        if isinstance(one, settings.FileOutput) and one.path.exists() and one.path.stat().st_size:
+            number = 1
+            while (kept := one.path.with_name(f"{one.path.name}.{number}")).exists():
+                number += 1
+            one.path.rename(kept)
+            log("output.earlier_file_kept", output=one.name, file=str(kept))
 
 
 def _log_address(name: str, address: str) -> None:

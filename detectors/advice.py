@@ -205,16 +205,21 @@ def _pattern(case: Case) -> Pattern:
 
 
 _SENTENCES: dict[str, str] = {
-    "one_way_audio": "On {bad} of your last {trials} calls since {day} only one side could be heard.",
-    "setup_failure": "{bad} of your last {trials} call attempts since {day} did not get through.",
-    "quality": "{bad} of your last {trials} calls since {day} had poor sound.",
-    "redial": "{bad} of your last {trials} calls since {day} had to be made again at once.",
+    "one_way_audio": "On {bad} of your last {calls} since {day} only one side could be heard.",
+    "setup_failure": "{bad} of your last {attempts} since {day} did not get through.",
+    "quality": "{bad} of your last {calls} since {day} had poor sound.",
+    "redial": "{bad} of your last {calls} since {day} had to be made again at once.",
 }
-_CUT_OFF = "{bad} of your last {trials} calls since {day} were cut off{phrase}."
+_CUT_OFF = "{bad} of your last {calls} since {day} {were} cut off{phrase}."
 
 
 def sentence(case: Case) -> str:
     """Say what is wrong in one sentence that can be read aloud; its numbers are the pattern's fields."""
     return _SENTENCES.get(case.kind, _CUT_OFF).format(
-        bad=case.bad, trials=case.trials, day=day_of(case.since_ms), phrase=f", {case.phrase}" if case.phrase else ""
+        bad=case.bad,
+        calls=f"{case.trials} call{'s' if case.trials != 1 else ''}",
+        attempts=f"{case.trials} call attempt{'s' if case.trials != 1 else ''}",
+        were="was" if case.bad == 1 else "were",
+        day=day_of(case.since_ms),
+        phrase=f", {case.phrase}" if case.phrase else "",
     )

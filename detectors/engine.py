@@ -56,7 +56,7 @@ from detectors.watch import (
     evidence_days,
     merge_order,
 )
-from schemas.alerts import CallEvidence, ChurnRisk, Notification, NotificationType, notification
+from schemas.alerts import CallEvidence, ChurnRisk, Notification, NotificationType, PatternKind, notification
 from schemas.columns import CallColumns, EventBatch, LinkColumns, MediaColumns
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
@@ -327,6 +327,8 @@ class RiskEngine:
             case.see(call, bad=True)
         case.recovery = 0.0
         self._count(case, view)
+        if case.kind == "drop_rate":
+            self._name_by_counts(case, view)
         case.severity = case.judge()
         one["mode"] = CASE
         self.casebook.cases[case.customer] = case
@@ -336,6 +338,17 @@ class RiskEngine:
             case.due_ms = view.now_ms + HOLD_MS
         else:
             self._tell(case, "stayline.alert.opened", view.now_ms)
+
+    def _name_by_counts(self, case: Case, view: View) -> None:
+        """Name a plain trouble by what most of its bad calls are."""
+        sorts: list[tuple[int, PatternKind]] = [
+            (view.drops, "drop_rate"),
+            (view.failures, "setup_failure"),
+            (view.poor, "quality"),
+            (view.redials, "redial"),
+        ]
+        case.kind = max(sorts, key=lambda sort: sort[0])[1]
+        self._count(case, view)
 
     @staticmethod
     def _count(case: Case, view: View) -> None:

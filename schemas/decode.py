@@ -4,6 +4,7 @@
 its place in the chunk; its neighbours are not touched. `decode_record` is the authority for a single record.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -56,7 +57,8 @@ def decode_record(record: bytes) -> Event:
         text = f"a record must be at most {RECORD_BYTES_MAX} bytes, was longer"
         raise RecordError(DeadReason.TOO_LARGE, text)
     try:
-        event: Event = _decoder.decode(record)
+        # Some editors and exports begin a file with a byte order mark.
+        event: Event = _decoder.decode(record.removeprefix(codecs.BOM_UTF8))
     except msgspec.ValidationError as error:
         raise _broken_rule(str(error)) from None
     except msgspec.DecodeError as error:
@@ -68,7 +70,17 @@ def decode_record(record: bytes) -> Event:
         raise RecordError(DeadReason.NOT_JSON, "a record must not nest this deeply") from None
     if isinstance(event, Call):
         _check_times(event)
+    elif isinstance(event, Link):
+        _check_reading(event)
     return event
+
+
+def _check_reading(link: Link) -> None:
+    """A state is 0 or 1, a ratio lies between them."""
+    if link.metric == "registered" and link.value not in (0.0, 1.0):
+        raise RecordError(DeadReason.OUT_OF_RANGE, f"value must be 0 or 1 for registered, was {link.value}")
+    if link.metric.endswith("_ratio") and not 0.0 <= link.value <= 1.0:
+        raise RecordError(DeadReason.OUT_OF_RANGE, f"value must be in 0..1 for {link.metric}, was {link.value}")
 
 
 def _check_times(call: Call) -> None:

@@ -131,6 +131,8 @@ def records(draw: st.DrawFn, types: tuple[str, ...] = tuple(KINDS)) -> dict[str,
     if kind.tag == "call":
         record["start_ms"], answer_ms, record["end_ms"] = draw(TIMES)
         record["answer_ms"] = draw(st.sampled_from([answer_ms, None]))
+    if kind.tag == "link" and (record["metric"] == "registered" or record["metric"].endswith("_ratio")):
+        record["value"] = draw(st.sampled_from([0, 1]))
     return record
 
 

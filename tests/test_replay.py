@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import gzip
 import itertools
 import os
@@ -192,14 +193,15 @@ class TestFailure:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
     def test_who_ends_it_in_the_middle_finds_the_old_files_and_no_noise(self, telco, tmp_path, number, code):
         # The program reads from a pipe that does not end: it is in the middle for certain.
-        pipe, alerts = tmp_path / "pipe.ndjson", tmp_path / "a"
+        pipe, alerts, some = tmp_path / "pipe.ndjson", tmp_path / "a", telco[1].read_bytes()[:600_000]
         os.mkfifo(pipe)
         alerts.write_bytes(b"old")
         given = [STAYLINE, "replay", pipe, "--alerts", alerts, "--chunk-bytes", "1000"]
-        with subprocess.Popen(given, stderr=subprocess.PIPE) as program, pipe.open("wb") as stream:
-            stream.write(telco[1].read_bytes()[:600_000])
-            stream.flush()
-            program.send_signal(number)
-            assert program.wait() == code
-            assert program.stderr.read() == b""
+        with subprocess.Popen(given, stderr=subprocess.PIPE) as program:
+            with contextlib.suppress(BrokenPipeError), pipe.open("wb", buffering=0) as stream:
+                stream.write(some)
+                program.send_signal(number)
+                while True:
+                    stream.write(some)
+            assert (program.wait(), program.stderr.read()) == (code, b"")
         assert alerts.read_bytes() == b"old"

@@ -214,24 +214,43 @@ class TestEnding:
 
 
 class TestBackPressure:
-    def test_a_full_backlog_stops_the_input_and_nothing_is_lost(self, telco, tmp_path):
-        # A folder stands where the file should be.
-        (tmp_path / "alerts.ndjson").mkdir()
-        small = FILE_OUTPUT + "backlog_max = 3\n"
-        program = Program(deployed(tmp_path, telco[1], outputs=small, more=METRICS), "run", "-c", "c.toml")
-        address = program.address("metrics")
-        until(lambda: figures(address)['stayline_outbox_pending{output="file"}'] >= 3, "the full backlog")
-        read = records(address)
-        # Told to end while it waits: the checkpoint before stands.
-        program.signal(signal.SIGTERM)
-        assert program.wait() == 0
-        assert read < len(lines(telco[1]))
+    @pytest.fixture
+    def stuck(self, telco, tmp_path):
+        """A running program whose backlog is full: where its output should be stands a folder."""
+        events = tmp_path / "events.ndjson"
+        events.touch()
+        outputs = FILE_OUTPUT + "backlog_max = 3\n"
+        deployed(tmp_path, "events.ndjson", follow=True, outputs=outputs, more=METRICS)
         program = Program(tmp_path, "run", "-c", "c.toml")
         address = program.address("metrics")
+        (tmp_path / "alerts.ndjson").mkdir()
+        events.write_bytes(telco[1].read_bytes())
         until(lambda: figures(address)['stayline_outbox_pending{output="file"}'] >= 3, "the full backlog")
-        (tmp_path / "alerts.ndjson").rmdir()
+        return program, address
+
+    @staticmethod
+    def finish(program, address, telco, folder):
+        """Let everything through, and hold it against the undisturbed run."""
+        until(lambda: records(address) == len(lines(telco[1])), "the last record")
+        program.signal(signal.SIGTERM)
         assert program.wait() == 0
-        assert_as_undisturbed(tmp_path, telco)
+        told = lines(folder / "alerts.ndjson")
+        assert told == lines(telco[0] / "alerts.ndjson")[: len(told)]
+        assert len(told) > 20
+
+    def test_a_full_backlog_stops_the_input_until_the_output_is_back_and_nothing_is_lost(self, telco, tmp_path, stuck):
+        program, address = stuck
+        assert records(address) < len(lines(telco[1]))
+        (tmp_path / "alerts.ndjson").rmdir()
+        self.finish(program, address, telco, tmp_path)
+
+    def test_a_request_to_end_is_heard_while_the_backlog_is_full(self, telco, tmp_path, stuck):
+        program, _ = stuck
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+        (tmp_path / "alerts.ndjson").rmdir()
+        program = Program(tmp_path, "run", "-c", "c.toml")
+        self.finish(program, program.address("metrics"), telco, tmp_path)
 
 
 class TestHttp:
