@@ -31,6 +31,7 @@ from detectors.history import (
 )
 from detectors.identity import case_id
 from detectors.incidents import Blame, Incidents, OpenIncident
+from detectors.locks import TOLERANCE_S
 from detectors.patterns import Finding, View, read
 from detectors.relations import Relations
 from detectors.release import CallEnds, Outcome, classify
@@ -359,6 +360,11 @@ class RiskEngine:
             case.bad, case.trials = view.poor, view.answered
         elif case.kind == "redial":
             case.bad, case.trials = view.redials, view.attempts
+        elif case.kind == "duration_lock" and case.dimension is not None:
+            # Also those that nothing else was wrong with when they ended.
+            apart_s = np.abs(view.bad_durations_s() - float(case.dimension.value))
+            at_lock = int(np.count_nonzero(apart_s <= TOLERANCE_S))
+            case.bad, case.trials = max(view.bad_calls, at_lock), view.answered
         else:
             case.bad, case.trials = view.bad_calls, view.answered
 

@@ -1,6 +1,7 @@
 """Every command of the README prints what the README says."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,10 @@ def hold(session, folder):
 def test_the_recorded_events_session_prints_what_the_readme_shows(tmp_path):
     recorded, _ = sessions(README.read_text())
     hold(recorded, tmp_path)
+    said = (tmp_path / "A").read_text()
+    quoted = re.findall(r"^> (.+)$", README.read_text(), flags=re.MULTILINE)
+    assert quoted
+    assert [text for text in quoted if f'"{text}"' not in said] == []
 
 
 def test_the_billing_records_session_prints_what_the_readme_shows(tmp_path):

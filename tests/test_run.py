@@ -69,6 +69,11 @@ def records(address):
     return sum(value for name, value in figures(address).items() if name.startswith("stayline_records_total"))
 
 
+def settled(address, count):
+    """Tell whether so many records have been read and all that they gave has been delivered."""
+    return records(address) == count and figures(address)['stayline_outbox_pending{output="file"}'] == 0.0
+
+
 def assert_as_undisturbed(folder, telco):
     """Hold the outputs of a disturbed run against those of an undisturbed one."""
     assert (folder / "alerts.ndjson").read_bytes() == (telco[0] / "alerts.ndjson").read_bytes()
@@ -188,7 +193,7 @@ class TestEnding:
             address = program.address("metrics")
             with events.open("ab") as stream:
                 stream.write(b"".join(whole[len(events.read_bytes().splitlines()) : end]))
-            until(lambda a=address, e=end: records(a) == e, "the last record")
+            until(lambda a=address, e=end: settled(a, e), "the last delivery")
             program.signal(signal.SIGTERM)
             assert program.wait() == 0
         told = lines(tmp_path / "alerts.ndjson")
@@ -231,7 +236,7 @@ class TestBackPressure:
     @staticmethod
     def finish(program, address, telco, folder):
         """Let everything through, and hold it against the undisturbed run."""
-        until(lambda: records(address) == len(lines(telco[1])), "the last record")
+        until(lambda: settled(address, len(lines(telco[1]))), "the last delivery")
         program.signal(signal.SIGTERM)
         assert program.wait() == 0
         told = lines(folder / "alerts.ndjson")
