@@ -126,7 +126,7 @@ class Casebook:
     """All open cases by customer key, and the event times at which one of them needs a decision.
 
     Attributes:
-        held_count: cases that an incident took over before they were told.
+        taken_over_count: cases that an incident took over before they were told.
     """
 
     def __init__(self) -> None:
