@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter, DeadReason, Reject, dead_letter
-from schemas.decode import decode
+from schemas.decode import Decoder
 from schemas.formats import HEAD_BYTES, Converted
 
 
@@ -43,9 +43,9 @@ def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
     )
 
 
-def decoded(chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
+def decoded(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
     """Decode a chunk; return its events, and its dead letters with their places."""
-    batch = decode(chunk.data)
+    batch = decoder.decode(chunk.data)
     rejects = [*chunk.rejects, *(_placed(chunk, reject) for reject in batch.rejects)]
     rejects.sort(key=lambda reject: reject.position)
     letters = [dead_letter(chunk.source, f"{chunk.name}:{reject.position}", reject) for reject in rejects]

@@ -33,6 +33,7 @@ from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter
+from schemas.decode import Decoder
 from schemas.errors import StateError, StaylineError
 
 IDLE = timedelta(milliseconds=50)
@@ -197,7 +198,8 @@ def build(
 
     flow = Dataflow("stayline")
     chunks = op.input("input", flow, Input(open_input, stop, passed))
-    pairs = op.map("decode", chunks, _decode)
+    decoder = Decoder()
+    pairs = op.map("decode", chunks, lambda chunk: _decode(decoder, chunk))
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
     op.output("dead-letters", letters, Output(write_dead_letters))
     batches = op.map("batch", pairs, lambda pair: (KEY, pair[0]))
@@ -206,9 +208,9 @@ def build(
     return flow
 
 
-def _decode(chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
+def _decode(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
     with _said_in_one_line():
-        return decoded(chunk)
+        return decoded(decoder, chunk)
 
 
 def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:

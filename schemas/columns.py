@@ -125,7 +125,7 @@ class EventBatch:
     rejects: list[Reject] = field(default_factory=list)
 
 
-Columns = TypeVar("Columns", CallColumns, MediaColumns)
+Columns = TypeVar("Columns", CallColumns, MediaColumns, LinkColumns)
 
 
 def join(one: Columns, other: Columns) -> Columns:
@@ -139,6 +139,20 @@ def join(one: Columns, other: Columns) -> Columns:
         column.name: _joined(getattr(one, column.name), getattr(other, column.name), order) for column in fields(one)
     }
     return type(one)(**joined)
+
+
+def take(columns: Columns, rows: I64) -> Columns:
+    """Return some rows, in the order given."""
+    if len(rows) == len(columns):
+        return columns
+    taken = {column.name: _taken(getattr(columns, column.name), rows) for column in fields(columns)}
+    return type(columns)(**taken)
+
+
+def _taken(column: Any, rows: I64) -> Any:
+    if isinstance(column, dict):
+        return {name: _taken(one, rows) for name, one in column.items()}
+    return column.take(rows)
 
 
 def _joined(one: Any, other: Any, order: I64) -> Any:

@@ -8,27 +8,40 @@ import codecs
 import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 
-from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, LinkColumns, MediaColumns, join
+from schemas.columns import (
+    DIRECTIONS,
+    PLACES,
+    RELEASERS,
+    CallColumns,
+    EventBatch,
+    LinkColumns,
+    MediaColumns,
+    join,
+    take,
+)
 from schemas.deadletters import DeadReason, Reject
-from schemas.events import Call, Event, Link, Media
+from schemas.events import Call, ElementKind, Event, Link, Media, Metric
 from schemas.scan import (
     BLANK,
     CALL,
     CODED_NAMES,
     FIELD_NAMES,
     LEFT,
+    LINK,
+    MEASURE_NAMES,
     MEDIA,
-    SIZE_BITS,
-    SIZE_MASK,
+    TEXT_NAMES,
+    WHOLE_NAMES,
     Scan,
-    scan,
+    Scanner,
+    transpose,
 )
-from schemas.text import F32, I8, I64, Bools, CodeColumn, TextColumn
+from schemas.text import F32, F64, I8, I64, Bools, CodeColumn, TextColumn
 
 RECORD_BYTES_MAX = 65_536
 """A record may be this long; a call with every field at its limit needs a fifth of it."""
@@ -73,6 +86,20 @@ def decode_record(record: bytes) -> Event:
     elif isinstance(event, Link):
         _check_reading(event)
     return event
+
+
+_KINDS = frozenset(get_args(ElementKind))
+_METRICS = frozenset(get_args(Metric))
+_RATIOS = frozenset(metric for metric in _METRICS if metric.endswith("_ratio"))
+
+
+def _sound(links: LinkColumns, value: F64) -> Bools:
+    """Return which readings keep the rules of kind, metric and value (as it was read, before it became float32)."""
+    metric = links.metric
+    sound = links.element_kind.is_any_of(_KINDS) & metric.is_any_of(_METRICS)
+    sound &= ~metric.is_any_of({"registered"}) | (value == 0.0) | (value == 1.0)
+    sound &= ~metric.is_any_of(_RATIOS) | ((value >= 0.0) & (value <= 1.0))
+    return sound
 
 
 def _check_reading(link: Link) -> None:
@@ -120,123 +147,140 @@ def _broken_rule(message: str) -> RecordError:
 _REQUIRED = frozenset(field.name for kind in Event.__args__ for field in msgspec.structs.fields(kind) if field.required)
 
 
-def decode(chunk: bytes) -> EventBatch:
-    """Decode a chunk of NDJSON into columns.
+class Decoder:
+    """Decodes the chunks of one stream; what it learns of one makes the next cheaper, and changes nothing else."""
 
-    Args:
-        chunk: whole lines; the last one may lack its newline. Blank lines are no records.
-    """
-    calls: list[tuple[int, Call]] = []
-    media: list[tuple[int, Media]] = []
-    links: list[tuple[int, Link]] = []
-    business: list[Any] = []
-    rejects: list[Reject] = []
-    bucket: dict[type, list[Any]] = {Call: calls, Media: media, Link: links}
-    read = scan(chunk, RECORD_BYTES_MAX)
-    for position in np.flatnonzero(read.status == LEFT).tolist():
-        line = chunk[read.begin[position] : read.end[position]]
-        try:
-            event = decode_record(line)
-        except RecordError as error:
-            rejects.append(Reject(position, error.reason, error.detail, line))
-        else:
-            bucket.get(type(event), business).append((position, event))
-    return EventBatch(
-        records=int(np.count_nonzero(read.status != BLANK)),
-        calls=join(_scanned_calls(chunk, read), _call_columns(calls)),
-        media=join(_scanned_media(chunk, read), _media_columns(media)),
-        links=_link_columns(links),
-        business=business,
-        rejects=rejects,
-    )
+    def __init__(self) -> None:
+        self._scanner = Scanner()
+
+    def decode(self, chunk: bytes) -> EventBatch:
+        """Decode a chunk of NDJSON into columns.
+
+        Args:
+            chunk: whole lines; the last one may lack its newline. Blank lines are no records.
+        """
+        calls: list[tuple[int, Call]] = []
+        media: list[tuple[int, Media]] = []
+        links: list[tuple[int, Link]] = []
+        business: list[Any] = []
+        rejects: list[Reject] = []
+        bucket: dict[type, list[Any]] = {Call: calls, Media: media, Link: links}
+        read = self._scanner.scan(chunk, RECORD_BYTES_MAX)
+        words = self._scanner.words()
+        scanned = _Scanned(read, LINK, words)
+        readings = scanned.links()
+        sound = _sound(readings, scanned.exact("value"))
+        read.status[readings.position[~sound]] = LEFT
+        for position in np.flatnonzero(read.status == LEFT).tolist():
+            line = chunk[read.begin[position] : read.end[position]]
+            try:
+                event = decode_record(line)
+            except RecordError as error:
+                rejects.append(Reject(position, error.reason, error.detail, line))
+            else:
+                bucket.get(type(event), business).append((position, event))
+        return EventBatch(
+            records=int(np.count_nonzero(read.status != BLANK)),
+            calls=join(_Scanned(read, CALL, words).calls(), _call_columns(calls)),
+            media=join(_Scanned(read, MEDIA, words).media(), _media_columns(media)),
+            links=join(take(readings, np.flatnonzero(sound)), _link_columns(links)),
+            business=business,
+            rejects=rejects,
+        )
+
+
+def decode(chunk: bytes) -> EventBatch:
+    """Decode one chunk of NDJSON by itself into columns (see `Decoder.decode`)."""
+    return Decoder().decode(chunk)
 
 
 class _Scanned:
     """The rows of one type in a scan, field by field."""
 
-    def __init__(self, chunk: bytes, read: Scan, status: int) -> None:
-        self._data = np.frombuffer(chunk, np.uint8)
+    def __init__(self, read: Scan, status: int, words: list[str]) -> None:
+        self._data = read.data
         self._cells = read.cells
+        self._words = words
         self.position = np.flatnonzero(read.status == status)
-        self._whole = read.cells.whole[self.position]
-        self._seen = read.seen[self.position]
+        self._columns = transpose(read.cells, self.position)
 
-    def integer(self, name: str, dtype: type[np.signedinteger[Any]] = np.int64) -> Any:
-        field, seen = self._field(name)
-        return np.where(seen, self._whole[:, field], -1).astype(dtype)
-
-    def measure(self, name: str) -> F32:
-        field, seen = self._field(name)
-        return np.where(seen, self._whole.view(np.float64)[:, field], np.nan).astype(np.float32)
-
-    def text(self, name: str) -> TextColumn:
-        field, seen = self._field(name)
-        spans = np.where(seen, self._whole[:, field], 0)
-        return TextColumn(self._data, spans >> SIZE_BITS, (spans & SIZE_MASK).astype(np.int32))
-
-    def coded(self, name: str) -> CodeColumn:
-        slot = CODED_NAMES.index(name)
-        first = self._cells.first[slot]
-        spans = [(span >> SIZE_BITS, span & SIZE_MASK) for span in first[: first[-1]].tolist()]
-        return CodeColumn(
-            self.integer(name, np.int32), [_unescaped(self._data[at : at + size].tobytes()) for at, size in spans]
+    def calls(self) -> CallColumns:
+        return CallColumns(
+            position=self.position,
+            call_id=self._text("call_id"),
+            customer_id=self._text("customer_id"),
+            peer_id=self._text("peer_id"),
+            start_ms=self._integer("start_ms"),
+            end_ms=self._integer("end_ms"),
+            answer_ms=self._integer("answer_ms"),
+            direction=self._small("direction", np.int8),
+            sip_status=self._small("sip_status", np.int16),
+            q850=self._small("q850", np.int16),
+            released_by=self._small("released_by", np.int8),
+            reason=self._coded("reason"),
+            codec=self._coded("codec"),
+            mos=self._measure("mos"),
+            loss_ratio=self._measure("loss_ratio"),
+            discard_ratio=self._measure("discard_ratio"),
+            burst_ratio=self._measure("burst_ratio"),
+            jitter_ms=self._measure("jitter_ms"),
+            rtt_ms=self._measure("rtt_ms"),
+            packets_received=self._integer("packets_received"),
+            packets_sent=self._integer("packets_sent"),
+            silence_ms=self._integer("silence_ms"),
+            places={name: self._coded(name) for name in PLACES},
         )
 
-    def _field(self, name: str) -> tuple[int, Bools]:
-        field = FIELD_NAMES.index(name)
-        return field, (self._seen >> field) & 1 == 1
+    def media(self) -> MediaColumns:
+        return MediaColumns(
+            position=self.position,
+            call_id=self._text("call_id"),
+            customer_id=self._text("customer_id"),
+            at_ms=self._integer("at_ms"),
+            interval_ms=self._integer("interval_ms"),
+            codec=self._coded("codec"),
+            mos=self._measure("mos"),
+            loss_ratio=self._measure("loss_ratio"),
+            discard_ratio=self._measure("discard_ratio"),
+            burst_ratio=self._measure("burst_ratio"),
+            jitter_ms=self._measure("jitter_ms"),
+            rtt_ms=self._measure("rtt_ms"),
+            probe_id=self._coded("probe_id"),
+        )
 
+    def links(self) -> LinkColumns:
+        return LinkColumns(
+            position=self.position,
+            element_kind=self._coded("element_kind"),
+            element_id=self._coded("element_id"),
+            at_ms=self._integer("at_ms"),
+            metric=self._coded("metric"),
+            value=self._measure("value"),
+            customer_id=self._text("customer_id"),
+        )
 
-def _unescaped(raw: bytes) -> str:
-    return raw.decode() if b"\\" not in raw else msgspec.json.decode(b'"' + raw + b'"', type=str)
+    def exact(self, name: str) -> F64:
+        """Return a measure as float64."""
+        column: F64 = self._cells.measures[self.position, FIELD_NAMES.index(name)]
+        return column
 
+    def _integer(self, name: str) -> I64:
+        column: I64 = self._columns.whole[WHOLE_NAMES.index(name)]
+        return column
 
-def _scanned_calls(chunk: bytes, read: Scan) -> CallColumns:
-    rows = _Scanned(chunk, read, CALL)
-    return CallColumns(
-        position=rows.position,
-        call_id=rows.text("call_id"),
-        customer_id=rows.text("customer_id"),
-        peer_id=rows.text("peer_id"),
-        start_ms=rows.integer("start_ms"),
-        end_ms=rows.integer("end_ms"),
-        answer_ms=rows.integer("answer_ms"),
-        direction=rows.integer("direction", np.int8),
-        sip_status=rows.integer("sip_status", np.int16),
-        q850=rows.integer("q850", np.int16),
-        released_by=rows.integer("released_by", np.int8),
-        reason=rows.coded("reason"),
-        codec=rows.coded("codec"),
-        mos=rows.measure("mos"),
-        loss_ratio=rows.measure("loss_ratio"),
-        discard_ratio=rows.measure("discard_ratio"),
-        burst_ratio=rows.measure("burst_ratio"),
-        jitter_ms=rows.measure("jitter_ms"),
-        rtt_ms=rows.measure("rtt_ms"),
-        packets_received=rows.integer("packets_received"),
-        packets_sent=rows.integer("packets_sent"),
-        silence_ms=rows.integer("silence_ms"),
-        places={name: rows.coded(name) for name in PLACES},
-    )
+    def _small(self, name: str, dtype: type[np.signedinteger[Any]]) -> Any:
+        return self._integer(name).astype(dtype)
 
+    def _measure(self, name: str) -> F32:
+        column: F32 = self._columns.measures[MEASURE_NAMES.index(name)]
+        return column
 
-def _scanned_media(chunk: bytes, read: Scan) -> MediaColumns:
-    rows = _Scanned(chunk, read, MEDIA)
-    return MediaColumns(
-        position=rows.position,
-        call_id=rows.text("call_id"),
-        customer_id=rows.text("customer_id"),
-        at_ms=rows.integer("at_ms"),
-        interval_ms=rows.integer("interval_ms"),
-        codec=rows.coded("codec"),
-        mos=rows.measure("mos"),
-        loss_ratio=rows.measure("loss_ratio"),
-        discard_ratio=rows.measure("discard_ratio"),
-        burst_ratio=rows.measure("burst_ratio"),
-        jitter_ms=rows.measure("jitter_ms"),
-        rtt_ms=rows.measure("rtt_ms"),
-        probe_id=rows.coded("probe_id"),
-    )
+    def _text(self, name: str) -> TextColumn:
+        text = TEXT_NAMES.index(name)
+        return TextColumn(self._data, self._columns.start[text], self._columns.size[text])
+
+    def _coded(self, name: str) -> CodeColumn:
+        return CodeColumn(self._columns.codes[CODED_NAMES.index(name)], self._words)
 
 
 def _columns_of(rows: Sequence[tuple[int, Any]]) -> tuple[I64, Callable[[str], list[Any]]]:

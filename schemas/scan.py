@@ -1,20 +1,22 @@
 """A compiled reader for the records that make up the traffic: calls and media reports as probes write them.
 
-`scan` reads a chunk once, byte by byte, straight into columns. It takes a record only if it is sure of every byte:
-plain strings, plain numbers, no nesting, no repeated key. Whatever else a line holds, right or
+`scan` reads a chunk once, eight bytes at a time. A source writes its keys in one order, so the key that followed the
+last one before is expected again, and whether it is there takes one comparison. A record is taken only if the reader
+is sure of every byte: plain strings, plain numbers, no nesting, no repeated key. Whatever else a line holds, right or
 wrong, is left to `schemas.decode.decode_record`, which alone says what is wrong with a record. The two must agree on
 every record that is taken here: a property test holds that.
 """
 
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from schemas.columns import DIRECTIONS, PLACES, RELEASERS
 from schemas.events import COUNT_MAX, TIME_MS_MAX
 from schemas.kernels import inlined, kernel
-from schemas.text import F64, I8, I32, I64, U8
+from schemas.swar import MASKS, PAD_BYTES, digits, line_end, load, padded, plain_end, word_of
+from schemas.text import F32, F64, I8, I32, I64, U8, U64, Vocabulary, Words, code_of
 
 INTEGERS: tuple[tuple[str, int, int], ...] = (
     ("start_ms", 0, TIME_MS_MAX),
@@ -35,19 +37,26 @@ MEASURES: tuple[tuple[str, float, float], ...] = (
     ("burst_ratio", 0.0, 1e15),
     ("jitter_ms", 0.0, 1e15),
     ("rtt_ms", 0.0, 1e15),
+    ("value", -1e15, 1e15),
 )
 TEXTS: tuple[tuple[str, int, int], ...] = (("call_id", 1, 128), ("customer_id", 1, 64), ("peer_id", 0, 65_536))
 CODED: tuple[tuple[str, int, int], ...] = (
     ("reason", 0, 65_536),
     ("codec", 0, 65_536),
     *((name, 1, 128) for name in PLACES),
+    ("element_kind", 1, 128),
+    ("element_id", 1, 128),
+    ("metric", 1, 128),
 )
 WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (("direction", DIRECTIONS), ("released_by", RELEASERS))
-TYPES: tuple[str, ...] = ("call", "media")
+TYPES: tuple[str, ...] = ("call", "media", "link")
 CODED_NAMES: tuple[str, ...] = tuple(name for name, *_ in CODED)
+WHOLE_NAMES: tuple[str, ...] = (*(name for name, *_ in INTEGERS), *(name for name, _ in WORDS))
+MEASURE_NAMES: tuple[str, ...] = tuple(name for name, *_ in MEASURES)
+TEXT_NAMES: tuple[str, ...] = tuple(name for name, *_ in TEXTS)
 
-CALL, MEDIA, LEFT, BLANK = 0, 1, 2, 3
-"""What `scan` says of a line: taken as a call, as a media report; left to the slow reader; no record."""
+CALL, MEDIA, LINK, LEFT, BLANK = range(5)
+"""What `scan` says of a line: taken as a call, a media report, a reading; left to the slow reader; no record."""
 
 _KIND_INTEGER, _KIND_MEASURE, _KIND_TEXT, _KIND_CODED, _KIND_WORD, _KIND_TYPE = range(6)
 FIELD_NAMES: tuple[str, ...] = (
@@ -79,41 +88,36 @@ _SIZE_HIGH = np.array([high for *_, high in (*TEXTS, *CODED)], np.int64)
 
 _POWERS = 10.0 ** np.arange(23)
 """Exact in float64, so that mantissa / power is the correctly rounded decimal (Clinger, 1990: the fast path)."""
-_MANTISSA_MAX = 2**53
+_TENS = 10 ** np.arange(19)
+_EXACT_MAX = 2**53
+_DIGITS_MAX = 18
+"""A mantissa of more digits may not fit 64 bits."""
+_DOUBT = 2.0**-50
+"""More than the relative error of a mantissa beyond 2^53, rounded, divided by a power, rounded (2^-52)."""
+
+_FIELDS = len(FIELD_NAMES)
+_KEY_WORDS = 3
 
 
-def _padded(words: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    table = np.zeros((len(words), max(map(len, words))), np.uint8)
-    for row, word in enumerate(words):
-        table[row, : len(word)] = np.frombuffer(word.encode(), np.uint8)
-    return table, np.array([len(word) for word in words], np.int64)
+def _keys() -> tuple[U64, U64, I64]:
+    """Return every key with its quotes as three words, masks for the bytes that count, and sizes."""
+    words, masks = np.zeros((_FIELDS, _KEY_WORDS), np.uint64), np.zeros((_FIELDS, _KEY_WORDS), np.uint64)
+    sizes = np.zeros(_FIELDS, np.int64)
+    for field, name in enumerate(FIELD_NAMES):
+        key = f'"{name}"'
+        sizes[field] = len(key)
+        for k in range(_KEY_WORDS):
+            part = key[8 * k : 8 * k + 8]
+            words[field, k], masks[field, k] = word_of(part), MASKS[len(part)]
+    return words, masks, sizes
 
 
-_KEY_BYTES, _KEY_SIZE = _padded(FIELD_NAMES)
-_WORD_BYTES, _WORD_SIZE = _padded((*DIRECTIONS, *RELEASERS))
+_KEY, _KEY_MASK, _KEY_SIZE = _keys()
+assert int(_KEY_SIZE.max()) <= 8 * _KEY_WORDS <= PAD_BYTES  # noqa: S101  # what the reader rests on
+
+_WORD = np.array([word_of(word) for word in (*DIRECTIONS, *RELEASERS)], np.uint64)
 _WORD_FIRST = np.array([0, len(DIRECTIONS), len(DIRECTIONS) + len(RELEASERS)], np.int64)
-_TYPE_BYTES, _TYPE_SIZE = _padded(TYPES)
-
-_KEY_SLOTS = 512
-
-
-def _place(first: int, middle: int, last: int, size: int, factor: int) -> int:
-    return (first * 7 + middle * factor + last * 131 + size * 31) % _KEY_SLOTS
-
-
-def _key_table() -> tuple[npt.NDArray[np.int16], int]:
-    """Return a table without collisions from a key's place to its field, and the factor that makes it one."""
-    marks = [(name.encode()[0], name.encode()[len(name) // 2], name.encode()[-1], len(name)) for name in FIELD_NAMES]
-    for factor in range(1, 10_000):
-        places = [_place(*mark, factor) for mark in marks]
-        if len(set(places)) == len(places):
-            table = np.full(_KEY_SLOTS, -1, np.int16)
-            table[places] = np.arange(len(FIELD_NAMES))
-            return table, factor
-    raise AssertionError("the keys of the contract must be tellable apart by size and three letters")
-
-
-_KEY_TABLE, _KEY_FACTOR = _key_table()
+_TYPE_WORD = np.array([word_of(word) for word in TYPES], np.uint64)
 
 _F_START, _F_END, _F_ANSWER = (FIELD_NAMES.index(name) for name in ("start_ms", "end_ms", "answer_ms"))
 
@@ -124,18 +128,22 @@ def _bits(*names: str) -> np.int64:
 
 _NEEDS_CALL = _bits("type", "call_id", "customer_id", "start_ms", "end_ms")
 _NEEDS_MEDIA = _bits("type", "call_id", "customer_id", "at_ms", "interval_ms")
+_NEEDS_LINK = _bits("type", "element_kind", "element_id", "at_ms", "metric", "value")
 
-QUOTE, COLON, COMMA, OPEN, CLOSE, BACKSLASH, SLASH, DOT = (np.uint8(ord(mark)) for mark in '":,{}\\/.')
-ZERO, NINE, NEWLINE, SPACE, TAB, RETURN = (np.uint8(ord(mark)) for mark in "09\n \t\r")
+QUOTE, COLON, COMMA, OPEN, CLOSE, BACKSLASH, SLASH, DOT, MINUS, PLUS = (np.uint8(ord(mark)) for mark in '":,{}\\/.-+')
+ZERO, NINE, NEWLINE, SPACE, TAB, RETURN, LETTER_E = (np.uint8(ord(mark)) for mark in "09\n \t\re")
+_LOWER = np.uint8(0x20)
+_NULL = np.uint64(word_of("null"))
 
 
 SIZE_BITS = 17
 SIZE_MASK = (1 << SIZE_BITS) - 1
 """A span in a cell is its start shifted by this, plus its size: a record has at most 2^16 bytes."""
 
-
-_PLAIN = np.array([32 <= byte < 128 and chr(byte) not in '"\\' for byte in range(256)])
-"""Bytes that stand for themselves in a JSON string."""
+UNKNOWN = np.full(_FIELDS, -1, np.int64)
+"""What a row holds where its record says nothing."""
+UNKNOWN[[kind == _KIND_MEASURE for kind in _KIND]] = np.float64(np.nan).view(np.int64)
+UNKNOWN[[kind == _KIND_TEXT for kind in _KIND]] = 0
 
 
 class Cells(NamedTuple):
@@ -144,36 +152,39 @@ class Cells(NamedTuple):
     Attributes:
         whole: int64[n, fields]: integers, spans of texts, codes, words.
         measures: float64[n, fields]: the same memory, where a field is a measure.
-        table: int32[coded fields, slots]: hash table from a text to its code + 1.
-        first: int64[coded fields, n + 1]: the span where each code's text stands first; the last holds their number.
+        words: the vocabulary of coded fields.
+        next: int64[fields + 1]: the field that came behind each field last, and first in a line; -1: not known.
     """
 
     whole: I64
     measures: F64
-    table: I32
-    first: I64
+    words: Words
+    next: I64
 
 
 class Scan(NamedTuple):
     """What was read, one row a line of the chunk.
 
     Attributes:
-        status: int8, CALL, MEDIA, LEFT or BLANK.
+        data: the chunk, padded.
+        status: int8, CALL, MEDIA, LINK, LEFT or BLANK.
         begin, end: int64, the line's span in the chunk.
-        cells: see there; only rows of CALL and MEDIA mean anything.
-        seen: int64, a bit for each field that the line had.
+        cells: see there; only rows of CALL, MEDIA and LINK mean anything.
     """
 
+    data: U8
     status: I8
     begin: I64
     end: I64
     cells: Cells
-    seen: I64
 
 
 @inlined
-def _blank(byte: np.uint8) -> bool:
-    return bool(byte == SPACE or byte == TAB or byte == RETURN)
+def _blanks_end(data: U8, at: int) -> int:
+    """Return where the run of blanks that begins at `at` ends."""
+    while data[at] <= SPACE and (data[at] == SPACE or data[at] == TAB or data[at] == RETURN):
+        at += 1
+    return at
 
 
 @inlined
@@ -181,33 +192,25 @@ def _digit(byte: np.uint8) -> bool:
     return bool(ZERO <= byte <= NINE)
 
 
-@inlined
-def _plain_end(data: U8, at: int, end: int) -> int:
-    """Return where the run of plain characters that begins at `at` ends."""
-    while at < end and _PLAIN[data[at]]:
-        at += 1
-    return at
-
-
 @kernel
-def _string(data: U8, at: int, end: int) -> tuple[int, int, bool]:
+def _string(data: U8, at: int) -> tuple[int, int, bool]:
     """Return (where the string that begins at `at` has its closing quote, its characters, whether it has escapes).
 
     A closing quote of -1: not UTF-8, or an escape other than those of quote, backslash and slash.
     """
     begin, extra, escaped = at, 0, False
-    while at < end:
+    while True:
         byte = data[at]
         if byte == QUOTE:
             return at, at - begin - extra, escaped
         if byte == BACKSLASH:
-            if at + 1 >= end or (data[at + 1] != QUOTE and data[at + 1] != BACKSLASH and data[at + 1] != SLASH):
+            if data[at + 1] != QUOTE and data[at + 1] != BACKSLASH and data[at + 1] != SLASH:
                 return -1, 0, True
             escaped = True
             extra += 1
             at += 2
         elif byte >= 128:
-            size = _sequence(data, at, end)
+            size = _sequence(data, at)
             if size == 0:
                 return -1, 0, escaped
             extra += size - 1
@@ -215,17 +218,14 @@ def _string(data: U8, at: int, end: int) -> tuple[int, int, bool]:
         elif byte < SPACE:
             return -1, 0, escaped
         else:
-            at += 1
-    return -1, 0, escaped
+            at = plain_end(data, at)
 
 
 @kernel
-def _sequence(data: U8, at: int, end: int) -> int:
+def _sequence(data: U8, at: int) -> int:
     """Return the bytes of the UTF-8 sequence at `at` (RFC 3629, section 4); 0 if it is none."""
     first = data[at]
     size = 2 if 0xC2 <= first <= 0xDF else 3 if 0xE0 <= first <= 0xEF else 4 if 0xF0 <= first <= 0xF4 else 0
-    if size == 0 or at + size > end:
-        return 0
     for i in range(1, size):
         if data[at + i] & 0xC0 != 0x80:
             return 0
@@ -239,277 +239,322 @@ def _sequence(data: U8, at: int, end: int) -> int:
     return 0 if wrong else size
 
 
-@kernel
-def _field_of(data: U8, at: int, size: int) -> int:
-    """Return the field of a key; -1 if the contract has none of that name."""
-    if size == 0:
-        return -1
-    mark = np.int64(data[at]) * 7 + np.int64(data[at + size // 2]) * _KEY_FACTOR
-    mark += np.int64(data[at + size - 1]) * 131 + size * 31
-    field = int(_KEY_TABLE[mark % _KEY_SLOTS])
-    if field < 0 or _KEY_SIZE[field] != size:
-        return -1
-    for i in range(size):
-        if data[at + i] != _KEY_BYTES[field, i]:
-            return -1
-    return field
+@inlined
+def _is_key(data: U8, at: int, field: int) -> bool:
+    wrong = (load(data, at) & _KEY_MASK[field, 0]) ^ _KEY[field, 0]
+    wrong |= (load(data, at + 8) & _KEY_MASK[field, 1]) ^ _KEY[field, 1]
+    wrong |= (load(data, at + 16) & _KEY_MASK[field, 2]) ^ _KEY[field, 2]
+    return bool(wrong == 0)
 
 
 @kernel
-def _word_of(data: U8, at: int, size: int, table: U8, sizes: I64, first: int, last: int) -> int:
-    """Return the index of a word in rows first..last of a table, counted from first; -1 if it is not there."""
-    for row in range(first, last):
-        if sizes[row] == size:
-            same = True
-            for i in range(size):
-                if data[at + i] != table[row, i]:
-                    same = False
-                    break
-            if same:
-                return row - first
+def _field_at(data: U8, at: int) -> int:
+    """Return the field whose key stands at `at`; -1 if the contract has none of that name."""
+    for field in range(_FIELDS):
+        if _is_key(data, at, field):
+            return field
     return -1
 
 
 @kernel
-def _number(data: U8, at: int, end: int) -> tuple[int, int, int]:
-    """Read a number without exponent: return (mantissa, decimal places or -1 for an integer, where it ends).
-
-    A mantissa of -1 means: not a number this reader is sure of.
-    """
-    begin = at
-    mantissa = 0
-    places = -1
-    while at < end and (_digit(data[at]) or data[at] == DOT):
-        if data[at] == DOT:
-            if places >= 0 or at == begin:
-                return -1, 0, at
-            places = 0
-        else:
-            if mantissa > (_MANTISSA_MAX - 10) // 10:
-                return -1, 0, at
-            mantissa = mantissa * 10 + int(data[at] - ZERO)
-            if places >= 0:
-                places += 1
-        at += 1
-    # JSON has no empty number, no leading zero, no point without digits behind it (RFC 8259, section 6).
-    if at == begin or places == 0 or (data[begin] == ZERO and at - begin > 1 and data[begin + 1] != DOT):
-        return -1, 0, at
-    return mantissa, places, at
-
-
-@kernel
-def _is_null(data: U8, at: int, end: int) -> bool:
-    return at + 4 <= end and data[at] == 110 and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108
-
-
-@kernel
-def _quick_key(data: U8, at: int, size: int) -> np.uint64:
-    """Return a cheap key of a short text: FNV-1a over eight bytes at a time; equality is checked on the bytes."""
-    key = np.uint64(0xCBF29CE484222325) ^ np.uint64(size)
-    i = 0
-    while i + 8 <= size:
-        word = np.uint64(0)
-        for j in range(8):
-            word |= np.uint64(data[at + i + j]) << np.uint64(8 * j)
-        key = (key ^ word) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(32)
-        i += 8
-    while i < size:
-        key = (key ^ np.uint64(data[at + i])) * np.uint64(0x100000001B3)
-        i += 1
-    return key ^ (key >> np.uint64(29))
-
-
-@kernel
-def _code_of(data: U8, at: int, size: int, column: int, cells: Cells) -> int:
-    """Return the code of a text in a coded field, adding it."""
-    mask = cells.table.shape[1] - 1
-    place = np.int64(_quick_key(data, at, size) & np.uint64(mask))
-    while cells.table[column, place] > 0:
-        code = int(cells.table[column, place]) - 1
-        span = cells.first[column, code]
-        if span & SIZE_MASK == size and _same(data, span >> SIZE_BITS, at, size):
-            return code
-        place = (place + 1) & mask
-    last = cells.first.shape[1] - 1
-    code = int(cells.first[column, last])
-    cells.first[column, last] += 1
-    cells.table[column, place] = code + 1
-    cells.first[column, code] = at << SIZE_BITS | size
-    return code
+def _word_of(word: np.uint64, words: U64, first: int, last: int) -> int:
+    """Return the index of a word in rows first..last of a table, counted from first; -1 if it is not there."""
+    for row in range(first, last):
+        if words[row] == word:
+            return row - first
+    return -1
 
 
 @inlined
-def _same(data: U8, one: int, other: int, size: int) -> bool:
-    for i in range(size):
-        if data[one + i] != data[other + i]:
-            return False
-    return True
+def _digit_run(data: U8, at: int) -> tuple[int, int]:
+    """Return (the number that the digits from `at` on make, how many they are): right up to `_DIGITS_MAX`."""
+    value, size = digits(data, at)
+    if size == 8:
+        more, count = digits(data, at + 8)
+        value, size = value * _TENS[count] + more, 8 + count
+        while count == 8 and size <= _DIGITS_MAX:
+            more, count = digits(data, at + size)
+            value, size = value * _TENS[count] + more, size + count
+    return value, size
 
 
 @kernel
-def _skip_blanks(data: U8, at: int, end: int) -> int:
-    while at < end and _blank(data[at]):
+def _exponent(data: U8, at: int) -> tuple[int, int]:
+    """Return (the exponent whose digits or sign stand at `at`, where it ends); an end of -1: none, or a long one."""
+    sign = 1
+    if data[at] == MINUS or data[at] == PLUS:
+        sign = -1 if data[at] == MINUS else 1
         at += 1
-    return at
+    value, size = digits(data, at)
+    return (sign * value, at + size) if 0 < size < 8 else (0, -1)
 
 
-@kernel
+@inlined
+def _number(data: U8, at: int) -> tuple[int, int, int]:
+    """Read a number: return (mantissa, decimal places or -1 for an integer, where it ends).
+
+    A mantissa of -1 means: not a number this reader is sure of.
+    """
+    value, size = _digit_run(data, at)
+    # JSON has no leading zero (RFC 8259, section 6).
+    if size > _DIGITS_MAX or (size > 1 and data[at] == ZERO):
+        return -1, 0, at
+    at += size
+    places = -1
+    if data[at] == DOT:
+        part, places = _digit_run(data, at + 1)
+        # A zero in front of the point is no digit that counts.
+        if places == 0 or places + (size if value else 0) > _DIGITS_MAX:
+            return -1, 0, at
+        value = value * _TENS[places] + part
+        at += 1 + places
+    if data[at] | _LOWER == LETTER_E:
+        power, at = _exponent(data, at + 1)
+        places = max(places, 0) - power
+        if at < 0 or not 0 <= places < len(_POWERS):
+            return -1, 0, at
+    return value, places, at
+
+
+@inlined
 def _take_string(
     data: U8, at: int, size: int, characters: int, escaped: bool, field: int, row: int, cells: Cells
 ) -> int:
-    """Put a string into its column; return the record's type for the type field, 0 for others, -1 to leave it."""
+    """Put a string into its cell; return the record's type for the type field, 0 for others, -1 to leave it."""
     kind, slot = _KIND[field], _SLOT[field]
     if kind == _KIND_TEXT:
         cells.whole[row, field] = at << SIZE_BITS | size
         return 0 if not escaped and _SIZE_LOW[slot] <= characters <= _SIZE_HIGH[slot] else -1
     if kind == _KIND_CODED:
         bound = len(TEXTS) + slot
+        # A word is kept: one that is the whole record is no word.
         if not _SIZE_LOW[bound] <= characters <= _SIZE_HIGH[bound]:
             return -1
-        cells.whole[row, field] = _code_of(data, at, size, slot, cells)
+        cells.whole[row, field] = code_of(cells.words, data, at, size)
         return 0
+    if size > 8:
+        return -1
+    word = load(data, at) & MASKS[size]
     if kind == _KIND_WORD:
-        word = _word_of(data, at, size, _WORD_BYTES, _WORD_SIZE, _WORD_FIRST[slot], _WORD_FIRST[slot + 1])
-        cells.whole[row, field] = word
-        return min(word, 0)
+        index = _word_of(word, _WORD, _WORD_FIRST[slot], _WORD_FIRST[slot + 1])
+        cells.whole[row, field] = index
+        return min(index, 0)
     if kind == _KIND_TYPE:
-        return _word_of(data, at, size, _TYPE_BYTES, _TYPE_SIZE, 0, len(_TYPE_SIZE))
+        return _word_of(word, _TYPE_WORD, 0, len(_TYPE_WORD))
     return -1
 
 
-@kernel
-def _take_number(mantissa: int, places: int, field: int, row: int, cells: Cells) -> bool:
-    """Put a number into its column; return whether it fits there."""
+@inlined
+def _take_number(mantissa: int, places: int, negative: bool, field: int, row: int, cells: Cells) -> bool:
+    """Put a number into its cell; return whether it fits there."""
     kind, slot = _KIND[field], _SLOT[field]
     if kind == _KIND_INTEGER:
-        if places >= 0 or not _LOW[slot] <= mantissa <= _HIGH[slot]:
-            return False
         cells.whole[row, field] = mantissa
-        return True
-    if kind == _KIND_MEASURE and places < len(_POWERS):
-        value = mantissa / _POWERS[max(places, 0)]
-        if not _MEASURE_LOW[slot] <= value <= _MEASURE_HIGH[slot]:
-            return False
-        cells.measures[row, field] = value
-        return True
-    return False
+        return bool(places < 0 and not negative and _LOW[slot] <= mantissa <= _HIGH[slot])
+    if kind != _KIND_MEASURE:
+        return False
+    value = mantissa / _POWERS[max(places, 0)]
+    if negative:
+        value = -value
+    cells.measures[row, field] = value
+    low, high = _MEASURE_LOW[slot], _MEASURE_HIGH[slot]
+    if mantissa <= _EXACT_MAX:
+        return bool(low <= value <= high)
+    # The last bit of the float64 is not sure: taken if the float32 that it becomes is, and its bounds.
+    step = abs(value) * _DOUBT
+    less, more = value - step, value + step
+    return bool(low <= less and more <= high and np.float32(less) == np.float32(more))
 
 
 @kernel
-def _scan_line(data: U8, at: int, end: int, row: int, cells: Cells) -> tuple[int, np.int64]:
-    """Read one line into its row; return (CALL, MEDIA, LEFT or BLANK; a bit for each field seen)."""
-    at = _skip_blanks(data, at, end)
-    if at == end:
-        return BLANK, np.int64(0)
-    seen = np.int64(0)
+def _scan_line(data: U8, at: int, row: int, cells: Cells) -> tuple[int, int]:
+    """Read the line at `at` into its row; return (its status; a place in it or at its end)."""
+    at = _blanks_end(data, at)
     if data[at] != OPEN:
-        return LEFT, seen
-    at += 1
+        return BLANK if data[at] == NEWLINE else LEFT, at
+    seen = np.int64(0)
     status = LEFT
+    last = _FIELDS
+    at += 1
     while True:
-        at = _skip_blanks(data, at, end)
-        if at >= end or data[at] != QUOTE:
-            return LEFT, seen
-        close = _plain_end(data, at + 1, end)
-        if close >= end or data[close] != QUOTE:
-            return LEFT, seen
-        field = _field_of(data, at + 1, close - at - 1)
+        at = _blanks_end(data, at)
+        if data[at] != QUOTE:
+            return LEFT, at
+        field = cells.next[last]
+        if field < 0 or not _is_key(data, at, field):
+            field = _field_at(data, at)
         if field >= 0:
             bit = np.int64(1) << np.int64(field)
             if seen & bit:
-                return LEFT, seen
-        at = _skip_blanks(data, close + 1, end)
-        if at >= end or data[at] != COLON:
-            return LEFT, seen
-        at = _skip_blanks(data, at + 1, end)
-        if at >= end:
-            return LEFT, seen
-        if data[at] == QUOTE:
-            close = _plain_end(data, at + 1, end)
-            characters, escaped = close - at - 1, False
-            if close >= end or data[close] != QUOTE:
-                close, characters, escaped = _string(data, at + 1, end)
+                return LEFT, at
+            cells.next[last] = field
+            last = field
+            at += _KEY_SIZE[field]
+        else:
+            at = plain_end(data, at + 1) + 1
+            if data[at - 1] != QUOTE:
+                return LEFT, at - 1
+        at = _blanks_end(data, at)
+        if data[at] != COLON:
+            return LEFT, at
+        at = _blanks_end(data, at + 1)
+        byte = data[at]
+        if byte == QUOTE:
+            at += 1
+            close = plain_end(data, at)
+            characters, escaped = close - at, False
+            if data[close] != QUOTE:
+                close, characters, escaped = _string(data, at)
                 if close < 0:
-                    return LEFT, seen
+                    return LEFT, at
             if field >= 0:
-                took = _take_string(data, at + 1, close - at - 1, characters, escaped, field, row, cells)
+                took = _take_string(data, at, close - at, characters, escaped, field, row, cells)
                 if took < 0:
-                    return LEFT, seen
+                    return LEFT, at
                 if _KIND[field] == _KIND_TYPE:
                     status = took
                 seen |= bit
             at = close + 1
-        elif _digit(data[at]):
-            mantissa, places, at = _number(data, at, end)
-            if mantissa < 0 or (field >= 0 and not _take_number(mantissa, places, field, row, cells)):
-                return LEFT, seen
+        elif _digit(byte) or byte == MINUS:
+            begin = at
+            mantissa, places, at = _number(data, at + (byte == MINUS))
+            if mantissa < 0 or (field >= 0 and not _take_number(mantissa, places, byte == MINUS, field, row, cells)):
+                return LEFT, begin
             if field >= 0:
                 seen |= bit
-        elif _is_null(data, at, end):
+        elif load(data, at) & MASKS[4] == _NULL:
             at += 4
         else:
-            return LEFT, seen
-        at = _skip_blanks(data, at, end)
-        if at >= end:
-            return LEFT, seen
+            return LEFT, at
+        at = _blanks_end(data, at)
         if data[at] == CLOSE:
             break
         if data[at] != COMMA:
-            return LEFT, seen
+            return LEFT, at
         at += 1
-    if _skip_blanks(data, at + 1, end) != end or status == LEFT:
-        return LEFT, seen
+    at = _blanks_end(data, at + 1)
+    if data[at] != NEWLINE or status == LEFT:
+        return LEFT, at
     if status == MEDIA:
-        return MEDIA if seen & _NEEDS_MEDIA == _NEEDS_MEDIA else LEFT, seen
+        return MEDIA if seen & _NEEDS_MEDIA == _NEEDS_MEDIA else LEFT, at
+    if status == LINK:
+        return LINK if seen & _NEEDS_LINK == _NEEDS_LINK else LEFT, at
     if seen & _NEEDS_CALL != _NEEDS_CALL:
-        return LEFT, seen
+        return LEFT, at
     start, finish, answer = cells.whole[row, _F_START], cells.whole[row, _F_END], cells.whole[row, _F_ANSWER]
-    if not seen & (np.int64(1) << np.int64(_F_ANSWER)):
-        answer = start
-    return CALL if start <= answer <= finish else LEFT, seen
+    return CALL if start <= (start if answer < 0 else answer) <= finish else LEFT, at
 
 
 @kernel
-def _scan(data: U8, bytes_max: int, out: Scan) -> None:
+def _scan(out: Scan, bytes_max: int) -> None:
     at = 0
     for row in range(len(out.status)):
-        end = at
-        while end < len(data) and data[end] != NEWLINE:
-            end += 1
-        out.begin[row] = at
-        out.end[row] = end
-        out.status[row], out.seen[row] = LEFT, 0
-        if end - at <= bytes_max:
-            out.status[row], out.seen[row] = _scan_line(data, at, end, row, out.cells)
+        for field in range(_FIELDS):
+            out.cells.whole[row, field] = UNKNOWN[field]
+        status, place = _scan_line(out.data, at, row, out.cells)
+        end = line_end(out.data, place)
+        out.begin[row], out.end[row] = at, end
+        out.status[row] = status if end - at <= bytes_max else LEFT
         at = end + 1
 
 
-def scan(chunk: bytes, bytes_max: int) -> Scan:
-    """Read a chunk of NDJSON.
+@kernel
+def _count_lines(data: U8) -> int:
+    count = 0
+    for byte in data:
+        count += byte == NEWLINE
+    return count
 
-    Args:
-        chunk: whole lines; the last one may lack its newline.
-        bytes_max: a longer line is left to the slow reader.
+
+class Columns(NamedTuple):
+    """Rows of a scan, turned: one contiguous array a field.
+
+    Attributes:
+        whole: int64[integers and then words, n].
+        measures: float32[measures, n].
+        start, size: int64 and int32[texts, n].
+        codes: int32[coded, n].
     """
-    data = np.frombuffer(chunk, np.uint8)
-    lines = int(np.count_nonzero(data == NEWLINE)) + 1
-    whole = np.empty((lines, len(FIELD_NAMES)), np.int64)
-    first = np.empty((len(CODED), lines + 1), np.int64)
-    first[:, -1] = 0
-    cells = Cells(
-        whole=whole,
-        measures=whole.view(np.float64),
-        # At most half full, so that a look-up ends soon.
-        table=np.zeros((len(CODED), 1 << (2 * lines).bit_length()), np.int32),
-        first=first,
+
+    whole: I64
+    measures: F32
+    start: I64
+    size: I32
+    codes: I32
+
+
+_MEASURES_AT = len(INTEGERS)
+_TEXTS_AT = _MEASURES_AT + len(MEASURES)
+_CODED_AT = _TEXTS_AT + len(TEXTS)
+_WORDS_AT = _CODED_AT + len(CODED)
+
+
+@kernel
+def _transpose(cells: Cells, rows: I64, out: Columns) -> None:
+    for i in range(len(rows)):
+        row = rows[i]
+        for k in range(len(INTEGERS)):
+            out.whole[k, i] = cells.whole[row, k]
+        for k in range(len(WORDS)):
+            out.whole[len(INTEGERS) + k, i] = cells.whole[row, _WORDS_AT + k]
+        for k in range(len(MEASURES)):
+            out.measures[k, i] = np.float32(cells.measures[row, _MEASURES_AT + k])
+        for k in range(len(TEXTS)):
+            out.start[k, i] = cells.whole[row, _TEXTS_AT + k] >> SIZE_BITS
+            out.size[k, i] = cells.whole[row, _TEXTS_AT + k] & SIZE_MASK
+        for k in range(len(CODED)):
+            out.codes[k, i] = cells.whole[row, _CODED_AT + k]
+
+
+def transpose(cells: Cells, rows: I64) -> Columns:
+    """Return some rows as columns."""
+    size = len(rows)
+    out = Columns(
+        whole=np.empty((len(INTEGERS) + len(WORDS), size), np.int64),
+        measures=np.empty((len(MEASURES), size), np.float32),
+        start=np.empty((len(TEXTS), size), np.int64),
+        size=np.empty((len(TEXTS), size), np.int32),
+        codes=np.empty((len(CODED), size), np.int32),
     )
-    out = Scan(
-        status=np.empty(lines, np.int8),
-        begin=np.empty(lines, np.int64),
-        end=np.empty(lines, np.int64),
-        cells=cells,
-        seen=np.empty(lines, np.int64),
-    )
-    _scan(data, bytes_max, out)
+    _transpose(cells, rows, out)
     return out
+
+
+def _unescaped(raw: bytes) -> str:
+    return raw.decode() if b"\\" not in raw else msgspec.json.decode(b'"' + raw + b'"', type=str)
+
+
+class Scanner:
+    """Reads the chunks of one stream: what it learns of keys and words in one serves the next."""
+
+    def __init__(self) -> None:
+        self._vocabulary = Vocabulary()
+        self._whole = np.empty((0, _FIELDS), np.int64)
+        self._next = np.full(_FIELDS + 1, -1, np.int64)
+
+    def scan(self, chunk: bytes, bytes_max: int) -> Scan:
+        """Read a chunk of NDJSON; the cells returned hold until the next chunk is read.
+
+        Args:
+            chunk: whole lines; the last one may lack its newline.
+            bytes_max: a longer line is left to the slow reader.
+        """
+        data = padded(chunk)
+        lines = _count_lines(data) - PAD_BYTES + 1
+        if lines > len(self._whole):
+            self._whole = np.empty((2 * lines, _FIELDS), np.int64)
+        whole = self._whole[:lines]
+        words = self._vocabulary.words(len(CODED) * lines, len(chunk))
+        out = Scan(
+            data=data,
+            status=np.empty(lines, np.int8),
+            begin=np.empty(lines, np.int64),
+            end=np.empty(lines, np.int64),
+            cells=Cells(whole, whole.view(np.float64), words, self._next),
+        )
+        _scan(out, bytes_max)
+        return out
+
+    def words(self) -> list[str]:
+        """Return the words that the codes read so far stand for. The list grows with later chunks."""
+        return self._vocabulary.read(_unescaped)

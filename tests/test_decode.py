@@ -15,7 +15,7 @@ from msgspec import inspect
 from dataflows.chunks import Chunk, converted, decoded
 from schemas.columns import DIRECTIONS, PLACES, RELEASERS
 from schemas.deadletters import DeadReason, Reject
-from schemas.decode import RECORD_BYTES_MAX, RecordError, decode, decode_record
+from schemas.decode import RECORD_BYTES_MAX, Decoder, RecordError, decode, decode_record
 from schemas.events import COUNT_MAX, TIME_MS_MAX, Call, Event, Link, Media
 from schemas.formats import Converted
 
@@ -301,7 +301,7 @@ def test_unknown_fields_are_ignored(record):
 def test_dead_letters_stand_where_their_records_stood(sound):
     lines = [orjson.dumps(CALL) if good else b"broken %d" % at for at, good in enumerate(sound)]
     places = [100 + 3 * at for at in range(len(lines))]
-    batch, letters = decoded(Chunk("file", "day.ndjson", b"\n".join(lines), places))
+    batch, letters = decoded(Decoder(), Chunk("file", "day.ndjson", b"\n".join(lines), places))
     wanted = [(place, one) for place, one, good in zip(places, lines, sound, strict=True) if not good]
     assert [letter.at for letter in letters] == [f"day.ndjson:{place}" for place, _ in wanted]
     assert [base64.b64decode(letter.record_b64) for letter in letters] == [one for _, one in wanted]
@@ -309,7 +309,7 @@ def test_dead_letters_stand_where_their_records_stood(sound):
 
 
 def test_blank_lines_shift_no_place():
-    _, letters = decoded(Chunk("file", "f", b"\nx\n\n\ny\n", range(1, 6)))
+    _, letters = decoded(Decoder(), Chunk("file", "f", b"\nx\n\n\ny\n", range(1, 6)))
     assert [letter.at for letter in letters] == ["f:2", "f:5"]
 
 
@@ -319,7 +319,7 @@ def test_what_a_format_refused_and_what_breaks_the_contract_are_both_dead_letter
         Reject(4, DeadReason.NOT_JSON, "a record must have 7 fields, had 2", b"second"),
         Converted(5, orjson.dumps(CALL | {"mos": 9}), b"third"),
     ]
-    batch, letters = decoded(converted("file", "cdr.csv", items))
+    batch, letters = decoded(Decoder(), converted("file", "cdr.csv", items))
     assert sorted((letter.at, base64.b64decode(letter.record_b64)) for letter in letters) == [
         ("cdr.csv:4", b"second"),
         ("cdr.csv:5", b"third"),

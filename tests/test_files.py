@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dataflows.chunks import decoded
 from dataflows.compressed import read_chunks
 from dataflows.files import MARK_BYTES, FileReader, Place
-from schemas.decode import RECORD_BYTES_MAX
+from schemas.decode import RECORD_BYTES_MAX, Decoder
 from schemas.errors import InputError
 from schemas.formats import Options, open_format
 from schemas.formats.columnmap import ColumnMap
@@ -56,11 +56,11 @@ def lines_of(cuts):
 
 
 def letters_of(cuts):
-    return [letter for cut in cuts for letter in decoded(cut.chunk)[1]]
+    return [letter for cut in cuts for letter in decoded(Decoder(), cut.chunk)[1]]
 
 
 def applied(cuts):
-    return [name for cut in cuts for name in decoded(cut.chunk)[0].calls.call_id]
+    return [name for cut in cuts for name in decoded(Decoder(), cut.chunk)[0].calls.call_id]
 
 
 def write(folder, *contents):
@@ -109,7 +109,7 @@ class TestLines:
         content = b"\r\n\n" + GOOD + b"\r\n  \t\r\n\n" + GOOD.replace(b"c1", b"c2") + b"\r\n"
         cuts = read(write(tmp_path, content))
         assert (applied(cuts), letters_of(cuts)) == (["c1", "c2"], [])
-        assert sum(decoded(cut.chunk)[0].records for cut in cuts) == 2
+        assert sum(decoded(Decoder(), cut.chunk)[0].records for cut in cuts) == 2
 
     def test_a_last_line_without_its_end_is_a_record(self, tmp_path):
         assert applied(read(write(tmp_path, GOOD + b"\n" + GOOD.replace(b"c1", b"c2")))) == ["c1", "c2"]
@@ -253,7 +253,7 @@ class TestCompressed:
         *before, torn, after = read([path, *write(folder, GOOD)], chunk_bytes=chunk_bytes)
         found = [line for *_, line in lines_of(before)]
         assert found == lines[: len(found)]
-        (letter,) = decoded(torn.chunk)[1]
+        (letter,) = decoded(Decoder(), torn.chunk)[1]
         assert (letter.at, letter.reason) == (f"{path}:{len(found) + 1}", "truncated")
         assert after.chunk.data == GOOD, "the next file is read"
 

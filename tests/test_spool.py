@@ -12,6 +12,7 @@ from dataflows.durable import BLOCK_BYTES, cut_torn_line
 from dataflows.files import CHUNK_BYTES, Place
 from dataflows.spool import Spool, SpoolFullError
 from schemas.deadletters import DeadLetter, DeadReason
+from schemas.decode import Decoder
 from schemas.errors import StateError
 
 START = Place()
@@ -64,7 +65,7 @@ class TestReading:
     def test_a_dead_letter_names_segment_and_line(self, tmp_path):
         spool = Spool(tmp_path)
         spool.append(b"\n\nbroken\n")
-        (letter,) = decoded(drain(spool)[0].chunk)[1]
+        (letter,) = decoded(Decoder(), drain(spool)[0].chunk)[1]
         assert (letter.source, letter.at) == ("http", "000000000000.ndjson:3")
 
     def test_a_line_longer_than_a_chunk_comes_whole_and_the_next_one_after_it(self, tmp_path):
