@@ -5,9 +5,9 @@ its network elements look suspicious too: an incident found meanwhile takes it o
 worse or its pattern is known better, and resolved when the calls are good again, by evidence, not by silence.
 """
 
+import math
 from typing import Any
 
-import numpy as np
 from msgspec import Struct, convert, to_builtins
 
 from detectors.evidence import likelihood_ratio
@@ -21,7 +21,7 @@ CALLS_SHOWN = 10
 
 HEALTHY_SHARE = 0.03
 """A case is over against this share of bad calls: the upper end of what is called well-run service."""
-RECOVERED = float(np.log(100.0))
+RECOVERED = math.log(100.0)
 """It is over once that is a hundred times likelier than the trouble going on..."""
 QUIET_MS = DAY_MS
 """...and no call was bad for a day;"""
@@ -98,17 +98,26 @@ class Case(Struct):
             return "major"
         return "minor"
 
-    def see(self, call: CallEvidence, *, bad: bool) -> None:
-        """Count one call against recovery and keep it if it shows the trouble."""
+    def see(self, call: CallEvidence) -> None:
+        """Count a bad call against recovery and keep it."""
+        self.recovery = max(0.0, self.recovery + self._step(1.0))
+        self.last_bad_ms = max(self.last_bad_ms, call.end_ms)
+        self.evidence_calls = [*self.evidence_calls, call][-CALLS_SHOWN:]
+        day = call.end_ms // DAY_MS
+        if day not in self.bad_days:
+            self.bad_days = [*self.bad_days, day][-366:]
+
+    def see_good(self, count: int) -> None:
+        """Count so many good calls for recovery."""
+        self.recovery += count * self._step(0.0)
+
+    def good_calls_needed(self) -> int:
+        """Return how many more good calls make recovery complete."""
+        return max(0, math.ceil((RECOVERED - self.recovery) / self._step(0.0)))
+
+    def _step(self, x: float) -> float:
         p1 = min(max(0.5 * self.share(), 3.0 * HEALTHY_SHARE), 0.9)
-        step = -float(np.log(likelihood_ratio(1.0 if bad else 0.0, HEALTHY_SHARE, p1)))
-        self.recovery = max(0.0, self.recovery + step)
-        if bad:
-            self.last_bad_ms = max(self.last_bad_ms, call.end_ms)
-            self.evidence_calls = [*self.evidence_calls, call][-CALLS_SHOWN:]
-            day = call.end_ms // DAY_MS
-            if day not in self.bad_days:
-                self.bad_days = [*self.bad_days, day][-366:]
+        return -math.log(likelihood_ratio(x, HEALTHY_SHARE, p1))
 
     def worth_telling(self, kind: PatternKind) -> bool:
         """Whether what is known now is worth a new revision: worse, another pattern, or twice the bad calls."""

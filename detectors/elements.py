@@ -5,6 +5,7 @@ for trouble, so that one bad line with many calls does not blame the node that i
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from detectors.evidence import EVIDENCE_MAX, RISES, likelihood_ratio
 from detectors.history import ELEMENTS
 from detectors.snapshots import raw
 from schemas.columns import CallColumns
-from schemas.kernels import inlined, kernel
-from schemas.text import I32, CodeColumn
+from schemas.kernels import inlined
+from schemas.text import I32, CodeColumn, Translation
 
 E_DROP, E_QUALITY = 0, 1
 """The element channels: answered calls that drop; media that is poor."""
@@ -58,13 +59,14 @@ LOG_KEPT = 16_384
 """How many of the network's latest bad calls are remembered, to find who was inside an outage before it was known."""
 
 ELEMENTS_MAX = 1_000_000
-DAY_MS = 86_400_000.0
+PER_DAY = 1.0 / 86_400_000.0
 
 _MEAN = np.array([0.012, 0.04], np.float64)
 _STRENGTH = np.array([200.0, 100.0], np.float64)
 _P0_MAX = np.array([0.05, 0.20], np.float64)
 MEMORY_COUNT = 20_000.0
 _RISE = np.array(RISES, np.float64)
+_PART = 1.0 / len(RISES)
 RECOVERED = float(np.log(1000.0))
 """An incident clears once its end is a thousand times likelier than its going on."""
 
@@ -90,7 +92,7 @@ def element_accrue(one: Any, channel: int, end_ms: int) -> float:
     """Add the days that passed since a channel was observed to its processes; return them, one at the most."""
     days = 0.0
     if one["last_ms"][channel] >= 0:
-        days = min(max(end_ms - one["last_ms"][channel], 0) / DAY_MS, 1.0)
+        days = min(max(end_ms - one["last_ms"][channel], 0) * PER_DAY, 1.0)
     one["last_ms"][channel] = max(one["last_ms"][channel], end_ms)
     for j in range(len(_RISE)):
         one["evidence"][channel, j] = np.float32(one["evidence"][channel, j] + days)
@@ -102,15 +104,18 @@ def element_total(one: Any, channel: int) -> float:
     """Return an element's evidence in one channel, in days."""
     value = 0.0
     for j in range(len(_RISE)):
-        value += one["evidence"][channel, j] / len(_RISE)
-    return value
+        value += one["evidence"][channel, j]
+    return value * _PART
 
 
-@kernel
+@inlined
 def element_observe(one: Any, channel: int, x: float, learn_below: float) -> float:
     """Let an element see one call; return its evidence in that channel, in days."""
-    p0 = element_p0(channel, one["count"][channel], one["weight"][channel])
-    odds = (1.0 - p0) / p0
+    # L(0) = 1 - rise, whatever p0 is: for most calls it need not be known.
+    odds = 0.0
+    if x > 0.0:
+        p0 = element_p0(channel, one["count"][channel], one["weight"][channel])
+        odds = (1.0 - p0) / p0
     for j in range(len(_RISE)):
         ratio = x * (1.0 + _RISE[j] * odds) + (1.0 - x) * (1.0 - _RISE[j])
         one["evidence"][channel, j] = np.float32(min(one["evidence"][channel, j] * ratio, EVIDENCE_MAX))
@@ -146,6 +151,7 @@ class Elements:
         self.names: list[tuple[str, str]] = []
         self.refused_count = 0
         self._serials: dict[tuple[str, str], int] = {}
+        self._translations = [Translation(partial(self.serial, kind), -1) for kind in ELEMENTS]
         self.network = Network(np.zeros(256, ELEMENT), np.zeros(LOG_KEPT, BAD_CALL), np.zeros(1, np.int64))
 
     def __len__(self) -> int:
@@ -182,13 +188,8 @@ class Elements:
                 coded = firmware(calls.places["cpe_model"], calls.places["cpe_firmware"])
             else:
                 coded = calls.places["probe_id" if kind == "probe" else kind]
-            table[:, column] = self._translate(kind, coded)
+            table[:, column] = self._translations[column].of(coded)
         return table
-
-    def _translate(self, kind: str, coded: CodeColumn) -> I32:
-        # One look-up a distinct value, not one a call; code -1 takes the last place.
-        known = np.array([*(self.serial(kind, value) for value in coded.values), -1], np.int32)
-        return known[coded.codes]
 
     def recent_bad_calls(self) -> npt.NDArray[np.void]:
         """Return the network's latest bad calls, oldest first: a copy."""

@@ -196,8 +196,7 @@ def r_from_mos(mos: F64) -> F64:
 
 def codec_indices(codec: CodeColumn) -> npt.NDArray[np.intp]:
     """Return, for each row, its index into `CODECS`; 0 where the codec is not known or not listed."""
-    by_code = np.array([*(codec_index(name) for name in codec.values), 0], np.intp)
-    return by_code[codec.codes]
+    return codec.numbers(codec_index, unknown=0).astype(np.intp)
 
 
 @lru_cache(maxsize=4096)

@@ -62,7 +62,7 @@ from schemas.columns import CallColumns, EventBatch, LinkColumns, MediaColumns
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
-from schemas.text import F32, key_of
+from schemas.text import F32, Translation, key_of
 
 LAYOUT = 1
 """The layout of a snapshot; a newer one is refused."""
@@ -144,6 +144,7 @@ class RiskEngine:
         self.advisor = Advisor(settings, catalogue, self.relations)
         self.clock_ms = -1
         self._codecs: dict[str, int] = {}
+        self._codec_numbers = Translation(self._codec, -1)
         self._limits = Limits(
             lateness_ms=settings.lateness_s * 1000,
             look_days=settings.false_alarm_days * LOOK_PART,
@@ -207,7 +208,6 @@ class RiskEngine:
         """Compute what needs no state: release, R-factor, keys, element serials."""
         columns, reports = batch.calls, batch.media
         ends = classify(CallEnds.of(columns))
-        codecs = np.array([*(self._codec(name) for name in columns.codec.values), -1], np.int16)
         calls = Calls(
             customer=columns.customer_id.keys(),
             call=columns.call_id.keys(),
@@ -220,7 +220,7 @@ class RiskEngine:
             setup=ends.setup_weight,
             one_way=ends.one_way,
             rating=_rating(columns),
-            codec=codecs[columns.codec.codes],
+            codec=self._codec_numbers.of(columns.codec).astype(np.int16),
             direction=columns.direction,
             elements=self.elements.serials_of(columns),
         )
@@ -234,7 +234,10 @@ class RiskEngine:
 
     def _codec(self, name: str) -> int:
         # Codes are int16; a network with more codecs than that has none that matter beyond.
-        return self._codecs.setdefault(name, len(self._codecs)) if len(self._codecs) < 32_000 else -1
+        known = self._codecs.get(name)
+        if known is None and len(self._codecs) < 32_000:
+            known = self._codecs[name] = len(self._codecs)
+        return -1 if known is None else known
 
     @staticmethod
     def _scratch(size: int) -> Scratch:
@@ -325,12 +328,13 @@ class RiskEngine:
             evidence_log10=evidence_log10,
         )
         for call in self._evidence_calls(int(one["history"]), view.since_ms):
-            case.see(call, bad=True)
+            case.see(call)
         case.recovery = 0.0
         self._count(case, view)
         if case.kind == "drop_rate":
             self._name_by_counts(case, view)
         case.severity = case.judge()
+        self.histories.shelf.histories[one["history"]]["enough"] = case.good_calls_needed()
         one["mode"] = CASE
         self.casebook.cases[case.customer] = case
         self.casebook.reschedule()
@@ -386,14 +390,21 @@ class RiskEngine:
 
     def _follow_case(self, case: Case, row: int, now: _Now, call: int) -> None:
         end_ms = int(now.calls.end_ms[call])
-        view = self._view(row, end_ms)
-        entry, bad = self._newest(row, end_ms, now.batch.calls.call_id[call])
-        case.see(entry, bad=bad)
+        kept = int(now.scratch.tally[0])
+        bad = kept > 0 and int(now.scratch.named[kept - 1, 0]) == call
+        history = self.histories.shelf.histories[self._row(row)["history"]]
+        case.see_good(int(history["unseen"]))
+        history["unseen"] = 0
         if case.over(end_ms):
             self._close(case, end_ms)
-            return
-        if not bad:
-            return
+        elif bad:
+            case.see(self._newest_bad_call(row))
+            self._judge_case(case, row, end_ms)
+            history["enough"] = case.good_calls_needed()
+
+    def _judge_case(self, case: Case, row: int, end_ms: int) -> None:
+        """Tell a case anew where it has got worse or is known better."""
+        view = self._view(row, end_ms)
         finding, _ = read(view)
         kind_before = case.kind
         self._count(case, view)
@@ -405,13 +416,9 @@ class RiskEngine:
             if not case.due_ms:
                 self._tell(case, "stayline.alert.updated", end_ms)
 
-    def _newest(self, row: int, end_ms: int, call_id: str) -> tuple[CallEvidence, bool]:
-        """Return the call that was just kept in a customer's history, and whether it was bad."""
-        history = int(self._row(row)["history"])
-        bad, ids = self.histories.bad_calls(history)
-        if len(ids) and ids[-1] == call_id and int(bad[-1]["end_ms"]) == end_ms:
-            return _call_evidence(bad[-1], call_id), True
-        return CallEvidence(call_id, end_ms, "normal", 0), False
+    def _newest_bad_call(self, row: int) -> CallEvidence:
+        bad, ids = self.histories.bad_calls(int(self._row(row)["history"]))
+        return _call_evidence(bad[-1], ids[-1])
 
     def _close(self, case: Case, now_ms: int) -> None:
         if case.told:
@@ -638,6 +645,7 @@ class RiskEngine:
         self.clock_ms = state["clock_ms"]
         self.counts = Counts(*state["counts"])
         self._codecs = {name: code for code, name in enumerate(state["codecs"])}
+        self._codec_numbers = Translation(self._codec, -1)
         for part in ("roster", "histories", "elements", "incidents", "casebook", "relations", "advisor"):
             getattr(self, part).restore(state[part])
 
@@ -658,19 +666,23 @@ class _LineReadings:
     """The network telemetry of a batch, read as far as somebody needs it: readings matter when a case is told."""
 
     def __init__(self, links: LinkColumns, advisor: Advisor) -> None:
-        self._links = links
         self._advisor = advisor
-        self._customers = links.customer_id.keys()
+        customers = links.customer_id.keys()
+        # A reading of an element that serves many is nobody's line.
+        own = np.flatnonzero(customers)
+        self._positions = links.position[own].tolist()
+        self._customers = customers[own].tolist()
+        self._metrics = links.metric.take(own)
+        self._values = links.value[own].tolist()
         self._at = 0
 
     def read_up_to(self, position: int) -> None:
         """Take over the readings that arrived before a position."""
-        end = int(np.searchsorted(self._links.position, position))
-        for row in range(self._at, end):
-            customer, metric = int(self._customers[row]), self._links.metric[row]
-            if customer and metric is not None:
-                self._advisor.read_line(customer, metric, float(self._links.value[row]))
-        self._at = max(self._at, end)
+        while self._at < len(self._positions) and self._positions[self._at] < position:
+            metric = self._metrics[self._at]
+            if metric is not None:
+                self._advisor.read_line(self._customers[self._at], metric, self._values[self._at])
+            self._at += 1
 
 
 def _call_evidence(one: Any, call_id: str) -> CallEvidence:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from schemas.kernels import inlined, kernel
+from schemas.kernels import inlined
 from schemas.text import F32
 
 CHANNELS: tuple[str, ...] = ("drop", "setup", "quality", "redial")
@@ -119,12 +119,21 @@ def observe(evidence: F32, x: float, p0: float) -> None:
 
 
 @inlined
+def observe_nothing(evidence: F32) -> None:
+    """Do what `observe` does for x = 0, as most calls have it: L(0) = 1 - rise, whatever p0 is."""
+    for j in range(evidence.shape[0]):
+        evidence[j] = np.float32(evidence[j] * (1.0 - _RISE[j]))
+
+
+@inlined
 def total(evidence: F32) -> float:
     """Return the average of all processes, channels weighed by their share: compare it with D."""
     value = 0.0
     for channel in range(evidence.shape[0]):
+        part = 0.0
         for j in range(evidence.shape[1]):
-            value += _SHARE[channel] * evidence[channel, j]
+            part += evidence[channel, j]
+        value += _SHARE[channel] * part
     return value
 
 
@@ -143,7 +152,7 @@ def healthy_mean(channel: int, count: float, weight: float) -> float:
     return float(min(max(p0, _P0_MIN[channel]), _P0_MAX[channel]))
 
 
-@kernel
+@inlined
 def remember(one: Any, channel: int, x: float, days: float) -> None:
     """Learn one observation into a customer's baseline, once it is known to have been healthy.
 
@@ -158,16 +167,18 @@ def remember(one: Any, channel: int, x: float, days: float) -> None:
         x: the observation.
         days: since the customer's previous call.
     """
-    one["waiting_count"][channel] += np.float32(1.0)
-    one["waiting_weight"][channel] = np.float32(one["waiting_weight"][channel] + x)
+    count = one["waiting_count"][channel] + np.float32(1.0)
+    weight = np.float32(one["waiting_weight"][channel] + x)
     # The middle process forgets within a few calls; its level without trouble is some six times what a call accrues.
     calm = one["evidence"][channel, 1] < max(CALM_DAYS, 6.0 * days)
-    if not calm and one["waiting_count"][channel] < WAIT_COUNT:
+    if not calm and count < WAIT_COUNT:
+        one["waiting_count"][channel] = count
+        one["waiting_weight"][channel] = weight
         return
     if one["count"][channel] >= MEMORY_COUNT:
         one["count"][channel] *= np.float32(0.5)
         one["weight"][channel] *= np.float32(0.5)
-    one["count"][channel] += one["waiting_count"][channel]
-    one["weight"][channel] += one["waiting_weight"][channel]
+    one["count"][channel] += count
+    one["weight"][channel] += weight
     one["waiting_count"][channel] = 0.0
     one["waiting_weight"][channel] = 0.0

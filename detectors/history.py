@@ -47,6 +47,8 @@ HISTORY = np.dtype(
         ("bad_calls", np.int32),  # answered calls that were bad in any way
         ("bad_count", np.int32),  # bad calls ever written; the ring goes on at bad_count % BAD_KEPT
         ("good_count", np.int32),
+        ("unseen", np.int32),  # good calls that the customer's case has not been told of
+        ("enough", np.int32),  # and how many of them may end it
         ("bad", CALL, (BAD_KEPT,)),
         ("good", CALL, (GOOD_KEPT,)),
     ],
@@ -74,6 +76,8 @@ def take(shelf: Shelf) -> int:
     reset_counters(shelf, index)
     shelf.histories[index]["bad_count"] = 0
     shelf.histories[index]["good_count"] = 0
+    shelf.histories[index]["unseen"] = 0
+    shelf.histories[index]["enough"] = 0
     return index
 
 
@@ -145,13 +149,12 @@ class Histories:
         one = self.shelf.histories[index]
         order = _ring_order(int(one["bad_count"]), BAD_KEPT)
         ids = self.call_ids.get(index, [""] * BAD_KEPT)
-        return one["bad"][order], [ids[place] for place in order]
+        return _in_order(one["bad"], order), [ids[place] for place in order]
 
     def good_calls(self, index: int) -> npt.NDArray[np.void]:
         """Return a history's good calls, oldest first."""
         one = self.shelf.histories[index]
-        calls: npt.NDArray[np.void] = one["good"][_ring_order(int(one["good_count"]), GOOD_KEPT)]
-        return calls
+        return _in_order(one["good"], _ring_order(int(one["good_count"]), GOOD_KEPT))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values: a copy."""
@@ -178,3 +181,8 @@ class Histories:
 
 def _ring_order(count: int, kept: int) -> list[int]:
     return [place % kept for place in range(max(0, count - kept), count)]
+
+
+def _in_order(ring: npt.NDArray[np.void], order: list[int]) -> npt.NDArray[np.void]:
+    # Structured items are copied one by one; a ring that never turned needs no copy, the others one of plain bytes.
+    return ring[: len(order)] if order[:1] in ([], [0]) else raw(ring)[order].view(CALL)

@@ -41,8 +41,6 @@ WHOLE_MINUTES = 0.9
 """A source whose durations are whole minutes so often has no finer ones: they say nothing about timers."""
 WHOLE_MINUTES_FADE = 0.1
 
-_TIMER = np.array(TIMERS_S, np.float64)
-
 
 @kernel
 def density(value_s: float) -> float:
@@ -51,24 +49,34 @@ def density(value_s: float) -> float:
     return math.exp(-0.5 * z * z) / (SIGMA * value_s * math.sqrt(2.0 * math.pi))
 
 
-@kernel
 def ending_chance(value_s: float) -> float:
     """Return the chance that an ordinary call that reaches a duration ends within the tolerance of it."""
     lasting = 0.5 * math.erfc(math.log(value_s / MEDIAN_S) / SIGMA / math.sqrt(2.0))
     return min(max(2.0 * TOLERANCE_S * density(value_s) / max(lasting, 1e-9), 2e-3), 0.3)
 
 
-@kernel
 def _boost(value_s: float) -> float:
     """Return how much likelier than any value a known timer is to be the first one seen."""
-    for timer_s in _TIMER:
-        if abs(value_s - timer_s) <= TOLERANCE_S:
-            told = KNOWN_SHARE * CUT_SHARE / len(_TIMER) / (2.0 * TOLERANCE_S * density(value_s))
+    for timer_s in TIMERS_S:
+        if abs(value_s - timer_s) < TOLERANCE_S:
+            told = KNOWN_SHARE * CUT_SHARE / len(TIMERS_S) / (2.0 * TOLERANCE_S * density(value_s))
             return min(max(told, 1.0), KNOWN_BOOST_MAX)
     return 1.0 - KNOWN_SHARE
 
 
-@kernel
+_STEPS_S = 0.5
+"""Steps of the tables: timers are whole seconds and the tolerance one and a half, so that no step lies on an edge."""
+_MIDDLES_S = np.arange(_STEPS_S / 2.0, max(TIMERS_S) + 10.0, _STEPS_S)
+_BOOST = np.array([_boost(value_s) for value_s in _MIDDLES_S.tolist()])
+_ENDING_CHANCE = np.array([ending_chance(value_s) for value_s in _MIDDLES_S.tolist()])
+
+
+@inlined
+def _step(value_s: float) -> int:
+    return min(int(value_s * (1.0 / _STEPS_S)), len(_BOOST) - 1)
+
+
+@inlined
 def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -> bool:
     """Move a customer's locks by one answered call; return whether it was cut at one already suspected.
 
@@ -92,7 +100,7 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
             weakest = k
         if lock_s <= 0.0 or duration_s < lock_s - TOLERANCE_S:
             continue
-        chance = ending_chance(lock_s)
+        chance = _ENDING_CHANCE[_step(lock_s)]
         ratio = (1.0 - CUT_SHARE) / (1.0 - chance)
         if duration_s <= lock_s + TOLERANCE_S:
             near = True
@@ -102,7 +110,7 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
             one["lock_peer"][k] = peer
             cut = True
         one["lock_evidence"][k] = np.float32(min(one["lock_evidence"][k] * ratio, EVIDENCE_MAX))
-    fresh = days * _boost(duration_s)
+    fresh = days * _BOOST[_step(duration_s)]
     if not near and fresh >= one["lock_evidence"][weakest]:
         one["lock_s"][weakest] = np.float32(duration_s)
         one["lock_evidence"][weakest] = np.float32(fresh)

@@ -71,15 +71,16 @@ class Book(NamedTuple):
 
 
 @inlined
-def _home(key: np.uint64, size: int) -> int:
+def home(book: Book, key: np.uint64) -> np.int64:
+    """Return the slot where the search for a key begins."""
     # Fibonacci hashing: keys are digests already, the multiplication guards against chosen low bits.
-    return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (size - 1)
+    return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(book.slots) - 1)
 
 
 @kernel
 def find(book: Book, key: np.uint64) -> int:
     """Return the row of a key, or -1."""
-    at = _home(key, len(book.slots))
+    at = home(book, key)
     while book.slots[at] != 0:
         row = int(book.slots[at]) - 1
         if book.rows[row]["key"] == key:
@@ -91,7 +92,7 @@ def find(book: Book, key: np.uint64) -> int:
 @kernel
 def find_or_add(book: Book, key: np.uint64) -> int:
     """Return the row of a key, adding it; -1 where there is no free row left."""
-    at = _home(key, len(book.slots))
+    at = home(book, key)
     while book.slots[at] != 0:
         row = int(book.slots[at]) - 1
         if book.rows[row]["key"] == key:
@@ -145,7 +146,7 @@ def clear_row(rows: Rows, row: int) -> None:
 def _index(book: Book) -> None:
     book.slots[:] = 0
     for row in range(book.tally[0]):
-        at = _home(book.rows[row]["key"], len(book.slots))
+        at = home(book, book.rows[row]["key"])
         while book.slots[at] != 0:
             at = (at + 1) & (len(book.slots) - 1)
         book.slots[at] = row + 1

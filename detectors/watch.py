@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detectors.casebook import EXPIRE_MS, QUIET_MS
 from detectors.elements import (
     E_DROP,
     E_QUALITY,
@@ -30,6 +31,7 @@ from detectors.evidence import (
     accrue,
     healthy_mean,
     observe,
+    observe_nothing,
     remember,
     total,
 )
@@ -49,8 +51,8 @@ from detectors.history import (
     take,
 )
 from detectors.locks import lock_total, observe_duration
-from detectors.roster import CALM, CASE, Book, find, find_or_add
-from schemas.kernels import inlined, kernel
+from detectors.roster import CALM, CASE, ROW, SEEN, Book, find, find_or_add, home
+from schemas.kernels import fetch_early, inlined, kernel
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
 K_CALL, K_MEDIA, K_OTHER = 0, 1, 2
@@ -59,7 +61,7 @@ K_CALL, K_MEDIA, K_OTHER = 0, 1, 2
 STOP_OTHER, STOP_DUE, STOP_CUSTOMERS, STOP_HISTORIES = 1, 2, 4, 8
 """Reasons to return before an event: rare type; a decision is due; no free row; no free history."""
 STOP_LOOK, STOP_CASE, STOP_ELEMENT = 16, 32, 64
-"""Reasons to return behind an event: evidence asks for a look; a customer with a case called; an element's state."""
+"""Reasons to return behind an event: evidence asks for a look; a case is worse or may be over; an element's state."""
 
 APPLIED, DUPLICATE, LATE = 0, 1, 2
 
@@ -91,6 +93,8 @@ LOCK_BAD_DAYS = 5.0
 LOW_DAYS, QUIET_CALLS = 1.0, 6.0
 """Evidence below one day's worth, or below what six calls of a light caller accrue, is none: trouble that was counted
 is over. Without trouble the processes level off at a few times what passes between two calls."""
+
+ROW_LINES = ROW.itemsize // 64 + 1
 
 INSIDE, MUTED = 1, 2
 PROBE = ELEMENTS.index("probe")
@@ -183,14 +187,20 @@ def poorness(rating: float, usual: float, spread: float, count: float) -> float:
 
 
 @inlined
-def _is_known(one: npt.NDArray[np.void], call: np.uint32) -> bool:
-    return bool(np.any(one["seen"] == call))
+def _is_known(one: Any, call: np.uint32) -> bool:
+    known = False
+    for k in range(SEEN):
+        known |= one["seen"][k] == call
+    return known
 
 
 @inlined
 def _keep_seen(one: Any, call: np.uint32, end_ms: int) -> None:
     """Remember a call in the place of the one that ended first."""
-    place = np.argmin(one["seen_ms"])
+    place = 0
+    for k in range(1, SEEN):
+        if one["seen_ms"][k] < one["seen_ms"][place]:
+            place = k
     one["forgotten_ms"] = max(one["forgotten_ms"], one["seen_ms"][place])
     one["seen"][place] = call
     one["seen_ms"][place] = end_ms
@@ -254,7 +264,7 @@ def _follow_incident(
 
 
 @inlined
-def _judge_element(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float, limits: Limits) -> bool:
+def _judge_element(one: Any, calls: Calls, i: int, poor: float, limits: Limits) -> bool:
     """Move one element's evidence by one call; return whether it must be looked at."""
     bad = calls.drop[i] >= BAD or poor >= BAD
     days = element_accrue(one, E_DROP, calls.end_ms[i])
@@ -265,8 +275,9 @@ def _judge_element(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float,
     else:
         value = max(value, element_total(one, E_QUALITY))
     if value < max(LOW_DAYS, QUIET_CALLS * days):
-        one["since_ms"] = -1
-        one["attempts"], one["answered"], one["drops"], one["rated"], one["poor"] = 0, 0, 0, 0, 0
+        if one["since_ms"] >= 0:
+            one["since_ms"] = -1
+            one["attempts"], one["answered"], one["drops"], one["rated"], one["poor"] = 0, 0, 0, 0, 0
     elif bad and one["since_ms"] < 0:
         one["since_ms"] = calls.end_ms[i]
     return bad and value >= limits.element_days
@@ -289,8 +300,10 @@ def _watch_elements(
         if one["incident"] > 0:
             look = _follow_incident(world, one, row, calls, i, poor, state)
         elif not state & INSIDE:
-            _count_call(one, calls, i, poor)
             look = speaks and _judge_element(one, calls, i, -1.0 if state & MUTED else poor, limits)
+            # Counts are of the trouble alone: most elements have none.
+            if one["since_ms"] >= 0:
+                _count_call(one, calls, i, poor)
         if look:
             scratch.alarms[scratch.tally[1]] = serial
             scratch.tally[1] += 1
@@ -343,7 +356,11 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
         if x >= 0.0:
             accrue(one["evidence"][channel], one["days"][channel])
             one["days"][channel] = 0.0
-            observe(one["evidence"][channel], x, healthy_mean(channel, one["count"][channel], one["weight"][channel]))
+            if x > 0.0:
+                p0 = healthy_mean(channel, one["count"][channel], one["weight"][channel])
+                observe(one["evidence"][channel], x, p0)
+            else:
+                observe_nothing(one["evidence"][channel])
             remember(one, channel, x, days)
     signs = _suspect_duration(one, calls, i, days)
     if 0.0 <= poor < BAD:
@@ -396,6 +413,15 @@ def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, sign
     else:
         _write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, signs)
         one["good_count"] += 1
+
+
+@inlined
+def _may_be_over(world: World, one: Any, end_ms: int) -> bool:
+    """Count a good call of a customer with a case; return whether the case may be over."""
+    history = world.shelf.histories[one["history"]]
+    history["unseen"] += 1
+    quiet_ms = end_ms - one["last_bad_ms"]
+    return bool((history["unseen"] >= history["enough"] and quiet_ms >= QUIET_MS) or quiet_ms >= EXPIRE_MS)
 
 
 @inlined
@@ -469,9 +495,11 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     if signs & BAD_CALL:
         one["last_bad_ms"] = max(one["last_bad_ms"], calls.end_ms[i])
     if not state & INSIDE:
+        bad = (signs & BAD_CALL) != 0
         if one["mode"] == CASE:
-            stop |= STOP_CASE
-        elif signs & BAD_CALL and evidence_days(one) >= limits.look_days:
+            stop |= STOP_CASE * (bad or _may_be_over(world, one, calls.end_ms[i]))
+        elif bad and one["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
+            # The first bad call of a trouble is looked at with the second.
             stop |= STOP_LOOK
     one["again"] = calls.direction[i] + 1 if again == REDIAL_ONE_SIDED and not answered else 0
     one["last_peer"] = np.uint32(calls.peer[i]) if answered or one["again"] else np.uint32(0)
@@ -491,6 +519,20 @@ def _apply_media(world: World, media: Media, i: int) -> None:
         one["media_call"], one["media_rating"], one["media_count"] = call, 0.0, 0.0
     one["media_count"] += np.float32(1.0)
     one["media_rating"] = np.float32(one["media_rating"] + (media.rating[i] - one["media_rating"]) / one["media_count"])
+
+
+FETCH_SLOT, FETCH_ROW = 24, 12
+"""So many events ahead a customer's slot and row are asked for: memory answers while the loop does earlier ones."""
+
+
+@inlined
+def _fetch_customers(book: Book, kind: I8, index: I32, calls: Calls, k: int) -> None:
+    if k + FETCH_SLOT < len(kind) and kind[k + FETCH_SLOT] == K_CALL:
+        fetch_early(book.slots, int(home(book, calls.customer[index[k + FETCH_SLOT]])), 0)
+    if k + FETCH_ROW < len(kind) and kind[k + FETCH_ROW] == K_CALL:
+        row = int(book.slots[home(book, calls.customer[index[k + FETCH_ROW]])]) - 1
+        for line in range(ROW_LINES):
+            fetch_early(book.rows, row, line)
 
 
 @kernel
@@ -513,6 +555,7 @@ def advance(
         the returned place has not been applied; the others, that the one before it has. No flags: all is done.
     """
     for k in range(at, len(kind)):
+        _fetch_customers(world.book, kind, index, calls, k)
         if kind[k] == K_OTHER:
             return k, STOP_OTHER
         i = index[k]

@@ -7,10 +7,15 @@ a digest of all our sources: a changed line, in whatever file, means compiling a
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numba
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 ROOM = Path(__file__).parent
 
@@ -19,7 +24,7 @@ def _digest() -> str:
     """Return a digest of every source that a kernel may be compiled from."""
     digest = hashlib.sha256(numba.__version__.encode())
     for folder in (ROOM, ROOM.parent / "detectors"):
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(folder.rglob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -41,3 +46,30 @@ kernel = numba.njit(cache=True)
 
 inlined = partial(numba.njit, cache=True, inline="always")()
 """The same for a function that is small enough to be copied to where it is called."""
+
+_LINE_BYTES = 64
+_BYTE_POINTER = ir.IntType(8).as_pointer()
+_PREFETCH = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, *[ir.IntType(32)] * 3])
+_FOR_WRITING, _KEEP, _DATA = (ir.Constant(ir.IntType(32), value) for value in (1, 3, 1))
+
+
+@intrinsic
+def _fetch_early(_context: Any, array: Any, at: Any, line: Any) -> Any:  # noqa: ARG001  # numba reads the names
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        start = builder.bitcast(builder.gep(view.data, [arguments[1]]), _BYTE_POINTER)
+        place = builder.gep(start, [builder.mul(arguments[2], ir.Constant(ir.IntType(64), _LINE_BYTES))])
+        # Declared by name: llvmlite's own list still has names with typed pointers.
+        prefetch: Any = cgutils.get_or_insert_function
+        call = prefetch(builder.module, _PREFETCH, "llvm.prefetch.p0")
+        builder.call(call, [place, _FOR_WRITING, _KEEP, _DATA])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+fetch_early = cast("Callable[[Any, int, int], None]", _fetch_early)
+"""Asks the processor for a cache line that will be needed soon: (array, index, how many lines behind its start).
+
+Only a hint: it changes no value, and an address that is none does no harm.
+"""

@@ -188,9 +188,46 @@ class CodeColumn:
         hits = np.array([code >= 0 and self.values[code] in words for code in distinct.tolist()], np.bool_)
         return hits[at]
 
+    def numbers(self, number_of: Callable[[str], int], unknown: int) -> I32:
+        """Return a number for each row; each word that occurs is looked up once."""
+        return Translation(number_of, unknown).of(self)
+
     def __getitem__(self, row: int) -> str | None:
         code = int(self.codes[row])
         return None if code < 0 else self.values[code]
+
+
+class Translation:
+    """Numbers for words: each is looked up once, as long as columns share a vocabulary.
+
+    Args:
+        number_of: gives a word's number, 0 or more, or `unknown`.
+        unknown: the number where no word is known.
+    """
+
+    _NOT_YET = -(2**31)
+
+    def __init__(self, number_of: Callable[[str], int], unknown: int) -> None:
+        self._number_of = number_of
+        self._values: list[str] = []
+        # The last place stands for code -1.
+        self._table = np.array([unknown], np.int32)
+
+    def of(self, column: CodeColumn) -> I32:
+        """Return int32, the number of each row's word."""
+        if column.values is not self._values:
+            self._values = column.values
+            self._table = self._table[-1:]
+        missing = len(column.values) + 1 - len(self._table)
+        if missing > 0:
+            self._table = np.insert(self._table, len(self._table) - 1, np.full(missing, self._NOT_YET, np.int32))
+        numbers = self._table[column.codes]
+        fresh = column.codes[numbers == self._NOT_YET]
+        if not len(fresh):
+            return numbers
+        for code in np.unique(fresh).tolist():
+            self._table[code] = self._number_of(column.values[code])
+        return self._table[column.codes]
 
 
 WORDS_MAX = 1_000_000

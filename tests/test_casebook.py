@@ -31,7 +31,10 @@ def case(customer=1, **known):
 
 
 def seen(one, *, bad, hour):
-    one.see(CallEvidence(f"call at {hour}", MONDAY_MS + round(hour * HOUR_MS), "normal", 0), bad=bad)
+    if bad:
+        one.see(CallEvidence(f"call at {hour}", MONDAY_MS + round(hour * HOUR_MS), "dropped", 0))
+    else:
+        one.see_good(1)
 
 
 # How bad

@@ -121,7 +121,7 @@ def test_an_elements_evidence_equals_the_definition(calls, learn_below):
         now_ms += round(gap_days * 86_400_000)
         days = 0.0 if seen_ms[channel] is None else min((now_ms - seen_ms[channel]) / 86_400_000, 1.0)
         seen_ms[channel] = now_ms
-        assert element_accrue(one, channel, now_ms) == days
+        assert element_accrue(one, channel, now_ms) == pytest.approx(days)
         value = element_observe(one, channel, x, learn_below)
         p0 = element_p0(channel, *learnt[channel])
         p1 = p0 + (1 - p0) * np.array(RISES)

@@ -344,7 +344,7 @@ def test_the_lift_of_a_share_is_the_ratio_of_two_binomials(hits, misses, usual, 
 
 @given(st.lists(st.floats(-12, 12), min_size=1, max_size=96))
 def test_the_mean_of_logs_is_the_log_of_the_mean(values):
-    assert mean_log10(values) == pytest.approx(float(np.log10(np.mean(10.0 ** np.array(values)))), abs=1e-9)
+    assert mean_log10(np.array(values)) == pytest.approx(float(np.log10(np.mean(10.0 ** np.array(values)))), abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from detectors.roster import CALM, CASE, ROW, Roster, _home, clear_row, find, find_or_add
+from detectors.roster import CALM, CASE, ROW, Book, Roster, clear_row, find, find_or_add, home
+from schemas.kernels import kernel
 
 DAY_MS = 86_400_000
-CROWDED = [key for key in range(1, 60_000) if _home(np.uint64(key), 64) == 5][:40]
+SLOTS = Book(np.zeros(0, ROW), np.zeros(64, np.int32), np.zeros(1, np.int64))
+
+
+@kernel
+def place(book, key):
+    return home(book, key)
+
+
+CROWDED = [key for key in range(1, 60_000) if place(SLOTS, np.uint64(key)) == 5][:40]
 """Keys that all want the same place."""
 
 KEYS = st.sampled_from(CROWDED) | st.integers(1, 2**64 - 1)

@@ -4,12 +4,18 @@ Three drops at 900 s are no accident whatever the drop rate. Durations of calls 
 drop falls within a second and a half of a given value is small and known, so each one that does multiplies.
 """
 
+import math
+
 import numpy as np
 
 from detectors.history import LOCKED
 from detectors.locks import TIMERS_S, TOLERANCE_S, density
 from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, mean_log10
 from schemas.alerts import Dimension
+from schemas.kernels import kernel
+from schemas.text import F64
+
+_TIMERS_S = np.array(TIMERS_S, np.float64)
 
 NAMED_LOG10 = 1.5
 """The lift of a lock that `detectors.locks` has seen already."""
@@ -20,22 +26,27 @@ OUTLIVED = 0.15
 """A good call that outlived the lock by three tolerances makes the lock this much less likely."""
 
 
-def _chance(value_s: float) -> float:
-    """Return the chance that a bad call's duration falls within the tolerance of a value, without any lock."""
-    # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
-    return float(min(max(2.0 * TOLERANCE_S * density(value_s), 5e-4), 0.5))
+@kernel
+def _lifts_log10(values_s: F64, bad_s: F64, good_s: F64, given: int) -> F64:
+    """Return log10 of the likelihood ratio of a lock at each value; `given` hits were used up to find the value."""
+    lifts = np.empty(len(values_s))
+    for k in range(len(values_s)):
+        value_s = values_s[k]
+        # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
+        chance = min(max(2.0 * TOLERANCE_S * density(value_s), 5e-4), 0.5)
+        hits = np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S) - given
+        others = len(bad_s) - hits - given
+        outlived = np.count_nonzero(good_s > value_s + 3.0 * TOLERANCE_S)
+        lifts[k] = hits * math.log10(HIT_SHARE / chance) + others * math.log10((1.0 - HIT_SHARE) / (1.0 - chance))
+        lifts[k] += outlived * math.log10(OUTLIVED)
+    return lifts
 
 
-def _lock_log10(value_s: float, bad_s: np.ndarray, good_s: np.ndarray, given: int) -> float:
-    """Return log10 of the likelihood ratio of a lock at a value; `given` hits were used up to find the value."""
-    hits = int(np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S)) - given
-    others = len(bad_s) - hits - given
-    outlived = int(np.count_nonzero(good_s > value_s + 3.0 * TOLERANCE_S))
-    chance = _chance(value_s)
-    return float(
-        hits * np.log10(HIT_SHARE / chance) + others * np.log10((1.0 - HIT_SHARE) / (1.0 - chance))
-        + outlived * np.log10(OUTLIVED)
-    )  # fmt: skip
+@kernel
+def _most_hit(values_s: F64, bad_s: F64) -> float:
+    """Return the first of the values that most calls ended at."""
+    hits = np.array([np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S) for value_s in values_s])
+    return float(values_s[np.argmax(hits)])
 
 
 def duration_lock(view: View) -> Finding | None:
@@ -44,10 +55,12 @@ def duration_lock(view: View) -> Finding | None:
     if len(bad_s) < 2:
         return None
     good_s = view.good["duration_ms"] / 1000.0
-    known = [_lock_log10(timer, bad_s, good_s, 0) for timer in TIMERS_S]
-    own = [_lock_log10(value, bad_s, good_s, 1) for value in bad_s if value > 4.0 * TOLERANCE_S]
-    lift = mean_log10([mean_log10(known), mean_log10(own)]) if own else mean_log10(known) - np.log10(2.0)
-    best = max([*TIMERS_S, *bad_s], key=lambda value: int(np.count_nonzero(np.abs(bad_s - value) <= TOLERANCE_S)))
+    known = mean_log10(_lifts_log10(_TIMERS_S, bad_s, good_s, 0))
+    lift = known - math.log10(2.0)
+    own_s = bad_s[bad_s > 4.0 * TOLERANCE_S]
+    if len(own_s):
+        lift = mean_log10(np.array([known, mean_log10(_lifts_log10(own_s, bad_s, good_s, 1))]))
+    best = _most_hit(np.concatenate((_TIMERS_S, bad_s)), bad_s)
     on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
     if len(on_lock) < 2:
         return None

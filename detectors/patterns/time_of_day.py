@@ -4,10 +4,13 @@ Trouble that began two hours ago also lies in two hours; so at least two days mu
 hours weigh as much as bad calls in the window.
 """
 
+import math
+
 import numpy as np
 
 from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, View, hours_of, mean_log10
 from schemas.alerts import Dimension
+from schemas.kernels import kernel
 from schemas.text import F32, F64
 
 WIDTHS_HOURS: tuple[int, ...] = (2, 3, 4, 6)
@@ -32,20 +35,19 @@ _GENERAL = np.array(
 """Each window's share of everybody's calls."""
 
 
-def _inside(hours: F32) -> F64:
-    """Return how many of the calls fall into each window."""
-    inside = (hours[:, None] - _START) % 24 < _WIDTH
-    return np.asarray(np.count_nonzero(inside, axis=0), np.float64)
-
-
+@kernel
 def _lifts_log10(bad_h: F32, good_h: F32) -> F64:
     """Return log10 of the likelihood ratio of the pattern for each window."""
-    bad_in = _inside(bad_h)
-    # The bad calls themselves are calls too: half of them speak for the customer's hours.
-    calls = len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS
-    share = np.clip((_inside(good_h) + 0.5 * bad_in + GENERAL_CALLS * _GENERAL) / calls, 0.02, 0.98)
-    outside = (len(bad_h) - bad_in) * np.log10((1.0 - INSIDE) / (1.0 - share))
-    return np.asarray(bad_in * np.log10(INSIDE / share) + outside, np.float64)
+    lifts = np.empty(len(_START))
+    for k in range(len(_START)):
+        bad_in = np.count_nonzero((bad_h - _START[k]) % 24.0 < _WIDTH[k])
+        good_in = np.count_nonzero((good_h - _START[k]) % 24.0 < _WIDTH[k])
+        # The bad calls themselves are calls too: half of them speak for the customer's hours.
+        calls = len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS
+        share = min(max((good_in + 0.5 * bad_in + GENERAL_CALLS * _GENERAL[k]) / calls, 0.02), 0.98)
+        lifts[k] = bad_in * math.log10(INSIDE / share)
+        lifts[k] += (len(bad_h) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
+    return lifts
 
 
 def time_of_day(view: View) -> Finding | None:

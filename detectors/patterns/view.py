@@ -1,6 +1,7 @@
 """What a pattern is read from: the recent calls of one customer, and the words it is told in."""
 
 import datetime as dt
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,8 @@ import numpy.typing as npt
 
 from detectors.history import ANSWERED, ELEMENTS
 from schemas.alerts import Dimension, PatternKind
-from schemas.text import F32, I64
+from schemas.kernels import kernel
+from schemas.text import F32, F64, I64
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
@@ -93,14 +95,14 @@ def day_of(time_ms: int) -> str:
 
 def share_lift_log10(hits: int, trials: int, usual: float, unusual: float) -> float:
     """Return log10 of the likelihood ratio of `hits` in `trials` at a share of `unusual` against `usual`."""
-    return float(hits * np.log10(unusual / usual) + (trials - hits) * np.log10((1.0 - unusual) / (1.0 - usual)))
+    return hits * math.log10(unusual / usual) + (trials - hits) * math.log10((1.0 - unusual) / (1.0 - usual))
 
 
-def mean_log10(values_log10: npt.ArrayLike) -> float:
+@kernel
+def mean_log10(values_log10: F64) -> float:
     """Return log10 of the mean of numbers given as their log10: the price of having tried them all."""
-    values = np.asarray(values_log10, np.float64)
-    top = values.max()
-    return float(top + np.log10(np.mean(10.0 ** (values - top))))
+    top = values_log10.max()
+    return float(top + math.log10(np.mean(10.0 ** (values_log10 - top))))
 
 
 def hours_of(times_ms: I64) -> F32:
