@@ -182,26 +182,30 @@ def score(
 
 @app.command()
 def bench(
-    case: Annotated[str, typer.Argument(metavar="CASE", help="What to measure: throughput.")],
+    cases: Annotated[
+        list[str], typer.Argument(metavar="CASE...", help="What to measure: throughput, or single cases.")
+    ],
     customers: Annotated[
         int, typer.Option(metavar="N", min=1, help="Customers of the telco whose events are read.")
     ] = 5_000,
     days: Annotated[int, typer.Option(metavar="D", min=1, help="Days of it.")] = 7,
-    rounds: Annotated[int, typer.Option(metavar="R", min=1, help="How often each case is timed.")] = 5,
+    rounds: Annotated[int, typer.Option(metavar="R", min=1, help="How often each work is timed.")] = 5,
     residents: Annotated[
-        str, typer.Option(metavar="N,N...", help="Numbers of customers for the detectors alone.")
+        str, typer.Option(metavar="N,N...", help="Numbers of customers to grow to.")
     ] = "10000,100000,1000000",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where text, raw lines and pictures go as well.")
+    ] = None,
 ) -> None:
     """Measure, with the conditions beside the figures."""
-    if case != "throughput":
-        raise ConfigError([f"CASE: must be throughput, was {case}"])
     sizes = residents.split(",")
     if not all(size.isdigit() and int(size) > 0 for size in sizes):
         raise ConfigError([f"--residents: must be numbers above 0 separated by commas, was {residents}"])
-    from bench.throughput import throughput
+    from bench.cases import Options
+    from bench.cases import run as execute
 
-    for line in throughput(customers, days, rounds, tuple(map(int, sizes))):
-        typer.echo(line)
+    options = Options(customers=customers, days=days, rounds=rounds, residents=tuple(map(int, sizes)))
+    execute(cases, options, typer.echo, out)
 
 
 @app.command()

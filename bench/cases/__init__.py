@@ -1,0 +1,71 @@
+"""What can be measured: `stayline bench CASE...`.
+
+A case is a function `Bench -> None` that measures something and reports it. It is registered in `CASES`, a list of
+cases that belong together in `GROUPS`.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bench.cases.broken import broken
+from bench.cases.common import Bench, Case, Options
+from bench.cases.decode import decode_only
+from bench.cases.detect import detect_only
+from bench.cases.flow import bottleneck, checkpoints, flow
+from bench.harness import Report, conditions
+from schemas.errors import ConfigError
+
+__all__ = ["CASES", "GROUPS", "Options", "run"]
+
+CASES: dict[str, Case] = {
+    "decode": decode_only,
+    "detect": detect_only,
+    "flow": flow,
+    "checkpoints": checkpoints,
+    "broken": broken,
+}
+
+GROUPS: dict[str, list[str]] = {
+    "throughput": ["decode", "detect", "flow", "checkpoints", "broken"],
+}
+
+
+def run(names: list[str], options: Options, show: Callable[[str], None], out: Path | None = None) -> Report:
+    """Run cases, one after the other.
+
+    Args:
+        names: of cases or groups.
+        options: how big.
+        show: is told each line of the report.
+        out: folder for the report, its raw lines and its pictures; None: they are not kept.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    unknown = [name for name in names if name not in CASES and name not in GROUPS]
+    if unknown:
+        words = ", ".join([*GROUPS, *CASES])
+        raise ConfigError([f"CASE: must be one of {words}, was {name}" for name in unknown])
+    wanted = dict.fromkeys(case for name in names for case in GROUPS.get(name, [name]))
+    report = Report(show)
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    command = " ".join(names)
+    report.record(
+        "conditions", date=date, command=command, options=msgspec.to_builtins(options), conditions=conditions()
+    )
+    for line in (f"stayline bench {command}, {date}", *conditions(), ""):
+        report.say(line)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options, Path(folder), report)
+        for name in wanted:
+            CASES[name](bench)
+    if {"decode", "detect", "flow", "checkpoints"} <= set(wanted):
+        report.say()
+        report.say(bottleneck(report.rates))
+    if out is not None:
+        report.write(out, f"{'-'.join(names)}-{date}")
+    return report
