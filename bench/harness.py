@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 LIBRARIES: tuple[str, ...] = ("bytewax", "msgspec", "numba", "numpy", "orjson", "river", "stayline")
 
@@ -152,12 +152,12 @@ class Report:
         self._columns = ()
         self._tell(line)
 
-    def row(self, **cells: str) -> None:
-        """Show a row of a table: the first column is a label; the header goes before where columns change."""
+    def row(self, cells: Mapping[str, str]) -> None:
+        """Show a row of a table, column -> cell, the first one a label; the header goes before where columns change."""
         if tuple(cells) != self._columns:
             if self.text and self.text[-1]:
                 self._tell("")
-            self._tell(_laid_out([name.replace("_", " ") for name in cells]))
+            self._tell(_laid_out(list(cells)))
         self._columns = tuple(cells)
         self._tell(_laid_out(list(cells.values())))
 
@@ -169,18 +169,20 @@ class Report:
             self.record("rate", name=rate.name, events=rate.events, per_second=rate.per_second, digest=rate.digest)
         for rate in others:
             self.row(
-                measured=rate.name,
-                events_per_s=f"{rate.median:,.0f}",
-                min=f"{min(rate.per_second):,.0f}",
-                max=f"{max(rate.per_second):,.0f}",
-                orjson_per_s=f"{base.median:,.0f}",
-                x_orjson=f"{rate.ratio_to(base):.2f}",
-                digest=rate.digest,
+                {
+                    "": rate.name,
+                    "events/s": f"{rate.median:,.0f}",
+                    "min": f"{min(rate.per_second):,.0f}",
+                    "max": f"{max(rate.per_second):,.0f}",
+                    "orjson/s": f"{base.median:,.0f}",
+                    "x orjson": f"{rate.ratio_to(base):.2f}",
+                    "digest": rate.digest,
+                }
             )
 
     def record(self, kind: str, **fields: Any) -> None:
-        """Keep a raw line."""
-        self.raw.append({"kind": kind, **fields})
+        """Keep a raw line: numbers, strings, and structs of them."""
+        self.raw.append(to_builtins({"kind": kind, **fields}))
 
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Write text, raw lines and pictures into a folder, made if missing; return the files."""
@@ -200,4 +202,4 @@ class Report:
 
 
 def _laid_out(cells: list[str]) -> str:
-    return (f"{cells[0]:<32}" + "".join(f" {cell:>13}" for cell in cells[1:])).rstrip()
+    return (f"{cells[0]:<36}" + "".join(f" {cell:>11}" for cell in cells[1:])).rstrip()

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from bench.cases.broken import broken
 from bench.cases.common import Bench, Case, Options
+from bench.cases.customers import customers, skew
 from bench.cases.decode import decode_only
 from bench.cases.detect import detect_only
+from bench.cases.flood import flood
 from bench.cases.flow import bottleneck, checkpoints, flow
+from bench.cases.latency import latency
 from bench.harness import Report, conditions
 from schemas.errors import ConfigError
 
@@ -27,10 +28,14 @@ CASES: dict[str, Case] = {
     "flow": flow,
     "checkpoints": checkpoints,
     "broken": broken,
+    "flood": flood,
+    "customers": customers,
+    "skew": skew,
+    "latency": latency,
 }
 
 GROUPS: dict[str, list[str]] = {
-    "throughput": ["decode", "detect", "flow", "checkpoints", "broken"],
+    "throughput": ["decode", "detect", "flow", "checkpoints", "broken", "flood", "customers", "skew", "latency"],
 }
 
 
@@ -54,9 +59,7 @@ def run(names: list[str], options: Options, show: Callable[[str], None], out: Pa
     report = Report(show)
     date = time.strftime("%Y-%m-%d", time.gmtime())
     command = " ".join(names)
-    report.record(
-        "conditions", date=date, command=command, options=msgspec.to_builtins(options), conditions=conditions()
-    )
+    report.record("conditions", date=date, command=command, options=options, conditions=conditions())
     for line in (f"stayline bench {command}, {date}", *conditions(), ""):
         report.say(line)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,223 @@
+"""From read to notification at fixed offered rates, counted from when an event was due.
+
+The load is open: event number i is due i / rate seconds after the beginning, whether or not the flow has come that
+far. Time is counted from then, so whatever waits in a queue, behind a checkpoint too, counts in full (no coordinated
+omission: G. Tene, "How NOT to Measure Latency").
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.cases.common import Bench, Events, engine_arguments, new_engine, run_flow_durably
+from bench.cases.synthetic import DAY_MS, everybody
+from bench.harness import digest, isolated, quantiles
+from bench.plot import line_chart
+from bench.simulator import TelcoSpec, simulate
+from bench.simulator.spec import MONDAY_MS
+from dataflows.chunks import Chunk
+from dataflows.files import CHUNK_BYTES, Cut, Place
+from detectors.engine import RiskEngine
+from schemas.alerts import Notification
+from schemas.columns import EventBatch
+from schemas.decode import decode
+from schemas.text import F64
+
+EVENTS_PER_CUSTOMER_WEEK = 34
+"""Somewhat fewer than the simulated telco gives."""
+
+SLICE = 100
+"""Notifications are traced to their cause among so many events; the first of them counts as the cause."""
+
+TAILS = 3
+"""The picture ends at the quantile 1 - 10^-3."""
+
+RAW_QUANTILES = [*(k / 100 for k in range(100)), 0.999, 0.9999, 1.0]
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long things took at one offered rate.
+
+    Attributes:
+        told_s: of each notification, seconds from when its cause was due to when the output had it.
+        applied_s: of each event, seconds from when it was due to when the detectors were through with its chunk.
+        chunks: that the events came in.
+        behind_s: seconds from when the last event was due to the end.
+        told: notification -> digest of it.
+    """
+
+    told_s: F64
+    applied_s: F64
+    chunks: int
+    behind_s: float
+    told: dict[str, str]
+
+
+class PacedReader:
+    """Gives events as they come due; what is due while nobody asks comes in one chunk, as from a file that grows.
+
+    Args:
+        lines: the events.
+        rate: events a second.
+
+    Attributes:
+        begun_s: when the first was asked for, by `time.perf_counter`.
+        chunks: (first event, events) of each chunk given.
+    """
+
+    def __init__(self, lines: list[bytes], rate: int) -> None:
+        self._lines = lines
+        self._rate = rate
+        self.begun_s = 0.0
+        self.chunks: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def open(self, _: tuple[int, ...] | None) -> Iterator[Cut | None]:
+        """Read from the beginning."""
+        lines = self._lines
+        behind = np.cumsum([0, *(len(line) + 1 for line in lines)])
+        self.begun_s, at = time.perf_counter(), 0
+        while at < len(lines):
+            due = int((time.perf_counter() - self.begun_s) * self._rate) + 1
+            fits = int(np.searchsorted(behind, behind[at] + CHUNK_BYTES, side="right")) - 1
+            end = min(due, fits, len(lines))
+            if end <= at:
+                yield None
+                continue
+            self.chunks.append((at, end - at))
+            data = b"\n".join(lines[at:end]) + b"\n"
+            yield Cut(Chunk("file", "paced", data, range(at + 1, end + 1)), Place(0, int(behind[end]), end))
+            at = end
+
+
+class TimedEngine(RiskEngine):
+    """An engine that notes when it is through with each batch."""
+
+    def __init__(self) -> None:
+        super().__init__(*engine_arguments())
+        self.applied_at_s: list[float] = []
+
+    def apply(self, batch: EventBatch) -> list[Notification]:
+        """Apply a batch."""
+        told = super().apply(batch)
+        self.applied_at_s.append(time.perf_counter())
+        return told
+
+
+def latency(bench: Bench) -> None:
+    """Measure the latency at each rate, and at the highest once more with many customers resident."""
+    options = bench.options
+    events_max = int(max(options.offered) * options.seconds)
+    spec = TelcoSpec(customers=max(50, events_max // EVENTS_PER_CUSTOMER_WEEK), days=7, seed=2)
+    path = simulate(spec, bench.folder / "latency").events_path
+    causes = isolated(trace, path, events_max)
+    runs = [(rate, 0) for rate in options.offered] + [(max(options.offered), max(options.residents))]
+    lines = {}
+    for rate, resident in runs:
+        found = isolated(offer, path, rate, int(rate * options.seconds), resident, causes, bench.folder)
+        name = f"{rate:,}/s" + (f" of {resident:,} resident" if resident else "")
+        _report(bench, name, found)
+        if len(found.told_s):
+            ranks = np.linspace(0, TAILS, 40)
+            spread = np.quantile(found.told_s, 1 - 10.0**-ranks) * 1e3
+            lines[name] = list(zip(ranks.tolist(), spread.tolist(), strict=True))
+    if lines:
+        bench.report.pictures["latency"] = line_chart(
+            "From the moment an event is due to its notification",
+            lines,
+            x_label="share of the notifications",
+            y_label="milliseconds",
+            log_y=True,
+            x_ticks={0.0: "0", 0.30103: "50 %", 1.0: "90 %", 2.0: "99 %", 3.0: "99.9 %"},
+        )
+
+
+def _report(bench: Bench, name: str, found: Delays) -> None:
+    for what, delays in (("told", found.told_s), ("applied", found.applied_s)):
+        if not len(delays):
+            bench.report.say(f"{name}: nothing {what}")
+            continue
+        p50, p99, p999 = quantiles(delays.tolist())
+        bench.report.row(
+            {
+                "milliseconds until": f"{what}, {name}",
+                "p50": f"{p50 * 1e3:,.1f}",
+                "p99": f"{p99 * 1e3:,.1f}",
+                "p99.9": f"{p999 * 1e3:,.1f}",
+                "max": f"{delays.max() * 1e3:,.1f}",
+                "of": f"{len(delays):,}",
+                "chunks": f"{found.chunks:,}",
+                "behind s": f"{found.behind_s:.2f}",
+            }
+        )
+    bench.report.record(
+        "latency",
+        name=name,
+        digest=digest(repr(sorted(found.told.items())).encode()),
+        told_ms=np.round(found.told_s * 1e3, 3).tolist(),
+        applied_quantiles_ms=np.round(np.quantile(found.applied_s, RAW_QUANTILES) * 1e3, 3).tolist(),
+        quantiles=RAW_QUANTILES,
+        chunks=found.chunks,
+        behind_s=found.behind_s,
+    )
+
+
+def trace(path: Path, events_max: int) -> dict[str, tuple[int, str]]:
+    """Apply events a few at a time; return for each notification its cause, as an event's number, and its digest."""
+    engine, causes = new_engine(), {}
+    lines = Events(path).lines[:events_max]
+    for at in range(0, len(lines), SLICE):
+        for one in engine.apply(decode(b"\n".join(lines[at : at + SLICE]))):
+            causes[one.id] = at, digest(one.body)
+    return causes
+
+
+def offer(
+    path: Path, rate: int, events_max: int, resident: int, causes: dict[str, tuple[int, str]], folder: Path
+) -> Delays:
+    """Run the flow, with checkpoints, over events that come due at a rate.
+
+    Args:
+        path: of the events.
+        rate: events a second.
+        events_max: how many at the most.
+        resident: customers known beforehand, who are healthy and do not call again.
+        causes: as `trace` gives them.
+        folder: for the state.
+
+    Raises:
+        RuntimeError: other notifications came than `trace` found.
+    """
+    engine = TimedEngine()
+    for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
+        engine.apply(decode(chunk))
+    new_engine().apply(decode(b"\n".join(Events(path).lines[:SLICE])))  # loads compiled code
+    engine.applied_at_s.clear()
+    reader = PacedReader(Events(path).lines[:events_max], rate)
+    told: dict[str, tuple[float, bytes]] = {}
+
+    def write(some: Sequence[Notification]) -> None:
+        now_s = time.perf_counter()
+        told.update((one.id, (now_s, one.body)) for one in some)
+
+    run_flow_durably(reader.open, engine, folder, write, ends=False)
+    ended_s = time.perf_counter()
+    expected = {name: body for name, (cause, body) in causes.items() if cause + SLICE <= len(reader)}
+    digests = {name: digest(body) for name, (_, body) in told.items()}
+    if not expected.items() <= digests.items():
+        raise RuntimeError(f"the flow must tell {len(expected)} notifications as they are, told {len(digests)}")
+    first, sizes = np.array(reader.chunks).T
+    due_s = reader.begun_s + np.arange(sizes.sum()) / rate
+    return Delays(
+        told_s=np.array([at_s - due_s[causes[name][0]] for name, (at_s, _) in told.items()]),
+        applied_s=np.repeat(engine.applied_at_s, sizes) - due_s,
+        chunks=len(first),
+        behind_s=ended_s - float(due_s[-1]),
+        told=digests,
+    )
