@@ -11,6 +11,8 @@ from typing import NamedTuple
 COLOURS = ("#3b82c4", "#d9822b", "#2f9e73", "#b25fb5", "#c4524a", "#8a8f3c", "#4aa8b8", "#8d7361")
 """Of middle lightness, so that they stand out on white and on black."""
 
+PLAIN = "#8a8f98"
+
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#333}.t{font-size:14px;font-weight:600}"
     ".g{stroke:#888;stroke-opacity:.25}.a{stroke:#888}"
@@ -92,14 +94,16 @@ def line_chart(
 
 
 def bar_chart(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
-    """Draw horizontal bars, each a stack of named segments, with the sum behind it; a legend if there are several.
+    """Draw horizontal bars, each a stack of named segments, with the sum behind it, and a legend.
+
+    A segment that is called as its bar is plain: grey, and not in the legend.
 
     Args:
         title: above it.
         bars: name -> segments, name -> value of 0 or more.
         unit: of the values.
     """
-    names = list(dict.fromkeys(name for segments in bars.values() for name in segments))
+    names = list(dict.fromkeys(name for bar, segments in bars.items() for name in segments if name != bar))
     left = 30 + 7 * max(len(name) for name in bars)
     axis = _axis([sum(segments.values()) for segments in bars.values()], (left, WIDTH - 110), log=False, from_zero=True)
     parts = []
@@ -112,11 +116,11 @@ def bar_chart(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: str)
             hint = f"<title>{escape(part)}: {short(value)} {escape(unit)}</title>"
             parts.append(
                 f'<rect x="{axis.at(begin):.1f}" y="{top}" width="{span:.1f}" height="24" '
-                f'fill="{_colour(names.index(part))}">{hint}</rect>'
+                f'fill="{PLAIN if part == name else _colour(names.index(part))}">{hint}</rect>'
             )
         parts.append(_text(axis.at(total) + 6, top + 16, f"{short(total)} {unit}", "start"))
     below = TOP + 8 + 34 * len(bars)
-    legend, height = _legend(names, below + 18) if len(names) > 1 else ([], below + 8)
+    legend, height = _legend(names, below + 18) if names else ([], below + 8)
     return _svg(title, [*parts, *legend], height)
 
 
@@ -158,7 +162,7 @@ def _legend(names: list[str], top: float) -> tuple[list[str], float]:
     """Return the legend, wrapped, and where it ends."""
     parts, x, y = [], 20.0, top
     for k, name in enumerate(names):
-        width = 30 + 7.2 * len(name)
+        width = 34 + 6.4 * len(name)
         if x > 20 and x + width > WIDTH - RIGHT:
             x, y = 20.0, y + 20
         parts.append(f'<rect x="{x:.1f}" y="{y - 10:.1f}" width="12" height="12" fill="{_colour(k)}"/>')

@@ -193,19 +193,25 @@ def bench(
     residents: Annotated[
         str, typer.Option(metavar="N,N...", help="Numbers of customers to grow to.")
     ] = "10000,100000,1000000",
+    offered: Annotated[str, typer.Option(metavar="N,N...", help="Events a second, for the latency.")] = "10000,50000",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where text, raw lines and pictures go as well.")
     ] = None,
 ) -> None:
     """Measure, with the conditions beside the figures."""
-    sizes = residents.split(",")
-    if not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise ConfigError([f"--residents: must be numbers above 0 separated by commas, was {residents}"])
+    lists = {"residents": residents, "offered": offered}
+    _refuse(
+        [
+            f"--{name}: must be numbers above 0 separated by commas, was {given}"
+            for name, given in lists.items()
+            if not all(number.isdecimal() and int(number) > 0 for number in given.split(","))
+        ]
+    )
     from bench.cases import Options
     from bench.cases import run as execute
 
-    options = Options(customers=customers, days=days, rounds=rounds, residents=tuple(map(int, sizes)))
-    execute(cases, options, typer.echo, out)
+    numbers = {name: tuple(map(int, given.split(","))) for name, given in lists.items()}
+    execute(cases, Options(customers=customers, days=days, rounds=rounds, **numbers), typer.echo, out)
 
 
 @app.command()

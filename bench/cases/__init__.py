@@ -17,6 +17,7 @@ from bench.cases.detect import detect_only
 from bench.cases.flood import flood
 from bench.cases.flow import bottleneck, checkpoints, flow
 from bench.cases.latency import latency
+from bench.cases.profile import profile
 from bench.harness import Report, conditions
 from schemas.errors import ConfigError
 
@@ -32,6 +33,7 @@ CASES: dict[str, Case] = {
     "customers": customers,
     "skew": skew,
     "latency": latency,
+    "profile": profile,
 }
 
 GROUPS: dict[str, list[str]] = {
