@@ -29,12 +29,15 @@ class Rate(Struct, frozen=True):
         events: how many in a round.
         per_second: events a second of each round, in order.
         digest: of the round's result, so that nobody makes it fast by making it wrong; empty where there is none.
+        per_cpu_second: the same by the time that the process had a processor: waiting for a disk is not in it, nor
+            for a processor that others use.
     """
 
     name: str
     events: int
     per_second: list[float]
     digest: str = ""
+    per_cpu_second: list[float] = []
 
     @property
     def median(self) -> float:
@@ -46,7 +49,15 @@ class Rate(Struct, frozen=True):
 
         A round's two rates stand beside each other in time, so what else the machine does hits both.
         """
-        return statistics.median(one / base for one, base in zip(self.per_second, other.per_second, strict=True))
+        return _ratio(self.per_second, other.per_second)
+
+    def cpu_ratio_to(self, other: "Rate") -> float:
+        """Return the same by processor time."""
+        return _ratio(self.per_cpu_second, other.per_cpu_second)
+
+
+def _ratio(ones: list[float], bases: list[float]) -> float:
+    return statistics.median(one / base for one, base in zip(ones, bases, strict=True))
 
 
 def race(events: int, rounds: int, works: Mapping[str, Callable[[], bytes]]) -> list[Rate]:
@@ -62,17 +73,19 @@ def race(events: int, rounds: int, works: Mapping[str, Callable[[], bytes]]) -> 
     """
     digests = {name: {digest(work())} for name, work in works.items()}
     rates: dict[str, list[float]] = {name: [] for name in works}
+    cpu_rates: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
             gc.collect()
-            begun = time.perf_counter()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
             result = work()
             rates[name].append(events / (time.perf_counter() - begun))
+            cpu_rates[name].append(events / (time.process_time() - cpu_begun))
             digests[name].add(digest(result))
     for name, found in digests.items():
         if len(found) > 1:
             raise RuntimeError(f"{name}: every round must give the same result, gave {len(found)}")
-    return [Rate(name, events, rates[name], digests[name].pop()) for name in works]
+    return [Rate(name, events, rates[name], digests[name].pop(), cpu_rates[name]) for name in works]
 
 
 def measure(name: str, events: int, rounds: int, work: Callable[[], bytes]) -> Rate:
@@ -137,6 +150,13 @@ class Report:
 
     Args:
         show: is told each line of text.
+
+    Attributes:
+        text: the lines so far.
+        raw: the figures that they were made of.
+        pictures: name -> SVG.
+        rates: name -> rate, of every race.
+        ratios: name -> how many times as fast as the first of its race.
     """
 
     def __init__(self, show: Callable[[str], None]) -> None:
@@ -146,6 +166,7 @@ class Report:
         self.raw: list[dict[str, Any]] = []
         self.pictures: dict[str, str] = {}
         self.rates: dict[str, Rate] = {}
+        self.ratios: dict[str, float] = {}
 
     def say(self, line: str = "") -> None:
         """Show a line of text."""
@@ -166,8 +187,9 @@ class Report:
         base, *others = rates
         for rate in rates:
             self.rates[rate.name] = rate
-            self.record("rate", name=rate.name, events=rate.events, per_second=rate.per_second, digest=rate.digest)
+            self.record("rate", rate=rate)
         for rate in others:
+            self.ratios[rate.name] = rate.ratio_to(base)
             self.row(
                 {
                     "": rate.name,
@@ -176,6 +198,7 @@ class Report:
                     "max": f"{max(rate.per_second):,.0f}",
                     "orjson/s": f"{base.median:,.0f}",
                     "x orjson": f"{rate.ratio_to(base):.2f}",
+                    "x by cpu": f"{rate.cpu_ratio_to(base):.2f}",
                     "digest": rate.digest,
                 }
             )

@@ -210,8 +210,9 @@ def bench(
     from bench.cases import Options
     from bench.cases import run as execute
 
-    numbers = {name: tuple(map(int, given.split(","))) for name, given in lists.items()}
-    execute(cases, Options(customers=customers, days=days, rounds=rounds, **numbers), typer.echo, out)
+    sizes, rates = (tuple(map(int, given.split(","))) for given in lists.values())
+    options = Options(customers=customers, days=days, rounds=rounds, residents=sizes, offered=rates)
+    execute(cases, options, typer.echo, out)
 
 
 @app.command()

@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.cases.broken import broken
+from bench.cases.broken import flow_with_broken_records
 from bench.cases.common import Bench, Case, Options
-from bench.cases.customers import customers, skew
+from bench.cases.customers import growing_customers, hot_customers
 from bench.cases.decode import decode_only
 from bench.cases.detect import detect_only
-from bench.cases.flood import flood
-from bench.cases.flow import bottleneck, checkpoints, flow
-from bench.cases.latency import latency
-from bench.cases.profile import profile
+from bench.cases.flood import flood_of_strangers
+from bench.cases.flow import bottleneck, flow_with_checkpoints, whole_flow
+from bench.cases.latency import latency_at_rates
+from bench.cases.profile import time_by_part
 from bench.harness import Report, conditions
 from schemas.errors import ConfigError
 
@@ -26,14 +26,14 @@ __all__ = ["CASES", "GROUPS", "Options", "run"]
 CASES: dict[str, Case] = {
     "decode": decode_only,
     "detect": detect_only,
-    "flow": flow,
-    "checkpoints": checkpoints,
-    "broken": broken,
-    "flood": flood,
-    "customers": customers,
-    "skew": skew,
-    "latency": latency,
-    "profile": profile,
+    "flow": whole_flow,
+    "checkpoints": flow_with_checkpoints,
+    "broken": flow_with_broken_records,
+    "flood": flood_of_strangers,
+    "customers": growing_customers,
+    "skew": hot_customers,
+    "latency": latency_at_rates,
+    "profile": time_by_part,
 }
 
 GROUPS: dict[str, list[str]] = {
@@ -70,7 +70,7 @@ def run(names: list[str], options: Options, show: Callable[[str], None], out: Pa
             CASES[name](bench)
     if {"decode", "detect", "flow", "checkpoints"} <= set(wanted):
         report.say()
-        report.say(bottleneck(report.rates))
+        report.say(bottleneck(report.ratios))
     if out is not None:
         report.write(out, f"{'-'.join(names)}-{date}")
     return report

@@ -21,7 +21,7 @@ BREAKS: tuple[Callable[[bytes], bytes], ...] = (
 """Ways in which records go wrong."""
 
 
-def broken(bench: Bench) -> None:
+def flow_with_broken_records(bench: Bench) -> None:
     """Measure the flow with checkpoints over whole and over partly broken records, in one race."""
     whole = bench.telco
     path = bench.folder / "broken.ndjson"
@@ -34,9 +34,9 @@ def broken(bench: Bench) -> None:
     }
     rates = race(len(events), bench.options.rounds, works)
     bench.report.race(rates)
-    ratio = rates[2].ratio_to(rates[1])
-    bench.report.record("broken", ratio=ratio)
-    bench.report.say(f"with 1 % broken records the flow runs at {ratio:.3f} of its rate (target: above 0.9)")
+    ratio, cpu_ratio = rates[2].ratio_to(rates[1]), rates[2].cpu_ratio_to(rates[1])
+    bench.report.record("broken", ratio=ratio, cpu_ratio=cpu_ratio)
+    bench.report.say(f"with 1 % broken records the flow runs at {ratio:.3f} of its rate, {cpu_ratio:.3f} by cpu time")
 
 
 def broken_lines(events: Events) -> list[bytes]:

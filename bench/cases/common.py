@@ -116,14 +116,9 @@ def parse(lines: list[bytes]) -> None:
             continue
 
 
-def engine_arguments(customers_max: int = 10_000_000) -> tuple[Settings, Catalogue]:
-    """Return what an engine is made of."""
-    return Settings("bench", customers_max=customers_max), Catalogue.load(default_catalogue_text())
-
-
 def new_engine(customers_max: int = 10_000_000) -> RiskEngine:
     """Return an engine that knows nobody."""
-    return RiskEngine(*engine_arguments(customers_max))
+    return RiskEngine(Settings("bench", customers_max=customers_max), Catalogue.load(default_catalogue_text()))
 
 
 def bodies(told: list[Notification]) -> bytes:

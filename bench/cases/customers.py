@@ -18,7 +18,7 @@ from schemas.decode import decode
 from schemas.text import F64
 
 CALLS_PER_DAY = 10
-CHUNKS_A_ROUND = 16
+CHUNKS_A_ROUND = 12
 HOT_AMONG = 100_000
 """Hot customers are the busiest of so many."""
 
@@ -44,7 +44,7 @@ class Residence(Struct, frozen=True):
     told: int
 
 
-def customers(bench: Bench) -> None:
+def growing_customers(bench: Bench) -> None:
     """Measure rate and memory for numbers of customers, each beside the first number."""
     chunks = CHUNKS_A_ROUND * bench.options.rounds
     found = [isolated(reside, size, 0.0, chunks) for size in bench.options.residents]
@@ -62,7 +62,7 @@ def customers(bench: Bench) -> None:
     )
 
 
-def skew(bench: Bench) -> None:
+def hot_customers(bench: Bench) -> None:
     """Measure the rate when few of many customers make most calls, each exponent beside the first."""
     size = min(HOT_AMONG, max(bench.options.residents))
     chunks = CHUNKS_A_ROUND * bench.options.rounds
@@ -149,7 +149,7 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
 def _warm_up(rng: np.random.Generator) -> None:
     """Load compiled code and whatever a chunk needs in passing, so that neither counts."""
     engine = new_engine()
-    for chunk in everybody(4 * CHUNK_CALLS, BEGIN_MS, DAY_MS, rng):
+    for chunk in everybody(2 * CHUNK_CALLS, BEGIN_MS, DAY_MS, rng):
         engine.apply(decode(chunk))
         parse(chunk.splitlines())
     del engine

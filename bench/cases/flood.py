@@ -34,7 +34,7 @@ class Flooded(Struct, frozen=True):
     told: int
 
 
-def flood(bench: Bench) -> None:
+def flood_of_strangers(bench: Bench) -> None:
     """Run the flow, with checkpoints, over a flood of strangers in a process of its own."""
     strangers = bench.options.strangers
     customers_max = max(1, int(strangers * FIT_RATIO))

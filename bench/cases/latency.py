@@ -6,28 +6,31 @@ omission: G. Tene, "How NOT to Measure Latency").
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bench.cases.common import Bench, Events, engine_arguments, new_engine, run_flow_durably
-from bench.cases.synthetic import DAY_MS, everybody
+from bench.cases.common import Bench, Events, run_flow_durably
+from bench.cases.synthetic import CHUNK_CALLS, DAY_MS, everybody
 from bench.harness import digest, isolated, quantiles
 from bench.plot import line_chart
 from bench.simulator import TelcoSpec, simulate
 from bench.simulator.spec import MONDAY_MS
+from dataflows.checkpoints import Checkpoints
 from dataflows.chunks import Chunk
 from dataflows.files import CHUNK_BYTES, Cut, Place
+from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.decode import decode
 from schemas.text import F64
 
-EVENTS_PER_CUSTOMER_WEEK = 34
-"""Somewhat fewer than the simulated telco gives."""
+DAYS, EVENTS_PER_CUSTOMER_WEEK, FAULTY_RATIO = 10, 34, 0.1
+"""Of the telco: three days that the state knows already, and a week that is offered."""
 
 SLICE = 100
 """Notifications are traced to their cause among so many events; the first of them counts as the cause."""
@@ -63,28 +66,27 @@ class PacedReader:
     Args:
         lines: the events.
         rate: events a second.
+        clock: seconds from any moment on.
 
     Attributes:
-        begun_s: when the first was asked for, by `time.perf_counter`.
+        begun_s: when the first was asked for, by the clock.
         chunks: (first event, events) of each chunk given.
     """
 
-    def __init__(self, lines: list[bytes], rate: int) -> None:
+    def __init__(self, lines: list[bytes], rate: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._lines = lines
         self._rate = rate
+        self._clock = clock
         self.begun_s = 0.0
         self.chunks: list[tuple[int, int]] = []
-
-    def __len__(self) -> int:
-        return len(self._lines)
 
     def open(self, _: tuple[int, ...] | None) -> Iterator[Cut | None]:
         """Read from the beginning."""
         lines = self._lines
         behind = np.cumsum([0, *(len(line) + 1 for line in lines)])
-        self.begun_s, at = time.perf_counter(), 0
+        self.begun_s, at = self._clock(), 0
         while at < len(lines):
-            due = int((time.perf_counter() - self.begun_s) * self._rate) + 1
+            due = int((self._clock() - self.begun_s) * self._rate) + 1
             fits = int(np.searchsorted(behind, behind[at] + CHUNK_BYTES, side="right")) - 1
             end = min(due, fits, len(lines))
             if end <= at:
@@ -97,10 +99,11 @@ class PacedReader:
 
 
 class TimedEngine(RiskEngine):
-    """An engine that notes when it is through with each batch."""
+    """An engine that notes when it is through with each batch, and may tell of as many cases as there are."""
 
     def __init__(self) -> None:
-        super().__init__(*engine_arguments())
+        settings = Settings("bench", customers_max=10_000_000, alerts_per_day_max=1_000_000)
+        super().__init__(settings, Catalogue.load(default_catalogue_text()))
         self.applied_at_s: list[float] = []
 
     def apply(self, batch: EventBatch) -> list[Notification]:
@@ -110,18 +113,38 @@ class TimedEngine(RiskEngine):
         return told
 
 
-def latency(bench: Bench) -> None:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is offered, and what must come of it.
+
+    Attributes:
+        path: of the events.
+        skipped: events at its beginning that the state holds already.
+        state: folder of the checkpoint behind them.
+        causes: notification -> number of the event that caused it, behind those skipped, and digest.
+    """
+
+    path: Path
+    skipped: int
+    state: Path
+    causes: dict[str, tuple[int, str]]
+
+
+def latency_at_rates(bench: Bench) -> None:
     """Measure the latency at each rate, and at the highest once more with many customers resident."""
     options = bench.options
     events_max = int(max(options.offered) * options.seconds)
-    spec = TelcoSpec(customers=max(50, events_max // EVENTS_PER_CUSTOMER_WEEK), days=7, seed=2)
+    # More trouble than usual, so that there are notifications enough for a tail.
+    spec = TelcoSpec(
+        customers=max(50, events_max // EVENTS_PER_CUSTOMER_WEEK), days=DAYS, seed=2, faulty_ratio=FAULTY_RATIO
+    )
     path = simulate(spec, bench.folder / "latency").events_path
-    causes = isolated(trace, path, events_max)
+    offer = isolated(trace, path, events_max, bench.folder / "latency")
     runs = [(rate, 0) for rate in options.offered] + [(max(options.offered), max(options.residents))]
     lines = {}
     for rate, resident in runs:
-        found = isolated(offer, path, rate, int(rate * options.seconds), resident, causes, bench.folder)
-        name = f"{rate:,}/s" + (f" of {resident:,} resident" if resident else "")
+        found = isolated(take, offer, rate, int(rate * options.seconds), resident, bench.folder)
+        name = f"{rate:,}/s" + (f", {resident:,} more" if resident else "")
         _report(bench, name, found)
         if len(found.told_s):
             ranks = np.linspace(0, TAILS, 40)
@@ -168,38 +191,42 @@ def _report(bench: Bench, name: str, found: Delays) -> None:
     )
 
 
-def trace(path: Path, events_max: int) -> dict[str, tuple[int, str]]:
-    """Apply events a few at a time; return for each notification its cause, as an event's number, and its digest."""
-    engine, causes = new_engine(), {}
-    lines = Events(path).lines[:events_max]
-    for at in range(0, len(lines), SLICE):
-        for one in engine.apply(decode(b"\n".join(lines[at : at + SLICE]))):
-            causes[one.id] = at, digest(one.body)
-    return causes
-
-
-def offer(
-    path: Path, rate: int, events_max: int, resident: int, causes: dict[str, tuple[int, str]], folder: Path
-) -> Delays:
-    """Run the flow, with checkpoints, over events that come due at a rate.
+def trace(path: Path, events_max: int, folder: Path) -> Offer:
+    """Apply events, the last ones a few at a time to see which cause notifications, and keep the state before these.
 
     Args:
         path: of the events.
+        events_max: how many will be offered.
+        folder: for the state.
+    """
+    engine, causes = TimedEngine(), {}
+    lines = Events(path).lines
+    skipped = max(0, len(lines) - events_max)
+    for at in range(0, skipped, CHUNK_CALLS):
+        engine.apply(_decoded(lines[at : min(at + CHUNK_CALLS, skipped)]))
+    Checkpoints(folder / "state").save(engine.snapshot())
+    for at in range(skipped, len(lines), SLICE):
+        for one in engine.apply(_decoded(lines[at : at + SLICE])):
+            causes[one.id] = at - skipped, digest(one.body)
+    return Offer(path, skipped, folder / "state", causes)
+
+
+def take(offer: Offer, rate: int, events_max: int, resident: int, folder: Path) -> Delays:
+    """Run the flow, with checkpoints, over events that come due at a rate.
+
+    Args:
+        offer: the events, and what must come of them.
         rate: events a second.
         events_max: how many at the most.
-        resident: customers known beforehand, who are healthy and do not call again.
-        causes: as `trace` gives them.
+        resident: further customers known beforehand, who are healthy and do not call.
         folder: for the state.
 
     Raises:
         RuntimeError: other notifications came than `trace` found.
     """
-    engine = TimedEngine()
-    for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
-        engine.apply(decode(chunk))
-    new_engine().apply(decode(b"\n".join(Events(path).lines[:SLICE])))  # loads compiled code
-    engine.applied_at_s.clear()
-    reader = PacedReader(Events(path).lines[:events_max], rate)
+    lines = Events(offer.path).lines[offer.skipped :][:events_max]
+    engine = _prepared(offer, resident, lines[:SLICE])
+    reader = PacedReader(lines, rate)
     told: dict[str, tuple[float, bytes]] = {}
 
     def write(some: Sequence[Notification]) -> None:
@@ -208,16 +235,34 @@ def offer(
 
     run_flow_durably(reader.open, engine, folder, write, ends=False)
     ended_s = time.perf_counter()
-    expected = {name: body for name, (cause, body) in causes.items() if cause + SLICE <= len(reader)}
+    # The last slice may reach beyond the events offered here.
+    expected = {name: body for name, (cause, body) in offer.causes.items() if cause + SLICE <= len(lines)}
     digests = {name: digest(body) for name, (_, body) in told.items()}
     if not expected.items() <= digests.items():
-        raise RuntimeError(f"the flow must tell {len(expected)} notifications as they are, told {len(digests)}")
-    first, sizes = np.array(reader.chunks).T
+        raise RuntimeError(f"the flow must tell the {len(expected)} notifications as they are, told {len(digests)}")
+    sizes = np.array([size for _, size in reader.chunks])
     due_s = reader.begun_s + np.arange(sizes.sum()) / rate
     return Delays(
-        told_s=np.array([at_s - due_s[causes[name][0]] for name, (at_s, _) in told.items()]),
+        told_s=np.array([at_s - due_s[offer.causes[name][0]] for name, (at_s, _) in told.items()]),
         applied_s=np.repeat(engine.applied_at_s, sizes) - due_s,
-        chunks=len(first),
+        chunks=len(sizes),
         behind_s=ended_s - float(due_s[-1]),
         told=digests,
     )
+
+
+def _prepared(offer: Offer, resident: int, lines: list[bytes]) -> TimedEngine:
+    """Return an engine in the state before the offer, with more customers resident and compiled code loaded."""
+    TimedEngine().apply(_decoded(lines))
+    engine = TimedEngine()
+    checkpoints = Checkpoints(offer.state)
+    engine.restore(checkpoints.load(str(checkpoints.newest())))
+    # They called before everybody else did: the clock of the state stays as it is.
+    for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
+        engine.apply(decode(chunk))
+    engine.applied_at_s.clear()
+    return engine
+
+
+def _decoded(lines: list[bytes]) -> EventBatch:
+    return decode(b"\n".join(lines))
