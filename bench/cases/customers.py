@@ -14,7 +14,7 @@ from bench.cases.common import Bench, new_engine, parse
 from bench.cases.synthetic import BEGIN_MS, CHUNK_CALLS, DAY_MS, calls, everybody
 from bench.harness import isolated, resident_bytes
 from bench.plot import line_chart
-from schemas.decode import decode
+from schemas.decode import Decoder
 from schemas.text import F64
 
 CALLS_PER_DAY = 10
@@ -109,10 +109,11 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
     reach = np.cumsum(_shares(size, exponent))
     _warm_up(rng)
     before = resident_bytes()
-    engine, told, spent_s = new_engine(), 0, 0.0
+    decoder, engine = Decoder(), new_engine()
+    told, spent_s = 0, 0.0
     grown_ms = DAY_MS // CALLS_PER_DAY
     for chunk in everybody(size, BEGIN_MS, grown_ms, rng):
-        batch = decode(chunk)
+        batch = decoder.decode(chunk)
         begun = time.perf_counter()
         told += len(engine.apply(batch))
         spent_s += time.perf_counter() - begun
@@ -124,7 +125,7 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
         moments = [time.perf_counter()]
         parse(chunk.splitlines())
         moments.append(time.perf_counter())
-        batch = decode(chunk)
+        batch = decoder.decode(chunk)
         moments.append(time.perf_counter())
         told += len(engine.apply(batch))
         moments.append(time.perf_counter())
@@ -148,11 +149,11 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
 
 def _warm_up(rng: np.random.Generator) -> None:
     """Load compiled code and whatever a chunk needs in passing, so that neither counts."""
-    engine = new_engine()
+    decoder, engine = Decoder(), new_engine()
     for chunk in everybody(2 * CHUNK_CALLS, BEGIN_MS, DAY_MS, rng):
-        engine.apply(decode(chunk))
+        engine.apply(decoder.decode(chunk))
         parse(chunk.splitlines())
-    del engine
+    del decoder, engine
     gc.collect()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from bench.cases.common import BASE, Bench, Events
 from bench.harness import race
-from schemas.decode import decode
+from schemas.decode import Decoder
 
 
 def decode_only(bench: Bench) -> None:
@@ -15,6 +15,6 @@ def decode_only(bench: Bench) -> None:
 
 
 def _decode(events: Events) -> bytes:
-    batches = map(decode, events.chunks())
+    batches = map(Decoder().decode, events.chunks())
     rows = [(batch.records, len(batch.calls), len(batch.media), len(batch.rejects)) for batch in batches]
     return repr(np.sum(rows, axis=0).tolist()).encode()

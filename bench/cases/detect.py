@@ -3,13 +3,14 @@
 from bench.cases.common import BASE, Bench, bodies, new_engine
 from bench.harness import race
 from schemas.columns import EventBatch
-from schemas.decode import decode
+from schemas.decode import Decoder
 
 
 def detect_only(bench: Bench) -> None:
     """Measure the detectors alone."""
     events = bench.telco
-    batches = [decode(chunk) for chunk in events.chunks()]
+    decoder = Decoder()
+    batches = [decoder.decode(chunk) for chunk in events.chunks()]
     works = {BASE: events.parse, "detect": lambda: _detect(batches)}
     bench.report.race(race(len(events), bench.options.rounds, works))
 

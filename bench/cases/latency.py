@@ -26,7 +26,7 @@ from detectors.engine import RiskEngine
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
-from schemas.decode import decode
+from schemas.decode import Decoder
 from schemas.text import F64
 
 DAYS, EVENTS_PER_CUSTOMER_WEEK, FAULTY_RATIO = 10, 34, 0.1
@@ -199,14 +199,14 @@ def trace(path: Path, events_max: int, folder: Path) -> Offer:
         events_max: how many will be offered.
         folder: for the state.
     """
-    engine, causes = TimedEngine(), {}
+    decoder, engine, causes = Decoder(), TimedEngine(), {}
     lines = Events(path).lines
     skipped = max(0, len(lines) - events_max)
     for at in range(0, skipped, CHUNK_CALLS):
-        engine.apply(_decoded(lines[at : min(at + CHUNK_CALLS, skipped)]))
+        engine.apply(decoder.decode(b"\n".join(lines[at : min(at + CHUNK_CALLS, skipped)])))
     Checkpoints(folder / "state").save(engine.snapshot())
     for at in range(skipped, len(lines), SLICE):
-        for one in engine.apply(_decoded(lines[at : at + SLICE])):
+        for one in engine.apply(decoder.decode(b"\n".join(lines[at : at + SLICE]))):
             causes[one.id] = at - skipped, digest(one.body)
     return Offer(path, skipped, folder / "state", causes)
 
@@ -253,16 +253,12 @@ def take(offer: Offer, rate: int, events_max: int, resident: int, folder: Path) 
 
 def _prepared(offer: Offer, resident: int, lines: list[bytes]) -> TimedEngine:
     """Return an engine in the state before the offer, with more customers resident and compiled code loaded."""
-    TimedEngine().apply(_decoded(lines))
-    engine = TimedEngine()
+    decoder, engine = Decoder(), TimedEngine()
+    TimedEngine().apply(decoder.decode(b"\n".join(lines)))
     checkpoints = Checkpoints(offer.state)
     engine.restore(checkpoints.load(str(checkpoints.newest())))
     # They called before everybody else did: the clock of the state stays as it is.
     for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
-        engine.apply(decode(chunk))
+        engine.apply(decoder.decode(chunk))
     engine.applied_at_s.clear()
     return engine
-
-
-def _decoded(lines: list[bytes]) -> EventBatch:
-    return decode(b"\n".join(lines))

@@ -15,19 +15,19 @@ from unittest import mock
 import numpy as np
 
 import detectors.engine
-import schemas.decode
 from bench.cases.common import Bench, Events, bodies, from_file, new_engine, run_flow_durably
 from bench.harness import digest
 from bench.plot import bar_chart
-from dataflows import chunks
 from dataflows.checkpoints import Checkpoints
 from dataflows.files import Cut
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
+from schemas.decode import Decoder
+from schemas.scan import Scanner
 
 STEPS: tuple[tuple[str, Any, str], ...] = (
-    ("scan", schemas.decode, "scan"),
-    ("columns", chunks, "decode"),
+    ("scan", Scanner, "scan"),
+    ("columns", Decoder, "decode"),
     ("prepare", RiskEngine, "_prepare"),
     ("hot loop", detectors.engine, "advance"),
     ("looks and stops", RiskEngine, "apply"),
