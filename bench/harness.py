@@ -225,4 +225,4 @@ class Report:
 
 
 def _laid_out(cells: list[str]) -> str:
-    return (f"{cells[0]:<36}" + "".join(f" {cell:>11}" for cell in cells[1:])).rstrip()
+    return (f"{cells[0]:<36}" + "".join(f" {cell:>13}" for cell in cells[1:])).rstrip()
