@@ -18,6 +18,7 @@ def prepare(events: Path) -> Work:
     from bytewax.dataflow import Dataflow
     from bytewax.testing import TestingSink, run_main
 
+    Detectors()
     found = Found()
     customers: dict[str, Detectors] = {}
     fired: list[tuple[str, str]] = []

@@ -151,17 +151,19 @@ def process_age_s() -> float:
 Work = Callable[[Clock], Found]
 
 
-def main(name: str, prepare: Callable[[Path], Work]) -> None:
-    """Be a peer: `EVENTS OUT` on the command line, one line of JSON on the standard output.
+def main(name: str, prepare: Callable[..., Work]) -> None:
+    """Be a peer: `EVENTS OUT [WAY...]` on the command line, one line of JSON on the standard output.
 
     Args:
         name: of the peer.
-        prepare: imports and builds what the job on EVENTS needs, which is not timed; returns what does the job.
+        prepare: given EVENTS and each WAY, imports and builds what the job needs, which is not timed; returns what does
+            the job.
     """
-    events, out = map(Path, sys.argv[1:])
+    events, out, *ways = sys.argv[1:]
+    name = "_".join((name, *ways))
     clock = Clock()
     try:
-        work = prepare(events)
+        work = prepare(Path(events), *ways)
     except NotHereError as error:
         print(json.dumps({"name": name, "not_here": str(error)}))
         return
@@ -172,14 +174,14 @@ def main(name: str, prepare: Callable[[Path], Work]) -> None:
     clock.start()
     found = work(clock)
     clock.stop()
-    found.write(out)
+    found.write(Path(out))
     line = {
         "name": name,
         "events": found.events,
         "seconds": round(clock.seconds, 4),
         "startup_s": round(clock.startup_s, 2),
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        **digests(out),
+        **digests(Path(out)),
         **found.extra,
     }
     print(json.dumps(line))
