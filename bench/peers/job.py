@@ -175,13 +175,15 @@ def main(name: str, prepare: Callable[..., Work]) -> None:
     found = work(clock)
     clock.stop()
     found.write(Path(out))
-    line = {
-        "name": name,
+    figures = {
         "events": found.events,
         "seconds": round(clock.seconds, 4),
         "startup_s": round(clock.startup_s, 2),
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        **digests(Path(out)),
-        **found.extra,
     }
-    print(json.dumps(line))
+    report(name, figures | found.extra, Path(out))
+
+
+def report(name: str, figures: dict[str, Any], out: Path) -> None:
+    """Print a peer's line: its name, its figures, and the digests of what it found."""
+    print(json.dumps({"name": name, **figures, **digests(out)}))

@@ -1,0 +1,39 @@
+"""Flink in Java (`flink/`), state on the heap, one slot; WAY is `jackson` or `extract`.
+
+One JVM runs the job several times over: `seconds` is the last run, `cold_seconds` the first. Neither includes start-up,
+nor the job's submission.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.peers.job import NotHereError, report
+from bench.peers.maven import built
+
+RUNS = 5
+"""Runs in one JVM: after the third or fourth, times fall no more."""
+OPENS = ("java.base/java.util", "java.base/java.lang")
+"""Flink looks into these packages; since Java 16 it must be let."""
+
+
+def main() -> None:
+    """Be a peer: `EVENTS OUT WAY` on the command line."""
+    events, out, way = sys.argv[1:]
+    name = f"flink_{way}"
+    try:
+        classes = built(Path(__file__).parent / "flink")
+    except NotHereError as error:
+        print(json.dumps({"name": name, "not_here": str(error)}))
+        return
+    opens = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENS]
+    command = ["java", *opens, "-cp", classes, "stayline.peers.SmallJob", events, out, way, str(RUNS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  the user's own paths
+    figures = json.loads(done.stdout.splitlines()[-1])
+    runs_s = figures["runs_s"]
+    report(name, figures | {"seconds": runs_s[-1], "cold_seconds": runs_s[0]}, Path(out))
+
+
+if __name__ == "__main__":
+    main()
