@@ -136,6 +136,11 @@ class Clock:
         """The job ended now, unless it had ended already."""
         self._ended = self._ended or time.perf_counter()
 
+    def set(self, begun: float, ended: float) -> None:
+        """The job began and ended at these readings of `time.perf_counter`, taken in another process."""
+        self.startup_s += begun - self._begun
+        self._begun, self._ended = begun, ended
+
     @property
     def seconds(self) -> float:
         """From the last start to the stop."""
