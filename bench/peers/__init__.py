@@ -15,8 +15,9 @@ What `make setup` does not install:
       /somewhere/peers/bin/pip install quixstreams pathway river orjson
       STAYLINE_PEERS_PYTHON=/somewhere/peers/bin/python python -m bench.peers.race ...
 
-  PyFlink pins older libraries than the other two take: give it a second one (`pip install apache-flink river orjson`)
-  and name both interpreters, separated by a colon. A peer runs in the first that has its library.
+  PyFlink pins older libraries than the other two take: give it a second one (`pip install apache-flink orjson`, then
+  `pip install --no-deps river==0.24.2`), and name both interpreters, separated by a colon. A peer runs in the first
+  that has its library.
 * Flink needs a JDK and Maven on the PATH; the first race fetches the jars into the user's cache.
 * Quix Streams reads from Kafka: the race starts a broker on the other cores, of jars that Maven fetches too.
 

@@ -1,10 +1,10 @@
 """The whole job on Bytewax, the natural way: every event an item, objects a customer and an element (`whole_state`).
 
-It need not and does not give Stayline's alerts. It does the same work for a call: typed decoding with dead letters, what
-ended the call, the E-model, duplicates, four detectors a customer, tallies and a detector for each element that the
-call ran through (a second keyed step, since elements are not in a customer's state), an alert as JSON where one fires.
-It leaves out churn, remedies, credits, patterns, cases and incidents. WAY `recovery` keeps checkpoints, as often as
-Stayline's row.
+It need not and does not give Stayline's alerts. It does the same work for a call: typed decoding with dead letters,
+what ended the call, the E-model, duplicates, four detectors a customer, tallies and a detector for each element that
+the call ran through (a second keyed step, since elements are not in a customer's state), an alert as JSON where one
+fires. It leaves out churn, remedies, credits, patterns and cases. WAY `recovery` keeps checkpoints, as often as
+Stayline's row does.
 """
 
 import tempfile
@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import bytewax.operators as op
 import orjson
+from bytewax.connectors.files import FileSource
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, run_main
 
 from bench.peers.bytewax_map import BATCH_LINES
 from bench.peers.job import Clock, Found, Work, main
@@ -79,12 +84,6 @@ def impacts(item: tuple[str, Out]) -> Iterable[Impact]:
 
 def prepare(events: Path, way: str = "") -> Work:
     """Build the flow."""
-    import bytewax.operators as op
-    from bytewax.connectors.files import FileSource
-    from bytewax.dataflow import Dataflow
-    from bytewax.recovery import RecoveryConfig, init_db_dir
-    from bytewax.testing import TestingSink, run_main
-
     found, letters = Found(), list[Any]()
     alerts, incidents = list[bytes](), list[str]()
 
@@ -100,7 +99,9 @@ def prepare(events: Path, way: str = "") -> Work:
     seen = op.stateful_map("customers", op.filter_map("keyed", read, keyed), step)
     op.output("alerts", op.filter_map("alert", seen, lambda item: item[1][0]), TestingSink(alerts))
     known = op.stateful_map("elements", op.flat_map("impacts", seen, impacts), step_element)
-    op.output("incidents", op.filter_map("incident", known, lambda one: one[0] if one[1] else None), TestingSink(incidents))
+    op.output(
+        "incidents", op.filter_map("incident", known, lambda one: one[0] if one[1] else None), TestingSink(incidents)
+    )
 
     def work(_: Clock) -> Found:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
-"""Stayline's way: chunks decoded to columns, one compiled pass over each (`kernels`). All fields are decoded and checked.
+"""Stayline's way: chunks decoded to columns, all fields, checked; one compiled pass over each (`kernels`).
 
-MOS comes in hundredths; the columns hold it as float32, so the nearest hundredth is the double that a JSON reader gives.
+MOS comes in hundredths and the columns hold it as float32: the nearest hundredth is the double that JSON readers give.
 """
 
 from collections.abc import Iterator

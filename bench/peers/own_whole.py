@@ -1,4 +1,4 @@
-"""The whole job as Stayline does it: the flow from file to notifications, all detectors, checkpoints with WAY `recovery`."""
+"""The whole job as Stayline does it: the flow from file to notifications. WAY `recovery` keeps checkpoints."""
 
 import tempfile
 from collections.abc import Iterator

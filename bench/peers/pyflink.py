@@ -1,11 +1,12 @@
 """PyFlink, thread mode (`python.execution-mode: thread`): orjson, key_by, a keyed process function with pickled state.
 
-Thread mode runs Python inside the JVM; process mode, the default, is slower by a factor of two to twenty. A timer at the
-end of all time gives out the final states. The job's submission is not timed: the keyed function says when it was opened.
+Thread mode runs Python inside the JVM; process mode, the default, is slower. A timer at the end of all time gives out
+the final states. The job's submission is not timed: the keyed function says when it was opened.
 
-PyFlink's pins hold river at 0.23, whose exponentially weighted statistics begin in another way; a later river works with
-it and must be installed with `--no-deps`.
+PyFlink's pins hold river at 0.23, whose exponentially weighted statistics begin in another way than later ones; river
+0.24.2 works with it and must be installed with `--no-deps`.
 """
+# ruff: noqa: PLC0415  imported where its absence can be said in one sentence
 
 import os
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.peers.job import Clock, Detectors, Found, NotHereError, Work, main
+from bench.peers.job import Clock, Found, NotHereError, Work, main
 
 END_MS = 2**63 - 1
 
@@ -37,6 +38,8 @@ def prepare(events: Path) -> Work:
         StreamFormat,
     )
     from pyflink.datastream.state import ValueStateDescriptor  # type: ignore[import-not-found]  # the same
+
+    from bench.peers.river_detectors import Detectors
 
     class Detect(KeyedProcessFunction):  # type: ignore[misc]  # it has no types here
         """The keyed step."""

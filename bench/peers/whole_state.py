@@ -1,7 +1,7 @@
 """What a customer and an element are to the whole job when it is written event by event, in objects.
 
-A first careful draft, not a copy of Stayline: river objects instead of its evidence, PageHinkley's verdict instead of its
-casebook. It decides other things and says less in its alerts. What it shares is the work a call causes.
+A careful first draft, not a copy of Stayline: river objects instead of its evidence, Page-Hinkley's verdict instead of
+its casebook. It decides other things and says less in its alerts. What it shares is the work that a call causes.
 """
 
 from collections import deque
@@ -24,7 +24,8 @@ REDIAL_MS = 60_000
 POOR_R = 60.0
 """Below it "nearly all users are dissatisfied" (ITU-T G.109)."""
 ELEMENTS = ("access_node", "trunk", "sbc", "region", "probe_id")
-_STAND_IN = CODECS[1]
+STAND_IN_IE, STAND_IN_BPL = 0.0, 25.1
+"""Of G.711 with concealment (G.113, appendix I), for codecs of which nothing is published."""
 
 Verdict = tuple[int, float, float]
 """Outcome, drop weight, set-up weight."""
@@ -95,15 +96,17 @@ def rating_of(call: Call | Media) -> float | None:
     if call.loss_ratio is None:
         return None
     codec = CODECS[0 if call.codec is None else codec_index(call.codec)]
-    ie = _STAND_IN.ie if codec.ie is None else codec.ie
-    bpl = _STAND_IN.bpl if codec.bpl is None else codec.bpl
-    assert ie is not None  # of G.711 all is published
-    assert bpl is not None
-    loss_percent = 100.0 * min(call.loss_ratio + (call.discard_ratio or 0.0), 1.0)
-    burst = max(1.0 if call.burst_ratio is None else call.burst_ratio, 1.0)
-    delay_ms = (call.rtt_ms or 0.0) / 2.0 + JITTER_BUFFER_PER_JITTER * (call.jitter_ms or 0.0) + codec.delay_ms
+    ie, bpl = _known(codec.ie, STAND_IN_IE), _known(codec.bpl, STAND_IN_BPL)
+    loss_percent = 100.0 * min(call.loss_ratio + _known(call.discard_ratio, 0.0), 1.0)
+    burst = max(_known(call.burst_ratio, 1.0), 1.0)
+    buffer_ms = JITTER_BUFFER_PER_JITTER * _known(call.jitter_ms, 0.0)
+    delay_ms = _known(call.rtt_ms, 0.0) / 2.0 + buffer_ms + codec.delay_ms
     delay = 0.024 * delay_ms + 0.11 * max(delay_ms - 177.3, 0.0)
     return max(R_BASE - delay - ie - (95.0 - ie) * loss_percent / (loss_percent / burst + bpl), 0.0)
+
+
+def _known(measure: float | None, otherwise: float) -> float:
+    return otherwise if measure is None else measure
 
 
 def elements_of(call: Call) -> list[str]:
@@ -163,7 +166,7 @@ class Customer:
 
     def _test(self, name: str, x: float) -> str:
         test = self.tests[name]
-        test.update(x)
+        test.update(x)  # type: ignore[no-untyped-call]  # it has none
         return name if test.drift_detected else ""
 
 
@@ -184,5 +187,5 @@ class Element:
         self.tally["poor"] += poor
         if not answered:
             return False
-        self.test.update(drop)
+        self.test.update(drop)  # type: ignore[no-untyped-call]  # it has none
         return bool(self.test.drift_detected)
