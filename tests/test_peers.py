@@ -127,6 +127,15 @@ def test_a_peer_whose_library_is_missing_is_listed_as_not_here(name, files, tmp_
     assert "not here: no interpreter" in table([line], files)[2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*ELSEWHERE, "flink_extract", "flink_jackson"])
+def test_a_peer_that_needs_more_finds_the_same_where_it_is_here(name, files, tmp_path):
+    _, other = race(files, 1, ["own", name], tmp_path)
+    if "not_here" in other:
+        pytest.skip(f"{name}: {other['not_here']}")
+    assert other["customers"] > 0
+
+
 def line(name, digest, **figures):
     return {"name": name, "round": 0, "events": 100, "seconds": 1.0, "startup_s": 1.0, "rss_mb": 1,
             "digest": digest, "states_digest": "s", **figures}  # fmt: skip

@@ -52,4 +52,4 @@ def prepare(events: Path) -> Work:
 
 
 if __name__ == "__main__":
-    main("bytewax_map", prepare)
+    main("bytewax_map", prepare, "bytewax")

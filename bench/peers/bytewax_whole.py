@@ -120,4 +120,4 @@ def prepare(events: Path, way: str = "") -> Work:
 
 
 if __name__ == "__main__":
-    main("bytewax_whole", prepare)
+    main("bytewax_whole", prepare, "bytewax")

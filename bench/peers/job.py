@@ -11,12 +11,12 @@ This module runs in other interpreters than the project's own too, so it imports
 import hashlib
 import json
 import os
-import resource
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +113,20 @@ def process_age_s() -> float:
 Work = Callable[[Clock], Found]
 
 
-def main(name: str, prepare: Callable[..., Work]) -> None:
+def peak_mb(pid: int | None = None) -> int:
+    """Return the most memory that a process has held (Linux); of this one if not told which."""
+    status = Path(f"/proc/{'self' if pid is None else pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+
+def main(name: str, prepare: Callable[..., Work], library: str = "river") -> None:
     """Be a peer: `EVENTS OUT [WAY...]` on the command line, one line of JSON on the standard output.
 
     Args:
         name: of the peer.
         prepare: given EVENTS and each WAY, imports and builds what the job needs, which is not timed; returns what does
             the job.
+        library: the distribution that the peer is about.
     """
     events, out, *ways = sys.argv[1:]
     name = "_".join((name, *ways))
@@ -141,7 +148,8 @@ def main(name: str, prepare: Callable[..., Work]) -> None:
         "events": found.events,
         "seconds": round(clock.seconds, 4),
         "startup_s": round(clock.startup_s, 2),
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "rss_mb": peak_mb(),
+        "library": f"{library} {version(library)}",
     }
     report(name, figures | found.extra, Path(out))
 

@@ -55,4 +55,4 @@ def prepare(events: Path) -> Work:
 
 
 if __name__ == "__main__":
-    main("own", prepare)
+    main("own", prepare, "stayline")

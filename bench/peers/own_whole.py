@@ -51,4 +51,4 @@ def prepare(events: Path, way: str = "") -> Work:
 
 
 if __name__ == "__main__":
-    main("own_whole", prepare)
+    main("own_whole", prepare, "stayline")

@@ -75,4 +75,4 @@ def prepare(events: Path) -> Work:
 
 
 if __name__ == "__main__":
-    main("pathway", prepare)
+    main("pathway", prepare, "pathway")

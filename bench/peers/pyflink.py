@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.peers.job import Clock, Found, NotHereError, Work, main
+from bench.peers.job import Clock, Found, NotHereError, Work, main, peak_mb
 
 END_MS = 2**63 - 1
 
@@ -38,6 +38,7 @@ def prepare(events: Path) -> Work:
         StreamFormat,
     )
     from pyflink.datastream.state import ValueStateDescriptor  # type: ignore[import-not-found]  # the same
+    from pyflink.java_gateway import get_gateway  # type: ignore[import-not-found]  # the same
 
     from bench.peers.river_detectors import Detectors
 
@@ -82,10 +83,12 @@ def prepare(events: Path) -> Work:
             else:
                 begun, ended, found.states[customer] = value
                 clock.set(begun, ended)
+        jvm_pid = get_gateway().jvm.java.lang.ProcessHandle.current().pid()
+        found.extra["rss_mb"] = peak_mb(jvm_pid)
         return found
 
     return work
 
 
 if __name__ == "__main__":
-    main("pyflink", prepare)
+    main("pyflink", prepare, "apache-flink")

@@ -9,6 +9,7 @@ machines and their load differ while ratios hardly do. Start-up is not in the ra
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -121,17 +122,26 @@ def _run(name: str, files: Files, folder: Path, python: str | None) -> Line:
         return {"not_here": f"no interpreter in {INTERPRETERS} has the module {peer.library}"}
     events = files.events if peer.whole else files.calls
     command = [python, "-m", f"bench.peers.{peer.module}", str(events), str(folder / f"{name}.out"), *peer.ways]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(  # noqa: S603  the user's own paths
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(  # noqa: S603  the user's own paths
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        told, said = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
+        # A peer has processes of its own: JVMs, a broker.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         return {"not_here": f"did not end within {TIMEOUT_S} s"}
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        return {"not_here": f"ended with exit code {done.returncode}: {said[-1] if said else 'no word'}"}
-    line: Line = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode != 0:
+        last = said.strip().splitlines()
+        return {"not_here": f"ended with exit code {process.returncode}: {last[-1] if last else 'no word'}"}
+    line: Line = json.loads(told.splitlines()[-1])
     return line
 
 

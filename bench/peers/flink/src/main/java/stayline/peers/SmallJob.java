@@ -26,6 +26,7 @@ import org.apache.flink.configuration.Configuration;
 import org.apache.flink.connector.file.src.FileSource;
 import org.apache.flink.connector.file.src.reader.TextLineInputFormat;
 import org.apache.flink.core.fs.Path;
+import org.apache.flink.runtime.util.EnvironmentInformation;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink;
@@ -61,8 +62,8 @@ public final class SmallJob {
         }
         write(args[1]);
         System.out.printf(
-                "{\"events\": %d, \"startup_s\": %.2f, \"rss_mb\": %d, \"runs_s\": %s}%n",
-                events, startupSeconds, peakMegabytes(), seconds);
+                "{\"events\": %d, \"startup_s\": %.2f, \"rss_mb\": %d, \"library\": \"flink %s\", \"runs_s\": %s}%n",
+                events, startupSeconds, peakMegabytes(), EnvironmentInformation.getVersion(), seconds);
     }
 
     private static void execute(String path, String way) throws Exception {
