@@ -137,7 +137,7 @@ def test_a_peer_that_needs_more_finds_the_same_where_it_is_here(name, files, tmp
 
 
 def line(name, digest, **figures):
-    return {"name": name, "round": 0, "events": 100, "seconds": 1.0, "startup_s": 1.0, "rss_mb": 1,
+    return {"name": name, "round": 0, "events": 100, "seconds": 1.0, "cpu_s": 0.5, "startup_s": 1.0, "rss_mb": 1,
             "digest": digest, "states_digest": "s", **figures}  # fmt: skip
 
 
@@ -164,12 +164,12 @@ def test_a_peer_that_fails_is_listed_with_its_last_words(files, tmp_path, monkey
 def test_ratios_are_taken_within_a_round(files):
     lines = [
         line("own", "a", seconds=1.0),
-        line("flink_extract", "a", seconds=2.0, cold_seconds=4.0),
+        line("flink_extract", "a", seconds=2.0, cold_seconds=4.0, cold_cpu_s=2.0),
         line("own", "a", seconds=2.0) | {"round": 1},
-        line("flink_extract", "a", seconds=4.0, cold_seconds=8.0) | {"round": 1},
+        line("flink_extract", "a", seconds=4.0, cold_seconds=8.0, cold_cpu_s=2.0) | {"round": 1},
     ]
     rows = table(lines, files)[2:]
-    assert [row[46:].split()[3] for row in rows] == ["1.00", "0.50", "0.25"]
+    assert [row[46:].split()[3:5] for row in rows] == [["1.00", "1.00"], ["0.50", "1.00"], ["0.25", "0.25"]]
 
 
 def test_digests_do_not_depend_on_the_order_of_what_was_found(tmp_path):

@@ -31,8 +31,9 @@ def main() -> None:
     command = ["java", *opens, "-cp", classes, "stayline.peers.SmallJob", events, out, way, str(RUNS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  the user's own paths
     figures = json.loads(done.stdout.splitlines()[-1])
-    runs_s = figures["runs_s"]
-    report(name, figures | {"seconds": runs_s[-1], "cold_seconds": runs_s[0]}, Path(out))
+    cold, warm = ((figures["runs_s"][run], figures["runs_cpu_s"][run]) for run in (0, -1))
+    times = {"seconds": warm[0], "cpu_s": warm[1], "cold_seconds": cold[0], "cold_cpu_s": cold[1]}
+    report(name, figures | times, Path(out))
 
 
 if __name__ == "__main__":

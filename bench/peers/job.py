@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FADE = 0.05
 """Weight of the newest value in both exponentially weighted statistics."""
@@ -76,32 +76,52 @@ def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:DIGEST_SIZE]
 
 
+class Reading(NamedTuple):
+    """Both times of one moment: what passed on the wall, and what this process used of its cores."""
+
+    wall_s: float
+    cpu_s: float
+
+    @classmethod
+    def now(cls) -> "Reading":
+        """Read both."""
+        return cls(time.perf_counter(), time.process_time())
+
+
 class Clock:
     """Times the job without what comes before and after it."""
 
     def __init__(self) -> None:
-        self._begun = self._ended = 0.0
+        self._begun = self._ended = Reading.now()
+        self._stopped = False
         self.startup_s = 0.0
 
     def start(self) -> None:
         """The job begins now; called again, it begins anew."""
         self.startup_s = process_age_s()
-        self._begun = time.perf_counter()
-        self._ended = 0.0
+        self._begun = Reading.now()
+        self._stopped = False
 
     def stop(self) -> None:
         """The job ended now, unless it had ended already."""
-        self._ended = self._ended or time.perf_counter()
+        if not self._stopped:
+            self._ended = Reading.now()
+            self._stopped = True
 
-    def set(self, begun: float, ended: float) -> None:
-        """The job began and ended at these readings of `time.perf_counter`, taken in another process."""
-        self.startup_s += begun - self._begun
-        self._begun, self._ended = begun, ended
+    def set(self, begun: Reading, ended: Reading) -> None:
+        """The job began and ended at these readings, taken in another process of this machine."""
+        self.startup_s += begun.wall_s - self._begun.wall_s
+        self._begun, self._ended, self._stopped = begun, ended, True
 
     @property
     def seconds(self) -> float:
-        """From the last start to the stop."""
-        return self._ended - self._begun
+        """From the last start to the stop, on the wall."""
+        return self._ended.wall_s - self._begun.wall_s
+
+    @property
+    def cpu_s(self) -> float:
+        """The same, as the process used its cores: what the wall would show on a machine with nothing else to do."""
+        return self._ended.cpu_s - self._begun.cpu_s
 
 
 def process_age_s() -> float:
@@ -147,6 +167,7 @@ def main(name: str, prepare: Callable[..., Work], library: str = "river") -> Non
     figures = {
         "events": found.events,
         "seconds": round(clock.seconds, 4),
+        "cpu_s": round(clock.cpu_s, 4),
         "startup_s": round(clock.startup_s, 2),
         "rss_mb": peak_mb(),
         "library": f"{library} {version(library)}",

@@ -3,7 +3,8 @@
     python -m bench.peers.race --customers 3000 --days 8 --rounds 3 --out FOLDER
 
 Every round runs every peer once, in a process of its own that may use one core; a ratio is taken within a round, since
-machines and their load differ while ratios hardly do. Start-up is not in the rates.
+machines and their load differ while ratios hardly do. Where others use the machine too, the ratio of processor times is
+the steadier one. Start-up is in neither.
 """
 
 import argparse
@@ -37,14 +38,19 @@ class Peer(NamedTuple):
         module: of this package.
         ways: what the module is told beside the files.
         library: that an interpreter must have; empty: the project's own will do.
-        whole: it does the whole job; else the small one.
+        against: the name of our own row that it is compared with.
     """
 
     title: str
     module: str
     ways: tuple[str, ...] = ()
     library: str = ""
-    whole: bool = False
+    against: str = "own"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it does the whole job; else the small one."""
+        return self.against != "own"
 
 
 PEERS: dict[str, Peer] = {
@@ -56,12 +62,16 @@ PEERS: dict[str, Peer] = {
     "quix": Peer("Quix Streams, from a broker", "quix", library="quixstreams"),
     "pathway": Peer("Pathway, static", "pathway", library="pathway"),
     "pyflink": Peer("PyFlink, thread mode", "pyflink", library="pyflink"),
-    "own_whole": Peer("Stayline, the whole flow", "own_whole", whole=True),
-    "own_whole_recovery": Peer("Stayline, with checkpoints", "own_whole", ("recovery",), whole=True),
-    "bytewax_whole": Peer("Bytewax stateful_map, the same work", "bytewax_whole", whole=True),
-    "bytewax_whole_recovery": Peer("the same, with recovery", "bytewax_whole", ("recovery",), whole=True),
+    "own_whole": Peer("Stayline, the whole flow", "own_whole", against="own_whole"),
+    "own_whole_recovery": Peer("Stayline, with checkpoints", "own_whole", ("recovery",), against="own_whole_recovery"),
+    "bytewax_whole": Peer("Bytewax stateful_map, the same work", "bytewax_whole", against="own_whole"),
+    "bytewax_whole_recovery": Peer(
+        "Bytewax, the same with recovery", "bytewax_whole", ("recovery",), against="own_whole_recovery"
+    ),
 }
-"""By name. The first of each job is what the others are compared with."""
+"""By name."""
+
+HEAD = f"{'':<46} {'events/s':>10} {'min':>10} {'max':>10} {'x ours':>8} {'x (CPU)':>8} {'start s':>8} {'MB':>6}"
 
 
 def race(files: Files, rounds: int, names: Sequence[str], folder: Path) -> list[Line]:
@@ -133,11 +143,13 @@ def _run(name: str, files: Files, folder: Path, python: str | None) -> Line:
     )
     try:
         told, said = process.communicate(timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
         # A peer has processes of its own: JVMs, a broker.
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return {"not_here": f"did not end within {TIMEOUT_S} s"}
+        if isinstance(error, subprocess.TimeoutExpired):
+            return {"not_here": f"did not end within {TIMEOUT_S} s"}
+        raise
     if process.returncode != 0:
         last = said.strip().splitlines()
         return {"not_here": f"ended with exit code {process.returncode}: {last[-1] if last else 'no word'}"}
@@ -161,47 +173,44 @@ def disagreements(lines: Sequence[Line]) -> list[str]:
 def table(lines: Sequence[Line], files: Files) -> list[str]:
     """Return the figures of both jobs, as lines of text."""
     report = []
-    for whole, base, what in (
-        (False, "own", f"the small job, {files.calls_count:,} calls"),
-        (True, "own_whole", f"the whole job, {files.events_count:,} events"),
+    for whole, what in (
+        (False, f"the small job, {files.calls_count:,} calls"),
+        (True, f"the whole job, {files.events_count:,} events"),
     ):
         names = dict.fromkeys(line["name"] for line in lines if PEERS[line["name"]].whole == whole)
         if names:
-            report += [
-                what,
-                f"{'':<46} {'events/s':>10} {'min':>10} {'max':>10} {'x first':>8} {'start s':>8} {'MB':>6}",
-            ]
-            report += [row for name in names for row in _rows(name, base, lines)]
+            report += [what, HEAD, *(row for name in names for row in _rows(name, lines))]
             report.append("")
     return report[:-1]
 
 
-def _rows(name: str, base: str, lines: Sequence[Line]) -> Iterator[str]:
+def _rows(name: str, lines: Sequence[Line]) -> Iterator[str]:
     mine = [line for line in lines if line["name"] == name]
     absent = next((line["not_here"] for line in mine if "not_here" in line), None)
     if absent is not None:
         yield f"{PEERS[name].title:<46} not here: {absent}"
         return
-    yield _row(PEERS[name].title, mine, "seconds", base, lines)
+    bases = {line["round"]: line for line in lines if line["name"] == PEERS[name].against and "not_here" not in line}
+    yield _row(PEERS[name].title, mine, bases)
     if "cold_seconds" in mine[0]:
-        yield _row("the same, first run in its JVM", mine, "cold_seconds", base, lines)
+        cold = [line | {"seconds": line["cold_seconds"], "cpu_s": line["cold_cpu_s"]} for line in mine]
+        yield _row("the same, first run in its JVM", cold, bases)
 
 
-def _row(title: str, mine: Sequence[Line], timed: str, base: str, lines: Sequence[Line]) -> str:
-    rates = [line["events"] / line[timed] for line in mine]
-    bases = {line["round"]: line for line in lines if line["name"] == base and "not_here" not in line}
-    ratios = [
-        rate * bases[line["round"]]["seconds"] / bases[line["round"]]["events"]
-        for rate, line in zip(rates, mine, strict=True)
-        if line["round"] in bases
-    ]
-    ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
+def _row(title: str, mine: Sequence[Line], bases: dict[int, Line]) -> str:
+    rates = [line["events"] / line["seconds"] for line in mine]
     startup_s = statistics.median(line["startup_s"] for line in mine)
     peak_mb = max(line["rss_mb"] for line in mine)
     return (
         f"{title:<46} {statistics.median(rates):>10,.0f} {min(rates):>10,.0f} {max(rates):>10,.0f} "
-        f"{ratio:>8} {startup_s:>8.1f} {peak_mb:>6}"
+        f"{_ratio(mine, bases, 'seconds'):>8} {_ratio(mine, bases, 'cpu_s'):>8} {startup_s:>8.1f} {peak_mb:>6}"
     )
+
+
+def _ratio(mine: Sequence[Line], bases: dict[int, Line], time: str) -> str:
+    """Return how fast a peer is beside our own row, by the wall or by the processor: the rounds' median."""
+    ratios = [bases[line["round"]][time] / line[time] for line in mine if line["round"] in bases]
+    return f"{statistics.median(ratios):.2f}" if ratios else "-"
 
 
 def main() -> None:

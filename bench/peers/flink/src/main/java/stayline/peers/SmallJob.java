@@ -2,8 +2,10 @@ package stayline.peers;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.sun.management.OperatingSystemMXBean;
 import java.io.IOException;
 import java.io.PrintWriter;
+import java.lang.management.ManagementFactory;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Paths;
@@ -46,24 +48,31 @@ public final class SmallJob {
     // All operators run in this JVM, so what they find needs no sink; begun and ended exclude the submission of the job.
     private static final List<String> FIRINGS = new ArrayList<>();
     private static final Map<String, double[]> STATES = new TreeMap<>();
+    private static final OperatingSystemMXBean SYSTEM =
+            (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
     private static long begunNs;
+    private static long begunCpuNs;
     private static long endedNs;
+    private static long endedCpuNs;
     private static long events;
     private static double startupSeconds = -1;
 
     public static void main(String[] args) throws Exception {
         List<String> seconds = new ArrayList<>();
+        List<String> cpuSeconds = new ArrayList<>();
         for (int run = 0; run < Integer.parseInt(args[3]); run++) {
             FIRINGS.clear();
             STATES.clear();
             events = 0;
             execute(args[0], args[2]);
             seconds.add(String.format("%.4f", (endedNs - begunNs) / 1e9));
+            cpuSeconds.add(String.format("%.4f", (endedCpuNs - begunCpuNs) / 1e9));
         }
         write(args[1]);
         System.out.printf(
-                "{\"events\": %d, \"startup_s\": %.2f, \"rss_mb\": %d, \"library\": \"flink %s\", \"runs_s\": %s}%n",
-                events, startupSeconds, peakMegabytes(), EnvironmentInformation.getVersion(), seconds);
+                "{\"events\": %d, \"startup_s\": %.2f, \"rss_mb\": %d, \"library\": \"flink %s\", \"runs_s\": %s,"
+                        + " \"runs_cpu_s\": %s}%n",
+                events, startupSeconds, peakMegabytes(), EnvironmentInformation.getVersion(), seconds, cpuSeconds);
     }
 
     private static void execute(String path, String way) throws Exception {
@@ -114,6 +123,7 @@ public final class SmallJob {
                 startupSeconds = Duration.between(started, Instant.now()).toMillis() / 1e3;
             }
             begunNs = System.nanoTime();
+            begunCpuNs = SYSTEM.getProcessCpuTime();
         }
     }
 
@@ -206,6 +216,7 @@ public final class SmallJob {
         @Override
         public void close() {
             endedNs = System.nanoTime();
+            endedCpuNs = SYSTEM.getProcessCpuTime();
         }
     }
 }
