@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter, DeadReason, Reject, dead_letter
 from schemas.decode import Decoder
-from schemas.formats import HEAD_BYTES, Converted
+from schemas.formats import HEAD_BYTES, Converted, Packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +16,15 @@ class Chunk:
     Attributes:
         source: the input's kind, for dead letters.
         name: file, topic partition, or peer.
-        data: contract events as NDJSON, whole lines.
-        positions: the place of each line of `data`: line number, offset.
+        data: contract events as NDJSON, whole lines; or as columns.
+        positions: the place of each record of `data`: line number, offset, row.
         originals: for each line the vendor's record that it was converted from; None where it is its own.
         rejects: records that could not even be converted; their `position` is a place already.
     """
 
     source: str
     name: str
-    data: bytes
+    data: bytes | Packet
     positions: Sequence[int]
     originals: list[bytes] | None = None
     rejects: list[Reject] = field(default_factory=list)
@@ -45,7 +45,7 @@ def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
 
 def decoded(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
     """Decode a chunk; return its events, and its dead letters with their places."""
-    batch = decoder.decode(chunk.data)
+    batch = decoder.decode(chunk.data) if isinstance(chunk.data, bytes) else chunk.data.decode()
     rejects = [*chunk.rejects, *(_placed(chunk, reject) for reject in batch.rejects)]
     rejects.sort(key=lambda reject: reject.position)
     letters = [dead_letter(chunk.source, f"{chunk.name}:{reject.position}", reject) for reject in rejects]

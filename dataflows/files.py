@@ -6,7 +6,7 @@ record that the decoder refuses, the rest is read and dropped.
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,7 +15,7 @@ from dataflows.compressed import EndedEarlyError, read_chunks
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.errors import InputError
-from schemas.formats import Format
+from schemas.formats import Format, Packet, PacketFormat
 
 CHUNK_BYTES = 1 << 20
 """A megabyte, some two thousand calls: what a batch costs apart from its calls, a millisecond or two, then hardly
@@ -23,6 +23,8 @@ counts."""
 
 MARK_BYTES = 4_096
 """By so many bytes a file is told from another one: a few records with their times and ids."""
+
+_INSIDE = "a file must end behind a whole message, ended inside one"
 
 Report = Callable[[int], None]
 """Is told how many bytes, as they lie on disk, have been read of all files."""
@@ -91,10 +93,13 @@ class FileReader:
             path = self._paths[index]
             waits = self._follow and index == len(self._paths) - 1
             data = self._pieces(path, read, waits=waits)
-            if self._open_format is None:
+            reader = None if self._open_format is None else self._open_format()
+            if reader is None:
                 yield from self._cut_lines(data, path, begin)
+            elif isinstance(reader, PacketFormat):
+                yield from _cut_packets(data, path, begin, reader)
             else:
-                yield from self._cut_records(data, path, begin, self._open_format())
+                yield from self._cut_records(data, path, begin, reader)
             read += path.stat().st_size if path.exists() else 0
 
     def _pieces(self, path: Path, before: int, *, waits: bool) -> Iterator[bytes | None]:
@@ -149,8 +154,41 @@ class FileReader:
             # What the format still holds may be half a record: it goes with the part that is lost.
             yield _truncated(path, place.file, line + 1, str(error), b"")
         except InputError as error:
-            text = str(error)
-            raise InputError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
+            raise _named(path, error) from None
+
+
+def _cut_packets(
+    pieces: Iterator[bytes | None], path: Path, place: Place, reader: PacketFormat
+) -> Iterator[Cut | None]:
+    """Read a file from its beginning, whatever the place: what comes first may say how to read the rest."""
+    known, fed, broken = _Beginning(path, place), 0, ""
+
+    def cut(packets: Sequence[Packet]) -> Iterator[Cut]:
+        for packet in packets:
+            line = packet.first + packet.count - 1
+            if line > place.line:
+                fresh = packet.behind(place.line)
+                chunk = Chunk("file", str(path), fresh, range(fresh.first, line + 1))
+                yield Cut(chunk, Place(place.file, fed, line, known.mark(fed)))
+
+    try:
+        for piece in known.checked(pieces):
+            fed += len(piece or b"")
+            yield from cut(reader.cut(piece or b""))
+            if piece is None:
+                yield None
+    except EndedEarlyError as error:
+        broken = str(error)
+    except InputError as error:
+        raise _named(path, error) from None
+    yield from cut(reader.cut(b""))
+    if broken or reader.unread:
+        yield _truncated(path, place.file, reader.position + 1, broken or _INSIDE, reader.unread)
+
+
+def _named(path: Path, error: InputError) -> InputError:
+    text = str(error)
+    return InputError(text if text.startswith(f"{path}:") else f"{path}: {text}")
 
 
 def _behind(place: Place, size: int, lines: int, known: "_Beginning") -> Place:

@@ -30,7 +30,7 @@ import hmac
 import re
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -38,8 +38,9 @@ from schemas.deadletters import Reject
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from schemas.columns import EventBatch
     from schemas.formats.columnmap import ColumnMap
 
 RECORD_BYTES_MAX = 1_048_576
@@ -53,7 +54,7 @@ NAMES: tuple[str, ...] = (
 )  # fmt: skip
 """Every vendor format the contract names."""
 
-_OPENERS = {"csv": "schemas.formats.csv:open_csv"}
+_OPENERS = {"arrow": "schemas.formats.arrow:open_arrow", "csv": "schemas.formats.csv:open_csv"}
 """The formats this version can read. Loaded when asked for: a deployment uses one."""
 
 
@@ -83,6 +84,48 @@ class Format(Protocol):
 
     def finish(self) -> list[Converted | Reject]:
         """Say that the input has ended; return what was still open. Nothing may be fed afterwards."""
+
+
+class Packet(Protocol):
+    """Some records of a format that has them in columns already.
+
+    Attributes:
+        first: position of the first one, counted from 1.
+        count: how many positions they take.
+    """
+
+    @property
+    def first(self) -> int: ...  # noqa: D102 - see above
+    @property
+    def count(self) -> int: ...  # noqa: D102 - see above
+
+    def behind(self, position: int) -> "Packet":
+        """Return what of it lies behind a position."""
+
+    def decode(self) -> "EventBatch":
+        """Return the records as columns; the positions in the batch count from 0."""
+
+
+@runtime_checkable
+class PacketFormat(Protocol):
+    """A `Format` that can be read without making lines of it: by `cut` instead of `feed` and `finish`.
+
+    Attributes:
+        position: of the last record that was taken.
+        unread: the first bytes of a part of the input that is not there as a whole.
+    """
+
+    @property
+    def position(self) -> int: ...  # noqa: D102 - see above
+    @property
+    def unread(self) -> bytes: ...  # noqa: D102 - see above
+
+    def cut(self, data: bytes) -> "Sequence[Packet]":
+        """Take the next bytes; return what they completed, or, if there are none, whatever has been held back.
+
+        Raises:
+            InputError: the input as a whole is not in this format.
+        """
 
 
 class NumberPlan(Struct, frozen=True):

@@ -1,0 +1,148 @@
+"""A record batch before anything is taken from it: is it what it says it is, and how large may its rows become.
+
+Arrow lets many rows share one text, by a dictionary or by views. So a few bytes can stand for gigabytes once every
+row has its text for itself, and what may be unfolded is limited here.
+"""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.arrow_stream import BATCH_BYTES_MAX, REFUSED
+from schemas.decode import RECORD_BYTES_MAX
+from schemas.text import I64
+
+_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+_UNFOLDED = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
+def checked(batch: Any) -> Any:
+    """Hold a `pyarrow.RecordBatch` against Arrow's own rules.
+
+    Returns:
+        The same rows with times as integers, texts behind offsets (as bytes, if any of them is not UTF-8), and
+        without columns of no type; None if its buffers and lengths contradict each other or unfold to too much.
+    """
+    if not _is_valid(batch):
+        batch = _mapped(batch, _as_bytes)
+        if not _is_valid(batch):
+            return None
+    return batch if all(map(_is_plain, batch.schema.types)) else _mapped(batch, _plain)
+
+
+def is_text(batch: Any) -> bool:
+    """Tell whether all texts of a batch that was `checked` are UTF-8."""
+    return not any(map(_is_bytes, batch.schema.types))
+
+
+def longest_text(batch: Any) -> int:
+    """Return the size of the longest text in any row or dictionary of a batch that was `checked`, in bytes."""
+    columns = [column.dictionary if pa.types.is_dictionary(column.type) else column for column in batch.columns]
+    return max((int(np.diff(offsets(one)).max(initial=0)) for one in columns if _has_offsets(one.type)), default=0)
+
+
+def offsets(column: Any) -> I64:
+    """Return where the texts of a column begin in its data, and behind the last one where that ends."""
+    wide = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+    dtype = np.dtype(np.int64 if wide else np.int32)
+    if not len(column):
+        return np.zeros(1, np.int64)
+    buffer = column.buffers()[1]
+    return np.frombuffer(buffer, dtype, len(column) + 1, column.offset * dtype.itemsize).astype(np.int64)
+
+
+def rows_as_json(kind: str, batch: Any) -> list[bytes]:
+    """Write the rows of a batch that was `checked` as records of JSON; what is not known is left out."""
+    if longest_text(batch) > RECORD_BYTES_MAX:
+        batch = _mapped(batch, _cut)
+    return [
+        orjson.dumps({"type": kind} | {name: _value(value) for name, value in row.items() if value is not None})
+        for row in batch.to_pylist()
+    ]
+
+
+def _value(value: Any) -> Any:
+    """Return a value as JSON can hold it, a wrong one as wrong as it was."""
+    if isinstance(value, bytes):
+        text = json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+        return orjson.Fragment(text.encode("utf-8", "surrogateescape"))
+    if isinstance(value, float) and abs(value) == np.inf:
+        # JSON has no infinity, but it has numbers beyond every limit.
+        return orjson.Fragment(b"1e999" if value > 0 else b"-1e999")
+    return [_value(one) for one in value] if isinstance(value, list) else value
+
+
+def _is_valid(batch: Any) -> bool:
+    try:
+        batch.validate(full=True)
+    except REFUSED:
+        return False
+    return all(
+        _unfolded_bytes(column) <= BATCH_BYTES_MAX
+        for column, kind in zip(batch.columns, batch.schema.types, strict=True)
+        if not _is_plain(kind)
+    )
+
+
+def _unfolded_bytes(column: Any) -> int:
+    if pa.types.is_dictionary(column.type):
+        return _unfolded_bytes(column.dictionary)
+    return pc.sum(pc.binary_length(column)).as_py() or 0 if column.type in _UNFOLDED else 0
+
+
+def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
+    names = [field.name for field in batch.schema if not pa.types.is_null(field.type)]
+    return pa.RecordBatch.from_arrays([_changed(batch.column(name), change) for name in names], names=names)
+
+
+def _changed(column: Any, change: Callable[[Any], Any]) -> Any:
+    if not pa.types.is_dictionary(column.type):
+        return change(column)
+    # One width for all: two narrow dictionaries together may need a wider index.
+    return pa.DictionaryArray.from_arrays(
+        column.indices.cast(pa.int32(), safe=False), change(column.dictionary), safe=False
+    )
+
+
+@lru_cache(256)  # a zone's name is part of a type: a stream may make up as many as it likes
+def _is_plain(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return kind.index_type == pa.int32() and _is_plain(kind.value_type)
+    return not (pa.types.is_timestamp(kind) or pa.types.is_null(kind) or kind in _UNFOLDED)
+
+
+def _plain(column: Any) -> Any:
+    if pa.types.is_timestamp(column.type):
+        return column.view(pa.int64())
+    return column.cast(_UNFOLDED[column.type]) if column.type in _UNFOLDED else column
+
+
+def _as_bytes(column: Any) -> Any:
+    kind = column.type
+    if pa.types.is_list(kind):
+        return column.view(pa.list_(_BYTES[kind.value_type]))
+    if pa.types.is_large_list(kind):
+        return column.view(pa.large_list(_BYTES[kind.value_type]))
+    return column.view(_BYTES[kind]) if kind in _BYTES else column
+
+
+def _cut(column: Any) -> Any:
+    """Cut texts that no record may hold: enough of them stays to be too long still."""
+    if _is_bytes(column.type):
+        return pc.binary_slice(column, 0, RECORD_BYTES_MAX + 1)
+    return pc.utf8_slice_codeunits(column, 0, RECORD_BYTES_MAX + 1) if _has_offsets(column.type) else column
+
+
+def _has_offsets(kind: Any) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+
+
+def _is_bytes(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) or pa.types.is_list(kind) else kind
+    return kind in (pa.binary(), pa.large_binary())
