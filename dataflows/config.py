@@ -225,7 +225,7 @@ def _needs_tokens(config: Config) -> bool:
     """Tell whether the input's format gives identities that become tokens."""
     if config.input.format == "csv":
         return config.input.csv is not None and bool(config.input.csv.tokenised())
-    return config.input.format != "stayline"
+    return config.input.format not in ("stayline", "arrow")  # what comes as events has its tokens already
 
 
 def _token_key(config: Config, environ: Mapping[str, str], problems: list[str]) -> bytes | None:

@@ -5,6 +5,7 @@ row has its text for itself, and what may be unfolded is limited here.
 """
 
 import json
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -62,9 +63,13 @@ def rows_as_json(kind: str, batch: Any) -> list[bytes]:
     if longest_text(batch) > RECORD_BYTES_MAX:
         batch = _mapped(batch, _cut)
     return [
-        orjson.dumps({"type": kind} | {name: _value(value) for name, value in row.items() if value is not None})
+        orjson.dumps({"type": kind} | {name: _value(value) for name, value in row.items() if _is_known(value)})
         for row in batch.to_pylist()
     ]
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def _value(value: Any) -> Any:
