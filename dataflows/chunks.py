@@ -45,7 +45,7 @@ def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
 
 def decoded(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
     """Decode a chunk; return its events, and its dead letters with their places."""
-    batch = decoder.decode(chunk.data) if isinstance(chunk.data, bytes) else chunk.data.decode()
+    batch = decoder.decode(chunk.data) if isinstance(chunk.data, bytes) else chunk.data.decode(decoder)
     rejects = [*chunk.rejects, *(_placed(chunk, reject) for reject in batch.rejects)]
     rejects.sort(key=lambda reject: reject.position)
     letters = [dead_letter(chunk.source, f"{chunk.name}:{reject.position}", reject) for reject in rejects]

@@ -1,8 +1,8 @@
 """Record batches to columns: events that come without any parsing.
 
-The numbers of a record batch are looked at as NumPy arrays, its identities as spans over its own buffers, its
-dictionaries as dictionaries. Every rule of the contract is held against whole columns. A row that may break one is
-written as JSON and goes to `schemas.decode`, which alone says whether and why.
+The numbers of a record batch are copied while they are held against their limits, its identities are spans over a
+copy of their buffer, its dictionaries stay dictionaries. A row that may break a rule of the contract is written as
+JSON and goes to `schemas.decode`, which alone says whether and why.
 """
 
 from dataclasses import fields, replace
@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from schemas.arrow_batch import is_text, offsets, rows_as_json
 from schemas.arrow_schema import FIELDS
-from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, MediaColumns, join
-from schemas.decode import decode
+from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, MediaColumns, join, take
+from schemas.decode import Decoder, decode
 from schemas.kernels import inlined, kernel
+from schemas.swar import padded
 from schemas.text import F32, F64, I32, I64, U8, Bools, CodeColumn, TextColumn
 
 TEXT_BYTES_MAX = 256
@@ -31,7 +32,7 @@ _WORDS: dict[str, tuple[str, ...]] = {"direction": DIRECTIONS, "released_by": RE
 Columns = TypeVar("Columns", CallColumns, MediaColumns)
 
 
-def decode_batch(kind: str, batch: Any) -> EventBatch:
+def decode_batch(kind: str, batch: Any, decoder: Decoder) -> EventBatch:
     """Turn a `pyarrow.RecordBatch` into columns; the positions are its rows.
 
     A not-a-number is not known, as JSON has none.
@@ -39,9 +40,10 @@ def decode_batch(kind: str, batch: Any) -> EventBatch:
     Args:
         kind: the event type.
         batch: what `schemas.arrow_batch.checked` returned.
+        decoder: judges rows of other types, and those that may break a rule.
     """
     if kind not in ("call", "media") or not is_text(batch):
-        return decode(b"\n".join(rows_as_json(kind, batch)))
+        return decoder.decode(b"\n".join(rows_as_json(kind, batch)))
     rows = _Rows(kind, batch)
     read = replace(_nothing(), records=len(batch))
     if kind == "call":
@@ -51,7 +53,11 @@ def decode_batch(kind: str, batch: Any) -> EventBatch:
         read = replace(read, calls=calls)
     else:
         read = replace(read, media=_columns(MediaColumns, rows))
-    return _without(kind, batch, read, rows.bad) if rows.bad.any() else read
+    if not rows.bad.any():
+        return read
+    left = np.flatnonzero(rows.bad)
+    judged = decoder.decode(b"\n".join(rows_as_json(kind, batch.take(pa.array(left)))))
+    return _merged(read, np.flatnonzero(~rows.bad), judged, left)
 
 
 @cache
@@ -59,30 +65,18 @@ def _nothing() -> EventBatch:
     return decode(b"")
 
 
-def _without(kind: str, batch: Any, read: EventBatch, bad: Bools) -> EventBatch:
-    """Take bad rows out of the columns and have `decode` judge them."""
-    left, good = np.flatnonzero(bad), np.flatnonzero(~bad)
-    judged = decode(b"\n".join(rows_as_json(kind, batch.take(pa.array(left)))))
+def _merged(read: EventBatch, good: I64, judged: EventBatch, left: I64) -> EventBatch:
+    """Put rows that were judged one by one in the place of those that were left."""
     return replace(
         read,
-        calls=join(_taken(read.calls, good), _placed(judged.calls, left)) if kind == "call" else read.calls,
-        media=join(_taken(read.media, good), _placed(judged.media, left)) if kind == "media" else read.media,
+        calls=join(take(read.calls, good), _placed(judged.calls, left)) if len(read.calls) else read.calls,
+        media=join(take(read.media, good), _placed(judged.media, left)) if len(read.media) else read.media,
         rejects=[msgspec.structs.replace(one, position=int(left[one.position])) for one in judged.rejects],
     )
 
 
 def _placed(columns: Columns, rows: I64) -> Columns:
     return replace(columns, position=rows[columns.position])
-
-
-def _taken(columns: Columns, rows: I64) -> Columns:
-    return replace(columns, **{field.name: _some(getattr(columns, field.name), rows) for field in fields(columns)})
-
-
-def _some(column: Any, rows: I64) -> Any:
-    if isinstance(column, dict):
-        return {name: _some(one, rows) for name, one in column.items()}
-    return column.take(rows)
 
 
 def _columns(kind: type[Columns], rows: "_Rows") -> Columns:
@@ -141,7 +135,7 @@ class _Rows:
     def _text(self, name: str) -> TextColumn:
         column, field = self._columns.get(name), self._fields[name]
         if column is None:
-            return TextColumn(np.zeros(0, np.uint8), np.zeros(self._count, np.int64), np.zeros(self._count, np.int32))
+            return TextColumn(padded(b""), np.zeros(self._count, np.int64), np.zeros(self._count, np.int32))
         if pa.types.is_dictionary(column.type):
             # One entry more, empty, for the rows that have none.
             entries, known = _spans(column.dictionary), _known(column.indices)
@@ -202,12 +196,14 @@ def _values(column: Any) -> Any:
 
 
 def _spans(column: Any) -> TextColumn:
+    """Return the texts of a column, padded: the one copy that is made of them."""
     edges, known = offsets(column), _known(column)
     size = np.diff(edges).astype(np.int32)
     if known is not None:
         size[~known] = 0
     data = column.buffers()[2]
-    return TextColumn(np.frombuffer(b"" if data is None else data, np.uint8), edges[:-1], size)
+    used = b"" if data is None else bytes(memoryview(data)[edges[0] : edges[-1]])
+    return TextColumn(padded(used), edges[:-1] - edges[0], size)
 
 
 @inlined

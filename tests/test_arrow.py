@@ -29,13 +29,14 @@ from schemas.arrow_schema import FIELDS
 from schemas.arrow_stream import FILE_MAGIC
 from schemas.arrow_writer import write_arrow
 from schemas.columns import DIRECTIONS, RELEASERS
-from schemas.decode import decode
+from schemas.decode import Decoder, decode
 from schemas.errors import InputError
 from schemas.formats import HEAD_BYTES, Options, open_format
 from schemas.formats import arrow as arrow_format
 from schemas.formats.arrow import ArrowFormat, decode_stream
 
 SETTINGS = Settings("test")
+DECODER = Decoder()
 
 
 # Streams, and what is in them
@@ -240,7 +241,7 @@ class TestLossless:
         assert {packet.first for packet in packets} <= {1}
         assert sum(packet.count for packet in packets) == count - skip
         expected = decode(b"\n".join(as_json(kind, drawn, row) for row in range(skip, count)))
-        found = packets[0].decode()
+        found = packets[0].decode(DECODER)
         assert content(found) == content(expected)
         # A record that is too long is not written to its end.
         assert [one.record[:HEAD_BYTES] for one in found.rejects] == [
@@ -396,7 +397,7 @@ def rows_of(cuts):
     found = []
     for cut in cuts:
         if cut is not None:
-            batch, letters = decoded(cut.chunk)
+            batch, letters = decoded(Decoder(), cut.chunk)
             found += [
                 (cut.chunk.positions[at], batch.calls.call_id[row]) for row, at in enumerate(batch.calls.position)
             ]
@@ -465,7 +466,7 @@ class TestSchema:
     @pytest.mark.parametrize("data", [b'{"type":"call"}\n', b"PAR1" * 9, b"\0" * 64, b"\xff" * 7 + b"x"])
     def test_what_is_no_arrow_at_all_is_an_error_not_a_dead_letter(self, data):
         if data.startswith(b"\xff"):
-            assert [packet.decode().records for packet in fed(data)] == [1]
+            assert [packet.decode(DECODER).records for packet in fed(data)] == [1]
         else:
             with pytest.raises(InputError, match="must be an Arrow IPC stream or file"):
                 fed(data)
@@ -476,7 +477,7 @@ class TestSchema:
 
     def test_optional_columns_may_be_missing_or_of_nothing_and_others_of_any_type(self):
         batch = calls(2, region=pa.nulls(2), extra=pa.array([{"deep": [1]}, None]), type=pa.array(["x", "y"]))
-        (found,) = decode_stream(stream([batch]))
+        (found,) = decode_stream(DECODER, stream([batch]))
         assert (len(found.calls), found.rejects) == (2, [])
         assert [found.calls.places["region"][row] for row in range(2)] == [None, None]
 
@@ -489,7 +490,7 @@ class TestDamage:
         data = stream([calls(3), calls(4)])
         ends = [at for at in range(len(data) + 1) if data[at:].startswith(b"\xff\xff\xff\xff")]
         for at in range(12, len(data), 3):
-            batches = [packet.decode() for packet in fed(data[:at])]
+            batches = [packet.decode(DECODER) for packet in fed(data[:at])]
             rows = sum(len(batch.calls) for batch in batches)
             assert rows in (0, 3, 7)
             lost = [one for batch in batches for one in batch.rejects]
@@ -503,7 +504,7 @@ class TestDamage:
             pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), broken),
             broken.cast(pa.string_view()),
         ):
-            (found,) = decode_stream(stream([calls(3, customer_id=column)]))
+            (found,) = decode_stream(DECODER, stream([calls(3, customer_id=column)]))
             assert [found.calls.customer_id[row] for row in range(2)] == ["k1", "k3"]
             assert [(one.position, one.reason) for one in found.rejects] == [(1, "not_text")]
             assert b'"customer_id":"k\xff\\n\\""' in found.rejects[0].record
@@ -512,7 +513,7 @@ class TestDamage:
         offsets = pa.array([0, 9, 4, 2], pa.int32()).buffers()[1]
         column = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"abcdefghi")])
         good = calls(3)
-        found = decode_stream(stream([good, good.set_column(1, "customer_id", column), good]))
+        found = decode_stream(DECODER, stream([good, good.set_column(1, "customer_id", column), good]))
         assert [len(batch.calls) for batch in found] == [3, 0, 3]
         assert ["record batch 2" in one.detail for batch in found for one in batch.rejects] == [True]
         assert [packet.first for packet in fed(stream([good, good.set_column(1, "customer_id", column), good]))] == [
@@ -527,23 +528,23 @@ class TestDamage:
         size = struct.pack("<q", 200 * 8)
         assert data.count(size) >= 2
         data[data.index(size) : data.index(size) + 8] = struct.pack("<q", claim)
-        (found,) = decode_stream(bytes(data))
+        (found,) = decode_stream(DECODER, bytes(data))
         assert (found.records, "in memory" in found.rejects[0].detail) == (1, True)
 
     def test_a_long_text_shared_by_many_rows_is_not_written_out_for_each(self):
         view, text = pa.array(["x" * 8_000]).cast(pa.string_view()).buffers()[1:]
         views = pa.Array.from_buffers(pa.string_view(), 40_000, [None, pa.py_buffer(view.to_pybytes() * 40_000), text])
-        (found,) = decode_stream(stream([calls(40_000, reason=views)]))
+        (found,) = decode_stream(DECODER, stream([calls(40_000, reason=views)]))
         assert (found.records, len(found.calls)) == (1, 0)
         shared = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int8()), pa.array(["x" * 1_000_000]))
         packets = fed(stream([calls(300, reason=shared)]))
         assert [packet.count for packet in packets] == [128, 128, 44]
-        assert {one.reason for packet in packets for one in packet.decode().rejects} == {"too_large"}
-        assert max(len(one.record) for one in packets[0].decode().rejects) < 70_000
+        assert {one.reason for packet in packets for one in packet.decode(DECODER).rejects} == {"too_large"}
+        assert max(len(one.record) for one in packets[0].decode(DECODER).rejects) < 70_000
 
     def test_a_body_larger_than_may_be_held_is_not_waited_for(self, monkeypatch):
         monkeypatch.setattr(arrow_stream, "BATCH_BYTES_MAX", 2_000)
-        found = [packet.decode() for packet in fed(stream([calls(3), calls(500)]))]
+        found = [packet.decode(DECODER) for packet in fed(stream([calls(3), calls(500)]))]
         assert [len(batch.calls) for batch in found] == [3, 0]
         assert "claimed" in found[1].rejects[0].detail
 
@@ -555,9 +556,9 @@ class TestDamage:
                 words = pa.array([f"{word:0500}" for word in range(count)])
                 reason = pa.DictionaryArray.from_arrays(pa.array([count - 1], pa.int32()), words)
                 writer.write_batch(calls(1, reason=reason))
-        assert sum(len(batch.calls) for batch in decode_stream(out.getvalue())) == 8
+        assert sum(len(batch.calls) for batch in decode_stream(DECODER, out.getvalue())) == 8
         monkeypatch.setattr(arrow_stream, "BATCH_BYTES_MAX", 2_500)
-        found = decode_stream(out.getvalue())
+        found = decode_stream(DECODER, out.getvalue())
         assert sum(len(batch.calls) for batch in found) == 5
         assert sum(len(batch.rejects) for batch in found) == 1
 
@@ -614,7 +615,7 @@ class TestHostile:
         held = pa.total_allocated_bytes()
         with contextlib.suppress(InputError):
             for packet in fed(data, rng.choice([1 << 20, 777])):
-                batch = packet.decode()
+                batch = packet.decode(DECODER)
                 assert batch.records == len(batch.calls) + len(batch.rejects)
                 assert batch.records <= packet.count
         assert pa.total_allocated_bytes() - held < arrow_stream.BATCH_BYTES_MAX
@@ -622,7 +623,7 @@ class TestHostile:
     @given(st.binary(max_size=200))
     def test_random_bytes_behind_a_good_beginning_are_one_dead_letter(self, samples, noise):
         whole = samples[0][:-8]
-        found = [packet.decode() for packet in fed(whole + b"\0" + noise)]
+        found = [packet.decode(DECODER) for packet in fed(whole + b"\0" + noise)]
         assert sum(len(batch.calls) for batch in found) == 24
         assert sum(len(batch.rejects) for batch in found) == 1
 
@@ -635,7 +636,7 @@ class TestDictionaries:
         index = pa.array([None if value is None else entries.index(value) for value in values], pa.int32())
         by_dictionary = pa.DictionaryArray.from_arrays(index, pa.array(entries))
         found = [
-            decode_stream(stream([calls(len(values), trunk=column)]))[0].calls.places["trunk"]
+            decode_stream(DECODER, stream([calls(len(values), trunk=column)]))[0].calls.places["trunk"]
             for column in (by_dictionary, pa.array(values, pa.string()))
         ]
         assert found[0].values == found[1].values == list(dict.fromkeys(one for one in values if one is not None))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from schemas.columns import EventBatch
+    from schemas.decode import Decoder
     from schemas.formats.columnmap import ColumnMap
 
 RECORD_BYTES_MAX = 1_048_576
@@ -102,8 +103,12 @@ class Packet(Protocol):
     def behind(self, position: int) -> "Packet":
         """Return what of it lies behind a position."""
 
-    def decode(self) -> "EventBatch":
-        """Return the records as columns; the positions in the batch count from 0."""
+    def decode(self, decoder: "Decoder") -> "EventBatch":
+        """Return the records as columns; the positions in the batch count from 0.
+
+        Args:
+            decoder: of the same stream; for records that must be looked at one by one.
+        """
 
 
 @runtime_checkable

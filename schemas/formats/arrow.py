@@ -16,7 +16,7 @@ from schemas.arrow_batch import checked, longest_text, rows_as_json
 from schemas.arrow_stream import ArrowStream, DamagedError
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadReason, Reject
-from schemas.decode import decode
+from schemas.decode import Decoder
 from schemas.formats import Converted, Options
 
 ROWS_MIN, ROWS_MAX = 8_192, 32_768
@@ -35,7 +35,7 @@ def open_arrow(_: Options) -> "ArrowFormat":
     return ArrowFormat()
 
 
-def decode_stream(data: bytes) -> list[EventBatch]:
+def decode_stream(decoder: Decoder, data: bytes) -> list[EventBatch]:
     """Decode a whole Arrow stream, such as one message of a broker; positions count from 0 in each batch.
 
     Raises:
@@ -43,7 +43,7 @@ def decode_stream(data: bytes) -> list[EventBatch]:
     """
     opened = ArrowFormat()
     packets = [*opened.cut(data), *opened.cut(b"")]
-    return [packet.decode() for packet in [*packets, *opened.lost()]]
+    return [packet.decode(decoder) for packet in [*packets, *opened.lost()]]
 
 
 class _Rows(Struct, frozen=True):
@@ -63,9 +63,9 @@ class _Rows(Struct, frozen=True):
         known = max(0, row + 1 - self.first)
         return _Rows(self.first + known, self.kind, self.batch.slice(known))
 
-    def decode(self) -> EventBatch:
+    def decode(self, decoder: Decoder) -> EventBatch:
         """See `schemas.formats.Packet`."""
-        return decode_batch(self.kind, self.batch)
+        return decode_batch(self.kind, self.batch, decoder)
 
     def items(self) -> list[Converted | Reject]:
         """Return the same as lines of JSON."""
@@ -86,9 +86,9 @@ class _Lost(Struct, frozen=True):
         """See `schemas.formats.Packet`."""
         return self
 
-    def decode(self) -> EventBatch:
+    def decode(self, decoder: Decoder) -> EventBatch:
         """See `schemas.formats.Packet`."""
-        return replace(decode(b""), records=1, rejects=[Reject(0, self.reason, self.detail, self.record)])
+        return replace(decoder.decode(b""), records=1, rejects=[Reject(0, self.reason, self.detail, self.record)])
 
     def items(self) -> list[Converted | Reject]:
         """Return the same as lines of JSON."""
