@@ -251,7 +251,8 @@ class RiskEngine:
         )
 
     def _name_calls(self, now: _Now) -> None:
-        for call, history, place in now.scratch.named[: now.scratch.tally[0]].tolist():
+        kept = int(now.scratch.tally[0])
+        for call, history, place in now.scratch.named[:kept].tolist() if kept else ():
             self.histories.name_call(history, place, now.batch.calls.call_id[call])
 
     def _make_room(self) -> None:

@@ -43,10 +43,19 @@ def _lifts_log10(values_s: F64, bad_s: F64, good_s: F64, given: int) -> F64:
 
 
 @kernel
-def _most_hit(values_s: F64, bad_s: F64) -> float:
-    """Return the first of the values that most calls ended at."""
-    hits = np.array([np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S) for value_s in values_s])
-    return float(values_s[np.argmax(hits)])
+def _weigh(bad_s: F64, good_s: F64) -> tuple[float, float]:
+    """Return (log10 of the likelihood ratio of any lock, the duration that most calls ended at)."""
+    known = mean_log10(_lifts_log10(_TIMERS_S, bad_s, good_s, 0))
+    lift = known - math.log10(2.0)
+    own_s = bad_s[bad_s > 4.0 * TOLERANCE_S]
+    if len(own_s):
+        lift = mean_log10(np.array([known, mean_log10(_lifts_log10(own_s, bad_s, good_s, 1))]))
+    most, best = -1, 0.0
+    for value_s in np.concatenate((_TIMERS_S, bad_s)):
+        hits = int(np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S))
+        if hits > most:
+            most, best = hits, value_s
+    return lift, best
 
 
 def duration_lock(view: View) -> Finding | None:
@@ -54,13 +63,7 @@ def duration_lock(view: View) -> Finding | None:
     bad_s = view.bad_durations_s()
     if len(bad_s) < 2:
         return None
-    good_s = view.good["duration_ms"] / 1000.0
-    known = mean_log10(_lifts_log10(_TIMERS_S, bad_s, good_s, 0))
-    lift = known - math.log10(2.0)
-    own_s = bad_s[bad_s > 4.0 * TOLERANCE_S]
-    if len(own_s):
-        lift = mean_log10(np.array([known, mean_log10(_lifts_log10(own_s, bad_s, good_s, 1))]))
-    best = _most_hit(np.concatenate((_TIMERS_S, bad_s)), bad_s)
+    lift, best = _weigh(bad_s, view.good["duration_ms"] / 1000.0)
     on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
     if len(on_lock) < 2:
         return None

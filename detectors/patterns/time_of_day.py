@@ -36,12 +36,24 @@ _GENERAL = np.array(
 
 
 @kernel
+def _by_hour(hours: F32) -> F64:
+    """Return how many calls fall into each hour of the day."""
+    counts = np.zeros(24)
+    for hour in hours:
+        counts[int(hour)] += 1.0
+    return counts
+
+
+@kernel
 def _lifts_log10(bad_h: F32, good_h: F32) -> F64:
     """Return log10 of the likelihood ratio of the pattern for each window."""
+    bad, good = _by_hour(bad_h), _by_hour(good_h)
     lifts = np.empty(len(_START))
     for k in range(len(_START)):
-        bad_in = np.count_nonzero((bad_h - _START[k]) % 24.0 < _WIDTH[k])
-        good_in = np.count_nonzero((good_h - _START[k]) % 24.0 < _WIDTH[k])
+        bad_in, good_in = 0.0, 0.0
+        for hour in range(_START[k], _START[k] + _WIDTH[k]):
+            bad_in += bad[hour % 24]
+            good_in += good[hour % 24]
         # The bad calls themselves are calls too: half of them speak for the customer's hours.
         calls = len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS
         share = min(max((good_in + 0.5 * bad_in + GENERAL_CALLS * _GENERAL[k]) / calls, 0.02), 0.98)
