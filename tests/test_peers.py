@@ -17,7 +17,7 @@ from bench.peers.job import digests
 from bench.peers.kernels import Settings, Small
 from bench.peers.race import PEERS, disagreements, race, table
 
-HERE = ["own", "python_loop", "bytewax_map"]
+HERE = ["own", "own_narrow", "python_loop", "bytewax_map"]
 ELSEWHERE = ["pathway", "pyflink", "quix"]
 
 
@@ -103,7 +103,7 @@ def files(tmp_path_factory):
 
 def test_every_peer_of_the_projects_own_environment_finds_the_same(files, tmp_path):
     lines = race(files, 1, HERE, tmp_path)
-    assert [line["events"] for line in lines] == [files.calls_count] * 3
+    assert [line["events"] for line in lines] == [files.calls_count] * len(HERE)
     assert len({(line["digest"], line["states_digest"]) for line in lines}) == 1
     assert lines[0]["firings"] > 0
     report = (tmp_path / "peers.txt").read_text()

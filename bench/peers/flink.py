@@ -12,8 +12,8 @@ from pathlib import Path
 from bench.peers.job import NotHereError, report
 from bench.peers.maven import built
 
-RUNS = 5
-"""Runs in one JVM: after the third or fourth, times fall no more."""
+RUNS = 8
+"""Runs in one JVM, of some hundred thousand calls each: after the fourth or fifth, times fall no more."""
 OPENS = ("java.base/java.util", "java.base/java.lang")
 """Flink looks into these packages; since Java 16 it must be let."""
 

@@ -12,7 +12,7 @@ from bench.peers.job import ALPHA, DELTA, FADE, MIN_INSTANCES, THRESHOLD, Clock,
 from bench.peers.kernels import Settings, Small
 from dataflows.files import CHUNK_BYTES
 from schemas.columns import RELEASERS, CallColumns
-from schemas.decode import decode
+from schemas.decode import Decoder
 
 NETWORK = RELEASERS.index("network")
 WARM_UP = (
@@ -41,13 +41,13 @@ def chunks(events: Path) -> Iterator[bytes]:
 def prepare(events: Path) -> Work:
     """Load the compiled code: the first batch calls for all of it."""
     settings = Settings(FADE, MIN_INSTANCES, DELTA, THRESHOLD, ALPHA)
-    apply(Small.empty(settings), decode(WARM_UP).calls, Found(), [])
+    apply(Small.empty(settings), Decoder().decode(WARM_UP).calls, Found(), [])
 
     def work(_: Clock) -> Found:
-        found, names = Found(), list[str]()
+        found, names, decoder = Found(), list[str](), Decoder()
         small = Small.empty(settings)
         for chunk in chunks(events):
-            apply(small, decode(chunk).calls, found, names)
+            apply(small, decoder.decode(chunk).calls, found, names)
         found.states = dict(zip(names, small.values(), strict=True))
         return found
 

@@ -55,6 +55,7 @@ class Peer(NamedTuple):
 
 PEERS: dict[str, Peer] = {
     "own": Peer("Stayline: columns, compiled pass", "own"),
+    "own_narrow": Peer("the same, five fields by msgspec", "own_narrow"),
     "python_loop": Peer("plain Python loop, orjson + river in a dict", "python_loop"),
     "bytewax_map": Peer("Bytewax stateful_map, river objects", "bytewax_map"),
     "flink_extract": Peer("Flink (Java), fields cut out by hand", "flink", ("extract",)),
