@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from schemas.arrow_batch import is_text, offsets, rows_as_json
+from schemas.arrow_batch import is_text, known_of, offsets, rows_as_json, values_of
 from schemas.arrow_schema import FIELDS
 from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, MediaColumns, join, take
 from schemas.decode import Decoder, decode
@@ -118,8 +118,8 @@ class _Rows:
         column, field = self._columns.get(name), self._fields[name]
         if column is None:
             return np.full(self._count, -1 if whole else np.nan, dtype)
-        # An integer wider than int64 has becomes a negative one, and none of these fields may be negative.
-        values = _values(column).astype(np.int64 if whole else np.float64, copy=False)
+        # What is too large for int64 becomes negative, which none of these fields may be.
+        values = values_of(column).astype(np.int64 if whole else np.float64, copy=False)
         values.flags.writeable = False  # one sort of array, one compiled function
         bits = np.zeros(0, np.uint8) if not column.null_count else np.frombuffer(column.buffers()[0], np.uint8)
         numbers = np.empty(self._count, dtype)
@@ -138,8 +138,8 @@ class _Rows:
             return TextColumn(padded(b""), np.zeros(self._count, np.int64), np.zeros(self._count, np.int32))
         if pa.types.is_dictionary(column.type):
             # One entry more, empty, for the rows that have none.
-            entries, known = _spans(column.dictionary), _known(column.indices)
-            index = _values(column.indices).astype(np.int64)
+            entries, known = _spans(column.dictionary), known_of(column.indices)
+            index = values_of(column.indices).astype(np.int64)
             text = TextColumn(entries.data, np.append(entries.start, 0), np.append(entries.size, np.int32(0)))
             text = text.take(index if known is None else np.where(known, index, len(entries)))
         else:
@@ -154,9 +154,9 @@ class _Rows:
             return CodeColumn(np.full(self._count, -1, np.int32), [])
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
-        known = _known(column.indices)
+        known = known_of(column.indices)
         codes, used = _renumbered(
-            _values(column.indices).astype(np.int32),
+            values_of(column.indices).astype(np.int32),
             np.zeros(0, np.bool_) if known is None else known,
             len(column.dictionary),
         )
@@ -179,25 +179,9 @@ class _Rows:
             self.bad |= np.array([*breaks, False])[codes]
 
 
-def _known(column: Any) -> Bools | None:
-    """Return which rows have a value; None: all have."""
-    if not column.null_count:
-        return None
-    bits = np.frombuffer(column.buffers()[0], np.uint8)
-    first = column.offset % 8
-    some = np.unpackbits(bits[column.offset // 8 :], count=first + len(column), bitorder="little")
-    return some[first:].view(np.bool_)
-
-
-def _values(column: Any) -> Any:
-    """Return the numbers of a column; where it has none they are anything."""
-    dtype = np.dtype(column.type.to_pandas_dtype())
-    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
-
-
 def _spans(column: Any) -> TextColumn:
     """Return the texts of a column, padded: the one copy that is made of them."""
-    edges, known = offsets(column), _known(column)
+    edges, known = offsets(column), known_of(column)
     size = np.diff(edges).astype(np.int32)
     if known is not None:
         size[~known] = 0

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from schemas.arrow_stream import BATCH_BYTES_MAX, REFUSED
 from schemas.decode import RECORD_BYTES_MAX
-from schemas.text import I64
+from schemas.text import I64, Bools
 
 _BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 _UNFOLDED = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
@@ -58,29 +58,58 @@ def offsets(column: Any) -> I64:
     return np.frombuffer(buffer, dtype, len(column) + 1, column.offset * dtype.itemsize).astype(np.int64)
 
 
+def known_of(column: Any) -> Bools | None:
+    """Return which rows have a value; None: all have."""
+    if not column.null_count:
+        return None
+    bits = np.frombuffer(column.buffers()[0], np.uint8)
+    first = column.offset % 8
+    some = np.unpackbits(bits[column.offset // 8 :], count=first + len(column), bitorder="little")
+    return some[first:].view(np.bool_)
+
+
+def values_of(column: Any) -> Any:
+    """Return the numbers of a column; where it has none they are anything."""
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
+
+
 def rows_as_json(kind: str, batch: Any) -> list[bytes]:
     """Write the rows of a batch that was `checked` as records of JSON; what is not known is left out."""
     if longest_text(batch) > RECORD_BYTES_MAX:
         batch = _mapped(batch, _cut)
+    names = batch.schema.names
+    rows = zip(*map(_cells, batch.columns), strict=True)
     return [
-        orjson.dumps({"type": kind} | {name: _value(value) for name, value in row.items() if _is_known(value)})
-        for row in batch.to_pylist()
+        orjson.dumps({"type": kind, **{name: cell for name, cell in zip(names, row, strict=True) if cell is not None}})
+        for row in rows
     ]
 
 
-def _is_known(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
+def _cells(column: Any) -> list[Any]:
+    """Return values as JSON can hold them, wrong ones as wrong as they were."""
+    if not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
+        texts: list[Any] = column.to_pylist()
+        return [None if text is None else _quoted(text) for text in texts] if _is_bytes(column.type) else texts
+    values, known = values_of(column), known_of(column)
+    cells: list[Any] = values.tolist()
+    if known is not None:
+        cells = [cell if there else None for cell, there in zip(cells, known.tolist(), strict=True)]
+    if np.isfinite(values).all():
+        return cells
+    return [cell if cell is None or math.isfinite(cell) else _beyond(cell) for cell in cells]
 
 
-def _value(value: Any) -> Any:
-    """Return a value as JSON can hold it, a wrong one as wrong as it was."""
-    if isinstance(value, bytes):
-        text = json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False)
-        return orjson.Fragment(text.encode("utf-8", "surrogateescape"))
-    if isinstance(value, float) and abs(value) == np.inf:
-        # JSON has no infinity, but it has numbers beyond every limit.
-        return orjson.Fragment(b"1e999" if value > 0 else b"-1e999")
-    return [_value(one) for one in value] if isinstance(value, list) else value
+def _beyond(number: float) -> Any:
+    """JSON has neither not-a-number nor infinity, but it has numbers beyond every limit."""
+    return None if math.isnan(number) else orjson.Fragment(b"1e999" if number > 0 else b"-1e999")
+
+
+def _quoted(text: bytes | list[bytes | None]) -> Any:
+    if isinstance(text, list):
+        return [None if one is None else _quoted(one) for one in text]
+    quoted = json.dumps(text.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+    return orjson.Fragment(quoted.encode("utf-8", "surrogateescape"))
 
 
 def _is_valid(batch: Any) -> bool:
@@ -154,5 +183,6 @@ def _has_offsets(kind: Any) -> bool:
 
 
 def _is_bytes(kind: Any) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) or pa.types.is_list(kind) else kind
+    nested = pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    kind = kind.value_type if nested else kind
     return kind in (pa.binary(), pa.large_binary())
