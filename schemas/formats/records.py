@@ -1,0 +1,243 @@
+"""Records that are lines of a text, and records that wait for others of the same call."""
+
+import csv
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from schemas.deadletters import DeadReason, Reject
+from schemas.events import COUNT_MAX, TIME_MS_MAX
+from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines, shape
+from schemas.formats.rows import Unfit
+from schemas.formats.times import TimeReader
+
+WAITING_MAX = 16_384
+"""So many calls may wait for the rest of their records: the calls open at once on a busy switch."""
+
+WAITING_BYTES_MAX = 16 * RECORD_BYTES_MAX
+"""What they may hold together, whatever the input holds: a kilobyte for each."""
+
+ENTRY_BYTES = 512
+"""About what an entry costs besides its records."""
+
+_BOM = b"\xef\xbb\xbf"
+
+Items = list[Converted | Reject]
+Event = dict[str, Any]
+
+
+class LineReader:
+    """Reads records of one line each; a format of them says what a line gives. See `schemas.formats`."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+
+    def feed(self, chunk: bytes) -> Items:
+        """Take the next bytes; return what they completed.
+
+        Raises:
+            InputError: the input as a whole is not in this format.
+        """
+        return [item for line in self._lines.feed(chunk) for item in self._take(line)]
+
+    def finish(self) -> Items:
+        """Return what was still open at the end."""
+        items = [item for line in self._lines.finish() for item in self._take(line)]
+        items.extend(self._rest())
+        return items
+
+    def _record(self, line: Line) -> Iterable[Converted | Reject]:
+        """Return what a line gives.
+
+        Raises:
+            Unfit: it is no record; it becomes a reject.
+        """
+        raise NotImplementedError
+
+    def _rest(self) -> Iterable[Converted | Reject]:
+        """Return what the records give that still waited when the input ended."""
+        return ()
+
+    def _take(self, line: Line) -> Iterable[Converted | Reject]:
+        if line.position == 1 and line.data.startswith(_BOM):
+            line = line._replace(data=line.data.removeprefix(_BOM))
+        if line.too_long:
+            return (too_large(line.position, line.data),)
+        if not line.data or line.data.isspace():
+            return ()
+        try:
+            return self._record(line)
+        except Unfit as unfit:
+            # What ended before its line did was cut off, whatever it looks like.
+            cut_off = not line.ended and unfit.reason == DeadReason.NOT_JSON
+            reason = DeadReason.TRUNCATED if cut_off else unfit.reason
+            return (Reject(line.position, reason, unfit.detail, line.data),)
+
+
+def too_large(position: int, head: bytes) -> Reject:
+    """Return the reject of a record that is too long, of which only the head is at hand."""
+    return Reject(
+        position, DeadReason.TOO_LARGE, f"a record must be at most {RECORD_BYTES_MAX} bytes, was longer", head
+    )
+
+
+def converted(position: int, record: bytes, events: Iterable[Event]) -> list[Converted]:
+    """Write events as lines."""
+    return [Converted(position, orjson.dumps(event), record) for event in events]
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        Unfit: it is none.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        decoded(data)
+        raise Unfit(DeadReason.NOT_JSON, f"a record must be one JSON object, was not at byte {error.pos}") from None
+    if not isinstance(value, dict):
+        raise Unfit(DeadReason.NOT_JSON, "a record must be one JSON object, was another value")
+    return value
+
+
+def decoded(data: bytes) -> str:
+    """Read UTF-8.
+
+    Raises:
+        Unfit: it is not.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Unfit(DeadReason.NOT_TEXT, f"a record must be UTF-8, was not at byte {error.start}") from None
+
+
+def csv_row(data: bytes, delimiter: str = ",") -> list[str]:
+    """Read one row of delimited text (RFC 4180); a quoted field ends within its row.
+
+    Raises:
+        Unfit: it is none.
+    """
+    text = decoded(data)
+    if '"' not in text:
+        return text.split(delimiter)
+    try:
+        return next(csv.reader((text,), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise Unfit(DeadReason.NOT_JSON, f"a row must be delimited text: {error}") from None
+
+
+def text_of(record: dict[str, Any], *names: str) -> str | None:
+    """Return the first of these fields that says something.
+
+    Raises:
+        Unfit: it is no single value.
+    """
+    for name in names:
+        value = record.get(name)
+        if value is None or value == "":
+            continue
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a text or a number, was neither")
+    return None
+
+
+def time_of(reader: TimeReader, name: str, text: str | None) -> int:
+    """Return a time that a record must have.
+
+    Raises:
+        Unfit: it is absent or is no time.
+    """
+    if text is None:
+        raise Unfit(DeadReason.MISSING_FIELD, f"{name} must be present, was absent")
+    time_ms = reader.time_ms(text.strip())
+    if time_ms is None:
+        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a time, was {shape(text)}")
+    if not 0 <= time_ms <= TIME_MS_MAX:
+        raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be a time since 1970, was outside")
+    return time_ms
+
+
+def span_ms(name: str, text: str | None) -> int:
+    """Return a length of time in seconds as milliseconds; 0 where there is none.
+
+    Raises:
+        Unfit: it is no length of time.
+    """
+    if text is None:
+        return 0
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a number of seconds, was {shape(text)}") from None
+    if not 0.0 <= seconds * 1000 <= COUNT_MAX:
+        raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be at least 0 seconds, was outside")
+    return round(seconds * 1000)
+
+
+Entry = TypeVar("Entry")
+
+
+class Waiting(Generic[Entry]):
+    """Calls of which not all records have come, oldest first, in bounded memory.
+
+    Args:
+        make: makes the entry of a call that is new.
+    """
+
+    def __init__(self, make: Callable[[], Entry]) -> None:
+        self._make = make
+        self._entries: OrderedDict[str, tuple[Entry, list[int]]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: str) -> Entry | None:
+        """Return the entry of a call, if it is there."""
+        found = self._entries.get(key)
+        return None if found is None else found[0]
+
+    def hold(self, key: str, record: bytes = b"") -> Entry:
+        """Return the entry of a call, new if it is not there, and count what it is to hold."""
+        found = self._entries.get(key)
+        if found is None:
+            found = self._entries[key] = (self._make(), [ENTRY_BYTES])
+            self._bytes += ENTRY_BYTES
+        found[1][0] += len(record) + len(key)
+        self._bytes += len(record) + len(key)
+        return found[0]
+
+    def drop(self, key: str) -> Entry:
+        """Let a call go."""
+        entry, held = self._entries.pop(key)
+        self._bytes -= held[0]
+        return entry
+
+    def oldest(self) -> tuple[str, Entry] | None:
+        """Return the call that has waited longest, if any does."""
+        for key, (entry, _) in self._entries.items():
+            return key, entry
+        return None
+
+    def surplus(self) -> Iterator[Entry]:
+        """Let the oldest calls go until the bounds hold."""
+        while self._entries and (len(self._entries) > WAITING_MAX or self._bytes > WAITING_BYTES_MAX):
+            yield self.drop(next(iter(self._entries)))
+
+    def all(self) -> Iterator[Entry]:
+        """Let all calls go, oldest first."""
+        while self._entries:
+            yield self.drop(next(iter(self._entries)))
+
+
+def head(record: bytes) -> bytes:
+    """Return what is kept of a record that waits: enough for a dead letter to show what it was."""
+    return record[:HEAD_BYTES]
