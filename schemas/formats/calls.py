@@ -152,6 +152,9 @@ def count(value: object) -> int | None:
 def measure(value: object) -> float | None:
     """Return a measure, at least 0; None where the source has none."""
     if isinstance(value, str):
+        if value.isascii() and value.replace(".", "", 1).isdigit() and len(value) <= 32:
+            number = float(value)
+            return number if number <= COUNT_MAX else None
         text = value.strip()
         if not _NUMBER.fullmatch(text):
             return None
