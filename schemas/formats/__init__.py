@@ -205,9 +205,7 @@ class Tokens:
             nothing is known of who is a customer.
     """
 
-    def __init__(
-        self, key: bytes, plan: NumberPlan | None = None, customers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, key: bytes, plan: NumberPlan | None = None, customers: Mapping[str, str] | None = None) -> None:
         self._key = key
         self._plan = NumberPlan() if plan is None else plan
         self._owners: dict[str, str] | None = None
@@ -295,9 +293,7 @@ def described() -> list[Description]:
     for name, place in _OPENERS.items():
         module = import_module(place.partition(":")[0])
         found.append(
-            Description(
-                name, getattr(module, "GIVES", ()), getattr(module, "SHOWS", ()), getattr(module, "LACKS", "")
-            )
+            Description(name, getattr(module, "GIVES", ()), getattr(module, "SHOWS", ()), getattr(module, "LACKS", ""))
         )
     return found
 

@@ -37,6 +37,7 @@ from schemas.formats.calls import (
     worse,
 )
 from schemas.formats.records import (
+    ENDED_MAX,
     Event,
     Items,
     LineReader,
@@ -99,7 +100,14 @@ _EVENTS = frozenset({
 _DISPOSITIONS = {"NO ANSWER": 19, "BUSY": 17, "CONGESTION": 42, "FAILED": 127, "CANCEL": None, "ANSWERED": None}
 """The nearest Q.850 cause of an unanswered row; FAILED says no more than that the true one was lost: interworking."""
 
-_DISPOSITION_NUMBERS = {"0": "NO ANSWER", "2": "FAILED", "4": "BUSY", "8": "ANSWERED", "16": "CONGESTION", "32": "CANCEL"}
+_DISPOSITION_NUMBERS = {
+    "0": "NO ANSWER",
+    "2": "FAILED",
+    "4": "BUSY",
+    "8": "ANSWERED",
+    "16": "CONGESTION",
+    "32": "CANCEL",
+}
 
 _NONE_AT_ALL = "0000-00-00 00:00:00"
 _UNIQUE_ID = re.compile(r"(?:[^,]{1,80}-)?[0-9]{9,11}\.[0-9]{1,10}")
@@ -150,6 +158,8 @@ class AsteriskReader(LineReader):
         self._cdr_names: tuple[str, ...] = ()
         self._cel_names: tuple[str, ...] = _CEL
         self._calls: Waiting[_Call] = Waiting(_Call)
+        self._over: Waiting[_Call] = Waiting(_Call, ENDED_MAX)
+        """Calls that their caller's channel has left: what is still written of them comes soon."""
         self._cel_seen = False
 
     def _record(self, line: Line) -> Items:
@@ -157,12 +167,13 @@ class AsteriskReader(LineReader):
         if row is None:
             return []
         items = self._cel(line, row) if "eventtype" in row else self._cdr(line, row)
-        for call in self._calls.surplus():
-            items += self._left(call)
+        for calls in (self._over, self._calls):
+            for call in calls.surplus():
+                items += self._left(call)
         return items
 
     def _rest(self) -> Items:
-        return [item for call in self._calls.all() for item in self._left(call)]
+        return [item for calls in (self._over, self._calls) for call in calls.all() for item in self._left(call)]
 
     def _row(self, line: Line) -> Row | None:
         """Return a row by the names of its columns, or None for a header, which says what they are from here on."""
@@ -209,7 +220,7 @@ class AsteriskReader(LineReader):
         key = text_of(row, "linkedid", "uniqueid")
         if not self._cel_seen or key is None:
             return list(converted(line.position, line.data, self._events(row, None)))
-        call = self._calls.hold(key, line.data)
+        call = self._held(key, line.data)
         if text_of(row, "uniqueid") not in call.hangups:
             call.rows.append((line.position, head(line.data), row))
             return []
@@ -225,7 +236,7 @@ class AsteriskReader(LineReader):
         if event not in ("CHAN_START", "ANSWER", "HANGUP"):
             return []
         time_ms = time_of(self._times, "eventtime", text_of(row, "eventtime"))
-        call = self._calls.hold(key)
+        call = self._held(key)
         if not call.position:
             call.position, call.record = line.position, head(line.data)
         if event == "HANGUP":
@@ -234,9 +245,14 @@ class AsteriskReader(LineReader):
             _on_caller(call, str(event), time_ms, row)
         if event != "HANGUP":
             return []
+        if channel == key:
+            self._calls.move(key, self._over)
         ready = [held for held in call.rows if text_of(held[2], "uniqueid") == channel]
         call.rows = [held for held in call.rows if held not in ready]
         return self._given(call, ready)
+
+    def _held(self, key: str, record: bytes = b"") -> _Call:
+        return (self._over if key in self._over else self._calls).hold(key, record)
 
     def _left(self, call: _Call) -> Items:
         """Return what a call gives of which no more is awaited."""
@@ -261,7 +277,9 @@ class AsteriskReader(LineReader):
     def _from_channels(self, call: _Call) -> list[Event]:
         """Return the events of a call of which no CDR came."""
         if call.start_ms is None or call.end_ms is None:
-            raise Unfit(DeadReason.MISSING_FIELD, "channel events must hold CHAN_START and HANGUP of the caller, did not")
+            raise Unfit(
+                DeadReason.MISSING_FIELD, "channel events must hold CHAN_START and HANGUP of the caller, did not"
+            )
         name = min(call.hangups)
         cause, by = _release(call, name, {"channel": call.hangups[name][2]})
         fixed = {"start_ms": call.start_ms, "answer_ms": call.answer_ms, "end_ms": call.end_ms, "q850": cause}
@@ -386,7 +404,8 @@ def _release(call: _Call, unique: str, row: Row) -> tuple[int | None, str | None
 def _media(row: Row) -> dict[str, Any]:
     """Return what RTPAUDIOQOS says: rx is what came from the caller, tx what was sent there; seconds."""
     text = next(
-        (text for text in map(row.get, ("rtpaudioqos", "userfield")) if isinstance(text, str) and "rxcount=" in text), None
+        (text for text in map(row.get, ("rtpaudioqos", "userfield")) if isinstance(text, str) and "rxcount=" in text),
+        None,
     )
     if text is None:
         return {}

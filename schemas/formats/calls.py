@@ -33,7 +33,9 @@ _NOBODY = frozenset({
 """What stands where a number is withheld, or where a dial plan begins or ends (`s`, `h`)."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{0,18})?")
-_REASON = re.compile(r"(?:^|(?<=[,\n]))\s*(?:Reason:\s*)?([A-Za-z][A-Za-z0-9._-]{0,31})\s*;([^,\n\"]*(?:\"[^\"]*\"[^,\n\"]*)*)")
+_REASON = re.compile(
+    r"(?:^|(?<=[,\n]))\s*(?:Reason:\s*)?([A-Za-z][A-Za-z0-9._-]{0,31})\s*;([^,\n\"]*(?:\"[^\"]*\"[^,\n\"]*)*)"
+)
 _CAUSE = re.compile(r"cause\s*=\s*\"?([0-9]{1,5})\b", re.IGNORECASE)
 _TEXT = re.compile(r"text\s*=\s*(?:\"([^\"]*)\"|([^;\s]+))", re.IGNORECASE)
 _CODEC = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,31}")

@@ -226,7 +226,9 @@ class FreeswitchReader(LineReader):
         if not self._held:
             return []
         record, self._held = self._held[0], []
-        return [Reject(self._begin, DeadReason.TRUNCATED, "an object must close with a line of its own, did not", record)]
+        return [
+            Reject(self._begin, DeadReason.TRUNCATED, "an object must close with a line of its own, did not", record)
+        ]
 
     def _converted(self, position: int, record: bytes) -> Items:
         data = record if record[:1] == b"{" else _form(record)
@@ -269,7 +271,9 @@ def _event(cdr: _Cdr, tokens: Tokens) -> Event:
     side = leg_side(tokens, caller, callee, of_callee=outbound != (gateway is not None))
     start_ms = _time("start", given.start_uepoch, given.start_epoch, flow.times.created_time)
     answer_ms = _time("answer", given.answer_uepoch, given.answer_epoch, flow.times.answered_time)
-    end_ms = _time("end", given.end_uepoch, given.end_epoch, cdr.callflow[0].times.hangup_time if cdr.callflow else None)
+    end_ms = _time(
+        "end", given.end_uepoch, given.end_epoch, cdr.callflow[0].times.hangup_time if cdr.callflow else None
+    )
     own = (side.direction == "in") == outbound
     agent = agent_of(_text(given.sip_user_agent) if own and gateway is None else None)
     cause = _text(given.hangup_cause)

@@ -13,11 +13,14 @@ from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
-WAITING_MAX = 16_384
-"""So many calls may wait for the rest of their records: the calls open at once on a busy switch."""
+WAITING_MAX = 65_536
+"""So many calls may wait for the rest of their records: more than a switch has open at once."""
 
-WAITING_BYTES_MAX = 16 * RECORD_BYTES_MAX
+WAITING_BYTES_MAX = 64 * RECORD_BYTES_MAX
 """What they may hold together, whatever the input holds: a kilobyte for each."""
+
+ENDED_MAX = 4_096
+"""So many calls that have ended are kept in mind for what is still written of them, which comes within seconds."""
 
 ENTRY_BYTES = 512
 """About what an entry costs besides its records."""
@@ -190,15 +193,20 @@ class Waiting(Generic[Entry]):
 
     Args:
         make: makes the entry of a call that is new.
+        calls_max: so many may wait.
     """
 
-    def __init__(self, make: Callable[[], Entry]) -> None:
+    def __init__(self, make: Callable[[], Entry], calls_max: int = WAITING_MAX) -> None:
         self._make = make
+        self._calls_max = calls_max
         self._entries: OrderedDict[str, tuple[Entry, list[int]]] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
 
     def get(self, key: str) -> Entry | None:
         """Return the entry of a call, if it is there."""
@@ -215,27 +223,43 @@ class Waiting(Generic[Entry]):
         self._bytes += len(record) + len(key)
         return found[0]
 
-    def drop(self, key: str) -> Entry:
-        """Let a call go."""
-        entry, held = self._entries.pop(key)
+    def drop(self, key: str) -> None:
+        """Let a call go, if it is there."""
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self._bytes -= found[1][0]
+
+    def move(self, key: str, other: "Waiting[Entry]") -> None:
+        """Let a call wait in another place, as the youngest there."""
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self._bytes -= found[1][0]
+            other.take(key, found)
+
+    def take(self, key: str, held: tuple[Entry, list[int]]) -> None:
+        """Take a call from another place."""
+        self._entries[key] = held
+        self._bytes += held[1][0]
+
+    def oldest(self) -> Entry | None:
+        """Return the call that has waited longest, if any does."""
+        return next(iter(self._entries.values()))[0] if self._entries else None
+
+    def pop(self) -> Entry:
+        """Let the oldest call go."""
+        entry, held = self._entries.popitem(last=False)[1]
         self._bytes -= held[0]
         return entry
 
-    def oldest(self) -> tuple[str, Entry] | None:
-        """Return the call that has waited longest, if any does."""
-        for key, (entry, _) in self._entries.items():
-            return key, entry
-        return None
-
     def surplus(self) -> Iterator[Entry]:
         """Let the oldest calls go until the bounds hold."""
-        while self._entries and (len(self._entries) > WAITING_MAX or self._bytes > WAITING_BYTES_MAX):
-            yield self.drop(next(iter(self._entries)))
+        while self._entries and (len(self._entries) > self._calls_max or self._bytes > WAITING_BYTES_MAX):
+            yield self.pop()
 
     def all(self) -> Iterator[Entry]:
         """Let all calls go, oldest first."""
         while self._entries:
-            yield self.drop(next(iter(self._entries)))
+            yield self.pop()
 
 
 def head(record: bytes) -> bytes:

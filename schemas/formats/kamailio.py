@@ -1,0 +1,298 @@
+"""Kamailio's accounting as JSON lines: `acc` and `missed_calls` rows, `acc_cdrs` rows, and dialog events.
+
+Kamailio's rows are what its administrator makes of them (`acc_extra`, `cdr_extra`, `acc_json`, `jansson` in a route),
+so a field is looked for under the names in `_FIELDS`.
+
+- An **acc row** has a `method`. The INVITE row with a 2xx opens a call and the BYE row with the same `callid` ends it;
+  whose `from_tag` the BYE has says who released. Any other final status is an attempt that failed; where it asks for
+  another attempt (3xx, 401, 407, 422, 491), the attempt waits for that.
+- An **acc_cdrs row** has `start_time` and `end_time` and is a whole call; from the dialog's creation on, unless
+  `cdr_start_on_confirmed` is set: ringing then counts as talk, if no acc row of the answer was there before.
+- A **dialog event** has an `event`: `dialog:start` (answered), `dialog:end`, `dialog:failed`. A dialog that lived to
+  its `timeout` was ended by Kamailio.
+
+A call ends once, whichever of these says so first; what comes later of it says nothing new. A call that was answered
+and whose end never came is a dead letter: it may have been cut off, or BYE is not accounted, or the call goes on in
+the next file, and no row says which.
+
+Times without an offset (database rows) are in `input.timezone`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.deadletters import DeadReason, Reject
+from schemas.formats import Converted, Line, Options, Tokens
+from schemas.formats.calls import Side, place_of, present, q850_of, reason_of, released_by, sides, status_of
+from schemas.formats.records import (
+    ENDED_MAX,
+    Event,
+    Items,
+    LineReader,
+    Waiting,
+    converted,
+    head,
+    json_object,
+    span_ms,
+    text_of,
+    time_of,
+)
+from schemas.formats.rows import Unfit
+from schemas.formats.times import TimeReader
+
+GIVES = (
+    "call_id", "customer_id", "peer_id", "direction", "start_ms", "answer_ms", "end_ms", "sip_status", "q850", "reason",
+    "released_by", "trunk", "sbc",
+)  # fmt: skip
+SHOWS = ("drop_rate", "duration_lock", "time_of_day", "route", "redial", "setup_failure")
+LACKS = (
+    "No media: neither one-way audio nor poor sound can be seen. Drops are seen only where BYE's Reason is accounted "
+    "(acc_extra reason=$hdr(Reason)); a call without any BYE has no row of its end and becomes a dead letter, unless "
+    "dialog events or cdr_expired_dlg_enable tell of it."
+)
+
+_FIELDS = {
+    "callid": ("callid", "call_id", "callId", "ci"),
+    "from_tag": ("from_tag", "ft"),
+    "to_tag": ("to_tag", "tt"),
+    "caller": ("from_uri", "src_user", "from_user", "caller", "caller_id", "fu"),
+    "callee": ("to_uri", "dst_ouser", "dst_user", "to_user", "callee", "ru", "tu"),
+    "status": ("sip_code", "code", "status"),
+    "reason": ("reason_header", "reason_hdr", "reason", "hdr_reason"),
+    "q850": ("q850", "q850_cause"),
+    "time": ("time", "timestamp", "time_hires", "event_time"),
+    "start": ("start_time", "start", "setup_time"),
+    "answer": ("answer_time", "connect_time", "confirmed_time"),
+    "end": ("end_time", "end"),
+    "trunk": ("gateway", "gw", "dst_gw", "trunk"),
+    "sbc": ("server", "node", "hostname"),
+}
+"""Our name -> the names under which it is looked for, the plainest first."""
+
+_RETRIED = frozenset({401, 407, 422, 423, 491})
+"""Statuses after which the caller tries again within the same call."""
+
+_IGNORED = frozenset({"ACK", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "MESSAGE", "NOTIFY", "OPTIONS", "REGISTER"})
+
+Row = dict[str, Any]
+
+
+class _Open:
+    """What is known of a call whose end has not come."""
+
+    __slots__ = ("answer_ms", "callee", "caller", "failed", "from_tag", "position", "record", "start_ms", "to_tag")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.record = b""
+        self.start_ms: int | None = None
+        self.answer_ms: int | None = None
+        self.caller: str | None = None
+        self.callee: str | None = None
+        self.from_tag: str | None = None
+        self.to_tag: str | None = None
+        self.failed: list[Event] = []
+        """The events of an attempt after which another one may come."""
+
+
+def open_kamailio(options: Options) -> "KamailioReader":
+    """Open one input of accounting rows and dialog events.
+
+    Raises:
+        ConfigError: there is no key for tokens.
+    """
+    return KamailioReader(options.required_tokens(), options.timezone)
+
+
+class KamailioReader(LineReader):
+    """One open input of rows and events. See `schemas.formats` for what every format keeps."""
+
+    def __init__(self, tokens: Tokens, timezone: str) -> None:
+        super().__init__()
+        self._tokens = tokens
+        self._times = TimeReader(("unix_s", "iso"), timezone, day_first=None)
+        self._calls: Waiting[_Open] = Waiting(_Open)
+        self._ended: Waiting[None] = Waiting(lambda: None, ENDED_MAX)
+
+    def _record(self, line: Line) -> Items:
+        row = json_object(line.data)
+        callid = _field(row, "callid")
+        if callid is None:
+            raise Unfit(DeadReason.MISSING_FIELD, "callid must be present, was absent")
+        if callid in self._ended:
+            return []
+        event, method = text_of(row, "event"), text_of(row, "method")
+        if event is not None:
+            items = self._dialog_event(line, row, callid, event.rpartition(":")[2])
+        elif method is not None:
+            items = self._acc(line, row, callid, method.upper())
+        else:
+            items = self._cdr(line, row, callid)
+        for call in self._calls.surplus():
+            items += _left(call)
+        return items
+
+    def _rest(self) -> Items:
+        return [item for call in self._calls.all() for item in _left(call)]
+
+    def _acc(self, line: Line, row: Row, callid: str, method: str) -> Items:
+        if method in _IGNORED:
+            return []
+        time_ms = self._time(row, "time")
+        if method == "BYE":
+            return self._end(line, row, callid, time_ms)
+        if method != "INVITE":
+            raise Unfit(DeadReason.UNKNOWN_VALUE, "method must be INVITE, BYE or another that SIP has, was none")
+        status = status_of(_field(row, "status"))
+        if status is None:
+            raise Unfit(DeadReason.MISSING_FIELD, "sip_code must be a final status, was none")
+        start_ms = self._time(row, "start", time_ms)
+        if status < 300:
+            return self._answered(line, row, callid, start_ms, time_ms)
+        return self._failed(line, row, callid, start_ms, time_ms)
+
+    def _dialog_event(self, line: Line, row: Row, callid: str, event: str) -> Items:
+        time_ms = self._time(row, "time", None if _field(row, "end") is None else self._time(row, "end"))
+        start_ms = self._time(row, "start", time_ms)
+        if event == "start":
+            return self._answered(line, row, callid, start_ms, self._time(row, "answer", time_ms))
+        if event == "failed":
+            return self._failed(line, row, callid, start_ms, time_ms)
+        if event == "end":
+            return self._end(line, row, callid, time_ms)
+        raise Unfit(DeadReason.UNKNOWN_VALUE, "event must be dialog:start, dialog:end or dialog:failed, was another")
+
+    def _answered(self, line: Line, row: Row, callid: str, start_ms: int, answer_ms: int) -> Items:
+        call = self._kept(line, row, callid)
+        call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
+        call.answer_ms = answer_ms if call.answer_ms is None else min(call.answer_ms, answer_ms)
+        call.failed = []
+        return []
+
+    def _failed(self, line: Line, row: Row, callid: str, start_ms: int, end_ms: int) -> Items:
+        """Give an attempt that failed, or keep it while another may follow."""
+        call = self._kept(line, row, callid)
+        if call.answer_ms is not None:
+            return []
+        status = status_of(_field(row, "status"))
+        call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
+        times = {"start_ms": call.start_ms, "end_ms": max(end_ms, call.start_ms)}
+        events = self._events(row, callid, call, times, {"sip_status": status}, "caller" if status == 487 else None)
+        if status is not None and (status in _RETRIED or status < 400):
+            call.failed = events
+            return []
+        return self._closed(line, callid, events)
+
+    def _end(self, line: Line, row: Row, callid: str, end_ms: int) -> Items:
+        """End an answered call."""
+        call = self._calls.get(callid)
+        if call is None or call.answer_ms is None:
+            began, answered = _field(row, "start"), _field(row, "answer")
+            if began is None and answered is None:
+                raise Unfit(DeadReason.MISSING_FIELD, "the answer of a call must come before its end, did not")
+            call = self._kept(line, row, callid)
+            call.start_ms = self._time(row, "start", None if answered is None else self._time(row, "answer"))
+            call.answer_ms = self._time(row, "answer", call.start_ms)
+        released = _releaser(row, call)
+        times = {"start_ms": call.start_ms, "answer_ms": call.answer_ms, "end_ms": end_ms}
+        lifetime_ms = span_ms("timeout", text_of(row, "timeout", "lifetime"))
+        if lifetime_ms and end_ms - call.answer_ms >= lifetime_ms:
+            released = "network"
+        status = status_of(_field(row, "status"))
+        # A BYE that nobody answered: the far end was gone. A 481 is two who hung up at once.
+        events = self._events(row, callid, call, times, {"sip_status": 408 if status == 408 else 200}, released)
+        return self._closed(line, callid, events)
+
+    def _cdr(self, line: Line, row: Row, callid: str) -> Items:
+        call = self._kept(line, row, callid)
+        start_ms = self._time(row, "start")
+        if _field(row, "end") is not None:
+            end_ms = self._time(row, "end")
+        else:
+            end_ms = start_ms + span_ms("duration", text_of(row, "duration", "ms_duration"))
+        status = status_of(_field(row, "status"))
+        answer_ms = None
+        if status is None or status < 300:
+            answer_ms = self._time(row, "answer", start_ms if call.answer_ms is None else call.answer_ms)
+        times = {"start_ms": start_ms, "answer_ms": answer_ms, "end_ms": end_ms}
+        events = self._events(row, callid, call, times, {"sip_status": status}, _releaser(row, call))
+        return self._closed(line, callid, events)
+
+    def _closed(self, line: Line, callid: str, events: list[Event]) -> Items:
+        """Give a call, of which all that comes later says nothing new."""
+        self._calls.drop(callid)
+        self._ended.hold(callid)
+        for _ in self._ended.surplus():
+            pass
+        return list(converted(line.position, line.data, events))
+
+    def _kept(self, line: Line, row: Row, callid: str) -> _Open:
+        """Keep who a call is between, as the first row says that names both."""
+        call = self._calls.hold(callid, head(line.data) if self._calls.get(callid) is None else b"")
+        if not call.position:
+            call.position, call.record = line.position, head(line.data)
+        if call.caller is None:
+            call.caller = _field(row, "caller")
+        if call.callee is None:
+            call.callee = _field(row, "callee")
+        if call.from_tag is None:
+            call.from_tag, call.to_tag = _field(row, "from_tag"), _field(row, "to_tag")
+        elif not call.to_tag:
+            call.to_tag = _field(row, "to_tag")
+        return call
+
+    def _events(
+        self,
+        row: Row,
+        callid: str,
+        call: _Open,
+        times: Mapping[str, int | None],
+        codes: Mapping[str, int | None],
+        by: str | None,
+    ) -> list[Event]:
+        fixed = {
+            "type": "call",
+            "call_id": self._tokens.opaque(callid),
+            **times,
+            **codes,
+            "q850": q850_of(_field(row, "q850")),
+            "reason": reason_of(_field(row, "reason")),
+            "trunk": place_of(self._tokens, _field(row, "trunk")),
+            "sbc": place_of(self._tokens, _field(row, "sbc")),
+        }
+        return [_seen(side, fixed, by) for side in sides(self._tokens, call.caller, call.callee)]
+
+    def _time(self, row: Row, name: str, otherwise: int | None = None) -> int:
+        text = _field(row, name)
+        return otherwise if text is None and otherwise is not None else time_of(self._times, _FIELDS[name][0], text)
+
+
+def _field(row: Row, name: str) -> str | None:
+    return text_of(row, *_FIELDS[name])
+
+
+def _seen(side: Side, fixed: Event, by: str | None) -> Event:
+    return present({
+        **fixed, "customer_id": side.customer_id, "peer_id": side.peer_id, "direction": side.direction,
+        "released_by": released_by(side, by),
+    })  # fmt: skip
+
+
+def _releaser(row: Row, call: _Open) -> str | None:
+    """Tell who sent BYE: its From tag is the sender's."""
+    tag = _field(row, "from_tag")
+    if tag is None or call.from_tag is None or text_of(row, "method") not in (None, "BYE"):
+        return None
+    if text_of(row, "method") is None and text_of(row, "event") is None:
+        return None
+    return "caller" if tag == call.from_tag else "callee" if tag == call.to_tag else None
+
+
+def _left(call: _Open) -> list[Converted | Reject]:
+    """Return what a call gives of which no more is awaited."""
+    if call.failed:
+        return list(converted(call.position, call.record, call.failed))
+    if call.answer_ms is None:
+        return []  # its row is a dead letter already
+    detail = "an answered call must have a row or an event of its end, none came"
+    return [Reject(call.position, DeadReason.TRUNCATED, detail, call.record)]
