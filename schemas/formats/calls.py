@@ -39,6 +39,12 @@ _REASON = re.compile(
 _CAUSE = re.compile(r"cause\s*=\s*\"?([0-9]{1,5})\b", re.IGNORECASE)
 _TEXT = re.compile(r"text\s*=\s*(?:\"([^\"]*)\"|([^;\s]+))", re.IGNORECASE)
 _CODEC = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,31}")
+_CODEC_NAMES = {
+    "G711U": "PCMU", "G711MU": "PCMU", "G711ULAW": "PCMU", "ULAW": "PCMU", "G711A": "PCMA", "G711ALAW": "PCMA",
+    "ALAW": "PCMA", "G729A": "G729", "G729B": "G729", "G729AB": "G729",
+}  # fmt: skip
+"""Encoding names (RFC 3551) of what else is written for them."""
+
 _ADDRESS = re.compile(
     r"@|[0-9]{4}|(?:[0-9][ ().-]{0,2}){7}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2}|[0-9A-Fa-f]{12}"
 )
@@ -219,6 +225,7 @@ def codec_of(value: object) -> str | None:
 @lru_cache(4_096)
 def _codec(text: str) -> str | None:
     name = text.strip().partition("/")[0]
+    name = _CODEC_NAMES.get(name.upper().replace(".", "").replace("-", ""), name)
     return name if _CODEC.fullmatch(name) and not _ADDRESS.search(name) else None
 
 

@@ -118,7 +118,8 @@ class _Call:
     def complete(self) -> bool:
         """Tell whether nothing more is awaited: no call that was answered lacks the media of a leg."""
         return bool(self.rows) and all(
-            _whole(row["dateTimeConnect"]) == 0 or all(leg in self.media for leg in _legs(row)) for _, _, row in self.rows
+            _whole(row["dateTimeConnect"]) == 0 or all(leg in self.media for leg in _legs(row))
+            for _, _, row in self.rows
         )
 
 
@@ -231,7 +232,10 @@ class CucmReader(LineReader):
 
     def _events(self, row: dict[str, str], media: list[dict[str, str] | None]) -> list[Event]:
         """Return the events of one CDR with what its legs measured."""
-        connect_s, end_ms = _whole(row.get("dateTimeConnect", "0")), _time("dateTimeDisconnect", row["dateTimeDisconnect"])
+        connect_s, end_ms = (
+            _whole(row.get("dateTimeConnect", "0")),
+            _time("dateTimeDisconnect", row["dateTimeDisconnect"]),
+        )
         orig, dest = _whole(row.get("origCause_value", "")), _whole(row.get("destCause_value", ""))
         fixed = {
             "type": "call",
