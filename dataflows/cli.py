@@ -7,6 +7,7 @@ problem on a line of its own. What a command needs is imported when it runs, so 
 
 import os
 import sys
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -244,6 +245,17 @@ def convert(
         f"{counts.records:,} records read: {counts.events:,} events in {out}, "
         f"{counts.rejected:,} dead letters in {letters}"
     )
+
+
+@app.command()
+def formats() -> None:
+    """List the vendor formats: what each gives and cannot give."""
+    from schemas.formats import described
+
+    for name, gives, shows, lacks in described():
+        typer.echo(name)
+        for title, text in (("gives", ", ".join(gives)), ("shows", ", ".join(shows)), ("lacks", lacks)):
+            typer.echo(textwrap.fill(text, 116, initial_indent=f"  {title}  ", subsequent_indent=" " * 9))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dataflows import toml
+from dataflows.customers import read_customers
 from dataflows.overrides import override
 from dataflows.problems import duplicate_names, shape_problems
 from dataflows.settings import Config, SecretHolder, WebhookOutput
@@ -240,11 +241,18 @@ def _token_key(config: Config, environ: Mapping[str, str], problems: list[str]) 
 
 
 def format_options(config: Config, token_key: bytes | None) -> formats.Options:
-    """Return what `schemas.formats.open_format` needs to open `input.format`."""
+    """Return what `schemas.formats.open_format` needs to open `input.format`.
+
+    Raises:
+        ConfigError: `input.tokens.customers_file` does not hold.
+    """
     given = config.input.tokens
     plan = formats.NumberPlan(given.country, given.international_prefix, given.trunk_prefix, given.national_digits)
-    tokens = None if token_key is None else formats.Tokens(token_key, plan)
-    return formats.Options(tokens=tokens, csv=config.input.csv)
+    tokens = None
+    if token_key is not None:
+        customers = None if given.customers_file is None else read_customers(given.customers_file, plan)
+        tokens = formats.Tokens(token_key, plan, customers)
+    return formats.Options(tokens=tokens, csv=config.input.csv, timezone=config.input.timezone)
 
 
 def engine_settings(config: Config) -> Settings:

@@ -22,6 +22,7 @@ from pydantic import (
 from schemas import formats
 from schemas.errors import ConfigError
 from schemas.formats.columnmap import ColumnMap
+from schemas.formats.times import zone_exists
 from sinks.webhook.guard import check_literal, parse_networks, parse_url
 
 TOKEN_KEY_ENV = "STAYLINE_TOKEN_KEY"  # noqa: S105 - the name of a variable
@@ -87,6 +88,12 @@ def _partitions(given: Any) -> Any:
     if not whole or not given or len(set(given)) != len(given):
         raise ValueError('must be "all" or a list of different partition numbers')
     return tuple(given)
+
+
+def _timezone(name: str) -> str:
+    if not zone_exists(name):
+        raise ValueError("must be a name of the IANA time zone database")
+    return name
 
 
 def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -175,6 +182,7 @@ class TokenSettings(SecretHolder):
     """`[input.tokens]`: the key that turns identities into tokens, and how numbers are written.
 
     `country`, `international_prefix`, `trunk_prefix`, `national_digits`: see `schemas.formats.NumberPlan`.
+    `customers_file`: see `dataflows.customers`.
     """
 
     secret_env: Variable | None = Field(
@@ -184,10 +192,14 @@ class TokenSettings(SecretHolder):
     international_prefix: Digits = "00"
     trunk_prefix: Digits = "0"
     national_digits: Annotated[int, Field(ge=0, le=15)] = 0
+    customers_file: File | None = None
 
 
 class Input(Section):
-    """`[input]`: where records come from; the table of `kind` is the one that counts."""
+    """`[input]`: where records come from; the table of `kind` is the one that counts.
+
+    `timezone` is that of times which a vendor's format writes without an offset (`csv` has its own).
+    """
 
     kind: Literal["file", "kafka", "http", "hep"] = "file"
     format: FormatName = "stayline"
@@ -196,6 +208,7 @@ class Input(Section):
     http: HttpInput = HttpInput()
     hep: HepInput = HepInput()
     tokens: TokenSettings = TokenSettings()
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     csv: Annotated[ColumnMap | None, Field(validate_default=True)] = None
 
     @field_validator("kafka", "csv")

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from schemas.deadletters import DeadReason, Reject
-from schemas.formats import Converted, Line, Options, Tokens
+from schemas.formats import Line, Options, Tokens
 from schemas.formats.calls import (
     count,
     heard,
@@ -247,8 +247,8 @@ class AsteriskReader(LineReader):
             return []
         if channel == key:
             self._calls.move(key, self._over)
-        ready = [held for held in call.rows if text_of(held[2], "uniqueid") == channel]
-        call.rows = [held for held in call.rows if held not in ready]
+        ready = [held for held in call.rows if held[2].get("uniqueid") == channel]
+        call.rows = [held for held in call.rows if held[2].get("uniqueid") != channel]
         return self._given(call, ready)
 
     def _held(self, key: str, record: bytes = b"") -> _Call:
@@ -340,9 +340,10 @@ class AsteriskReader(LineReader):
         """Return the endpoint at the other end, where it is known that no customer is there."""
         if not self._tokens.customers_known:
             return None
-        channel = text_of(row, "dstchannel" if direction == "out" else "channel")
-        found = _ENDPOINT.fullmatch(channel or "")
-        if found is None or self._tokens.identified(found.group(1))[1]:
+        ends = ("dst", "dstchannel") if direction == "out" else ("src", "channel")
+        number, channel = (text_of(row, name) or "" for name in ends)
+        found = _ENDPOINT.fullmatch(channel)
+        if found is None or any(self._tokens.identified(end)[1] for end in (number, found.group(1))):
             return None
         return place_of(self._tokens, found.group(1))
 

@@ -41,7 +41,7 @@ _TEXT = re.compile(r"text\s*=\s*(?:\"([^\"]*)\"|([^;\s]+))", re.IGNORECASE)
 _CODEC = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,31}")
 _CODEC_NAMES = {
     "G711U": "PCMU", "G711MU": "PCMU", "G711ULAW": "PCMU", "ULAW": "PCMU", "G711A": "PCMA", "G711ALAW": "PCMA",
-    "ALAW": "PCMA", "G729A": "G729", "G729B": "G729", "G729AB": "G729",
+    "ALAW": "PCMA", "PCMA": "PCMA", "PCMU": "PCMU", "G729A": "G729", "G729B": "G729", "G729AB": "G729",
 }  # fmt: skip
 """Encoding names (RFC 3551) of what else is written for them."""
 
@@ -51,6 +51,7 @@ _ADDRESS = re.compile(
 """What a telephone number, a SIP URI, an IP or a MAC address has. Rather a name too many becomes a token."""
 
 _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.-]{0,63}")
+_UNFIT_MODEL = re.compile(r"@|[0-9]{6}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}")
 _VERSION = re.compile(r"[/ _-][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]|\Z)")
 _PRIVATE = re.compile(r"(?:10|127|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9.]+")
 
@@ -281,7 +282,7 @@ def _agent(text: str) -> Agent:
     version = _VERSION.search(text)
     head = text if version is None else text[: version.start()]
     model = head.partition("/")[0].strip()
-    if not _MODEL.fullmatch(model) or _ADDRESS.search(model):
+    if not _MODEL.fullmatch(model) or _UNFIT_MODEL.search(model):
         return Agent(None, None)
     firmware = None if version is None else version.group(1)
     # Firmware of four numbers is common; one that is a private IPv4 address is an address.

@@ -35,6 +35,10 @@ from schemas.formats import RECORD_BYTES_MAX, Converted, Line, Lines, Options, T
 from schemas.formats.columnmap import ColumnMap
 from schemas.formats.rows import Rows, Unfit
 
+GIVES = ("every field of every event type that the column map names",)
+SHOWS = ("what its fields allow",)
+LACKS = "What the file lacks: without a cause, a status or media no drop can be seen in it."
+
 RECORD_LINES_MAX = 1_024
 """A quoted field may run over so many lines: no note in a CDR does, and a stray quote is found out soon."""
 

@@ -334,7 +334,7 @@ def _heard(row: dict[str, str]) -> dict[str, Any]:
     return {
         "mos": audible.mos,
         "loss_ratio": None if audible.received == 0 else loss_of(row.get("numberPacketsLost"), received),
-        "jitter_ms": measure(row.get("jitter")),
+        "jitter_ms": None if audible.received == 0 else measure(row.get("jitter")),
         "packets_received": audible.received,
         "packets_sent": audible.sent,
     }

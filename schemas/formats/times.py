@@ -92,7 +92,7 @@ def problems(formats: Sequence[str], timezone: str, *, day_first: bool | None) -
         found.append("day_first: must be stated where date_formats hold both orders of day and month, was absent")
     if day_first is not None and day_first not in orders:
         found.append(f"day_first: must be an order that one of date_formats has, was {str(day_first).lower()}")
-    if not _zone_exists(timezone):
+    if not zone_exists(timezone):
         found.append(f"timezone: must be a name of the IANA time zone database, was {timezone!r}")
     return found
 
@@ -111,7 +111,8 @@ def _day_leads(pattern: str) -> bool | None:
     return used.index("d") < used.index("m")
 
 
-def _zone_exists(name: str) -> bool:
+def zone_exists(name: str) -> bool:
+    """Tell whether the IANA time zone database has this name."""
     try:
         ZoneInfo(name)
     except (ValueError, OSError, LookupError):

@@ -176,17 +176,18 @@ def _media(row: dict[str, Any], own: str, far: str) -> dict[str, Any]:
     scores = [score for score in (_mos(row, own), _mos(row, far)) if score is not None]
     received, sent = count(row.get(f"{far}_received")), count(row.get(f"{own}_received"))
     audible = heard(received, sent, min(scores, default=None))
-    payload = count(row.get(f"{own}_payload", row.get("payload")))
+    payload = count(row.get(f"{own}_payload", row.get(f"{far}_payload", row.get("payload"))))
+    trip_ms = worse(scaled(row.get("a_rtcp_avgrtd_mult10"), 0.1), scaled(row.get("b_rtcp_avgrtd_mult10"), 0.1))
     silence_s = scaled(row.get(f"{far}_last_rtp_from_end"), 1.0)
     return {
         "codec": _PAYLOADS.get(-1 if payload is None else payload),
         "mos": audible.mos,
         "loss_ratio": None if audible.received == 0 else worse(_loss(row, own), _loss(row, far)),
         "jitter_ms": worse(scaled(row.get("a_avgjitter_mult10"), 0.1), scaled(row.get("b_avgjitter_mult10"), 0.1)),
-        "rtt_ms": worse(scaled(row.get("a_rtcp_avgrtd_mult10"), 0.1), scaled(row.get("b_rtcp_avgrtd_mult10"), 0.1)),
+        "rtt_ms": trip_ms or None,
         "packets_received": audible.received,
         "packets_sent": audible.sent,
-        "silence_ms": None if silence_s is None or received == 0 else round(silence_s * 1000),
+        "silence_ms": None if silence_s is None or audible.received == 0 else round(silence_s * 1000),
     }
 
 

@@ -1,0 +1,56 @@
+"""The customers file: which telephone numbers, SIP users and accounts belong to whom.
+
+    identity,customer
+    +44 1650 333333,1650333333
+    1650333334,1650333333
+    alice@pbx.example,1650333333
+
+One row an identity; the customer is an identity too, the one under which all of a customer's calls are counted. Both are
+written as the source writes them or otherwise: they are normalised. Who is in the file, on either side, is a customer;
+who is not, is a far end. The file stays where it is: only tokens leave ingest.
+"""
+
+import csv
+from pathlib import Path
+
+from schemas.errors import ConfigError
+from schemas.formats import NumberPlan
+
+_HEADER = ["identity", "customer"]
+_PROBLEMS_MAX = 10
+
+
+def read_customers(path: Path, plan: NumberPlan) -> dict[str, str]:
+    """Read the file.
+
+    Returns:
+        Identity -> customer, as they are written.
+
+    Raises:
+        ConfigError: it cannot be read, or a row does not hold; no row is quoted.
+    """
+    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    problems = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for line, row in enumerate(csv.reader(file), 1):
+                cells = [cell.strip() for cell in row]
+                if not any(cells) or (line == 1 and cells == _HEADER):
+                    continue
+                if len(cells) != 2 or not all(cells):
+                    problems.append(f"line {line} must be identity,customer, had {len(cells)} columns or an empty one")
+                    continue
+                identity, customer = plan.normalised(cells[0]), plan.normalised(cells[1])
+                if owners.setdefault(identity, customer) != customer:
+                    problems.append(f"line {line} must not give an identity to a second customer, did")
+                found[cells[0]] = cells[1]
+    except OSError as error:
+        problems = [f"must be a file that can be read, was not: {error.strerror}"]
+    except UnicodeDecodeError as error:
+        problems = [f"must be UTF-8, was not at byte {error.start}"]
+    except csv.Error as error:
+        problems.append(f"must be CSV, was not: {error}")
+    if problems:
+        raise ConfigError([f"input.tokens.customers_file: {path}: {text}" for text in problems[:_PROBLEMS_MAX]])
+    return found
