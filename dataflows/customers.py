@@ -5,9 +5,9 @@
     1650333334,1650333333
     alice@pbx.example,1650333333
 
-One row an identity; the customer is an identity too, the one under which all of a customer's calls are counted. Both are
-written as the source writes them or otherwise: they are normalised. Who is in the file, on either side, is a customer;
-who is not, is a far end. The file stays where it is: only tokens leave ingest.
+One row an identity; the customer is an identity too, the one under which all of a customer's calls are counted. Both
+are written as the source writes them or otherwise: they are normalised. Who is in the file, on either side, is a
+customer; who is not, is a far end. The file stays where it is: only tokens leave ingest.
 """
 
 import csv

@@ -34,6 +34,7 @@ from schemas.formats.calls import (
     released_by,
     scaled,
     sides,
+    span_of,
     worse,
 )
 from schemas.formats.records import (
@@ -84,7 +85,8 @@ _SQL = (
 
 _CEL = (
     "eventtype", "eventtime", "cidname", "cidnum", "cidani", "cidrdnis", "ciddnid", "exten", "context", "channame",
-    "appname", "appdata", "amaflags", "accountcode", "uniqueid", "linkedid", "peer", "userfield", "userdeftype", "extra",
+    "appname", "appdata", "amaflags", "accountcode", "uniqueid", "linkedid", "peer", "userfield", "userdeftype",
+    "extra",
 )  # fmt: skip
 """The order of cel_custom.conf.sample."""
 
@@ -353,7 +355,7 @@ def _is_date(text: str) -> bool:
 
 
 def _tail(cells: list[str]) -> tuple[str, ...]:
-    """Return the names of what cdr_csv writes behind its fixed columns (`loguniqueid`, `loguserfield`, `newcdrcolumns`)."""
+    """Name what cdr_csv writes behind its fixed columns (`loguniqueid`, `loguserfield`, `newcdrcolumns`)."""
     new = ("peeraccount", "linkedid", "sequence") if len(cells) >= 3 else ()
     own = cells[: len(cells) - len(new)]
     if not own:
@@ -417,7 +419,7 @@ def _media(row: Row) -> dict[str, Any]:
         "loss_ratio": None if audible.received == 0 else loss,
         # Newer versions count in units of the codec's clock: what is no fraction of a second cannot be told.
         "jitter_ms": worse(_within_second(said.get("rxjitter")), _within_second(said.get("txjitter"))),
-        "rtt_ms": scaled(said.get("rtt"), 1000.0) or None,
+        "rtt_ms": span_of(said.get("rtt"), 1000.0) or None,
         "packets_received": audible.received,
         "packets_sent": audible.sent,
     }

@@ -23,6 +23,12 @@ from schemas.events import COUNT_MAX
 from schemas.formats import Tokens
 from schemas.formats.rows import Unfit
 
+PACKETS_MAX = 1_000_000_000
+"""No call has more packets (50 a second for half a year): it is a number of another column."""
+
+SPAN_MS_MAX = 1_000_000.0
+"""Nor does a packet travel, or vary by, a quarter of an hour."""
+
 STARVED_RATIO = 0.02
 """A direction with less than this share of the other's packets carried nothing but silence descriptors, if that."""
 
@@ -52,8 +58,8 @@ _ADDRESS = re.compile(
 
 _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.-]{0,63}")
 _UNFIT_MODEL = re.compile(r"@|[0-9]{6}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}")
-_VERSION = re.compile(r"[/ _-][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]|\Z)")
-_PRIVATE = re.compile(r"(?:10|127|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9.]+")
+_VERSION = re.compile(r"[/ ][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]|\Z)")
+_PRIVATE = re.compile(r"(?:10\.[0-9]+|127\.[0-9]+|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+")
 
 
 class Side(NamedTuple):
@@ -142,6 +148,8 @@ class Heard(NamedTuple):
 
 def heard(received: int | None, sent: int | None, mos: float | None) -> Heard:
     """Judge a vendor's MOS by its packet counts. See the module."""
+    received = None if received is not None and received > PACKETS_MAX else received
+    sent = None if sent is not None and sent > PACKETS_MAX else sent
     if received is None or sent is None:
         return Heard(received, sent, None if received == 0 or sent == 0 else mos)
     low, high = (received, sent) if received <= sent else (sent, received)
@@ -179,6 +187,12 @@ def scaled(value: object, factor: float) -> float | None:
     """Return a measure in another unit."""
     number = measure(value)
     return None if number is None else round(number * factor, 6)
+
+
+def span_of(value: object, factor: float = 1.0) -> float | None:
+    """Return a jitter or a delay in milliseconds; None where it is none."""
+    number = scaled(value, factor)
+    return number if number is not None and number <= SPAN_MS_MAX else None
 
 
 def mos_of(value: object, factor: float = 1.0) -> float | None:
@@ -286,4 +300,4 @@ def _agent(text: str) -> Agent:
         return Agent(None, None)
     firmware = None if version is None else version.group(1)
     # Firmware of four numbers is common; one that is a private IPv4 address is an address.
-    return Agent(model, None if firmware is not None and _PRIVATE.fullmatch(firmware) else firmware)
+    return Agent(model, None if firmware is not None and _PRIVATE.match(firmware) else firmware)

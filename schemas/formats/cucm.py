@@ -28,12 +28,12 @@ from schemas.formats.calls import (
     count,
     heard,
     loss_of,
-    measure,
     mos_of,
     place_of,
     present,
     released_by,
     sides,
+    span_of,
     worse,
 )
 from schemas.formats.records import (
@@ -87,6 +87,9 @@ _CAPABILITIES = {
 """Encoding names (RFC 3551) by Cisco's media capability."""
 
 _CISCO_MIN = 1 << 16
+
+DURATION_S_MAX = 1_000_000
+"""Eleven days: no call lasts longer."""
 
 
 class _Layout:
@@ -224,7 +227,7 @@ class CucmReader(LineReader):
             "call_id": self._id(row, row["callIdentifier"]),
             "customer_id": side.customer_id,
             "at_ms": _time("dateTimeStamp", row.get("dateTimeStamp", "")),
-            "interval_ms": (count(row.get("duration")) or 0) * 1000,
+            "interval_ms": min(count(row.get("duration")) or 0, DURATION_S_MAX) * 1000,
             "mos": heard_there["mos"],
             "loss_ratio": heard_there["loss_ratio"],
             "jitter_ms": heard_there["jitter_ms"],
@@ -334,7 +337,7 @@ def _heard(row: dict[str, str]) -> dict[str, Any]:
     return {
         "mos": audible.mos,
         "loss_ratio": None if audible.received == 0 else loss_of(row.get("numberPacketsLost"), received),
-        "jitter_ms": None if audible.received == 0 else measure(row.get("jitter")),
+        "jitter_ms": None if audible.received == 0 else span_of(row.get("jitter")),
         "packets_received": audible.received,
         "packets_sent": audible.sent,
     }

@@ -24,7 +24,6 @@ import binascii
 import re
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 from msgspec import Struct, field
@@ -46,6 +45,7 @@ from schemas.formats.calls import (
     ratio_of,
     reason_of,
     released_by,
+    span_of,
     status_of,
 )
 from schemas.formats.records import Event, Items, LineReader, converted, decoded
@@ -65,25 +65,21 @@ LACKS = "No silence before the end and no round-trip time; jitter only where pho
 _Value = str | int | float | None
 
 _CAUSES = {
-    name: int(code)
-    for name, code in (
-        pair.split("=")
-        for pair in """
-        UNALLOCATED_NUMBER=1 NO_ROUTE_TRANSIT_NET=2 NO_ROUTE_DESTINATION=3 CHANNEL_UNACCEPTABLE=6 NORMAL_CLEARING=16
-        USER_BUSY=17 NO_USER_RESPONSE=18 NO_ANSWER=19 SUBSCRIBER_ABSENT=20 CALL_REJECTED=21 NUMBER_CHANGED=22
-        EXCHANGE_ROUTING_ERROR=25 DESTINATION_OUT_OF_ORDER=27 INVALID_NUMBER_FORMAT=28 FACILITY_REJECTED=29
-        NORMAL_UNSPECIFIED=31 NORMAL_CIRCUIT_CONGESTION=34 NETWORK_OUT_OF_ORDER=38 NORMAL_TEMPORARY_FAILURE=41
-        SWITCH_CONGESTION=42 REQUESTED_CHAN_UNAVAIL=44 OUTGOING_CALL_BARRED=52 INCOMING_CALL_BARRED=54
-        BEARERCAPABILITY_NOTAVAIL=58 SERVICE_UNAVAILABLE=63 INCOMPATIBLE_DESTINATION=88 RECOVERY_ON_TIMER_EXPIRE=102
-        INTERWORKING=127 SUCCESS=142 ORIGINATOR_CANCEL=487 CRASH=700 SYSTEM_SHUTDOWN=701 LOSE_RACE=702
-        MANAGER_REQUEST=703 BLIND_TRANSFER=800 ATTENDED_TRANSFER=801 ALLOTTED_TIMEOUT=802 USER_CHALLENGE=803
-        MEDIA_TIMEOUT=804 PICKED_OFF=805 USER_NOT_REGISTERED=806 PROGRESS_TIMEOUT=807 INVALID_GATEWAY=808
-        GATEWAY_DOWN=809 INVALID_URL=810 INVALID_PROFILE=811 NO_PICKUP=812 SRTP_READ_ERROR=813 BOWOUT=814
-        BUSY_EVERYWHERE=815 DECLINE=816 DOES_NOT_EXIST_ANYWHERE=817 NOT_ACCEPTABLE=818 UNWANTED=819 NO_IDENTITY=820
-        BAD_IDENTITY_INFO=821 UNSUPPORTED_CERTIFICATE=822 INVALID_IDENTITY=823 STALE_DATE=824 REJECT_ALL=825
-        """.split()
-    )
-}
+    "UNALLOCATED_NUMBER": 1, "NO_ROUTE_TRANSIT_NET": 2, "NO_ROUTE_DESTINATION": 3, "CHANNEL_UNACCEPTABLE": 6,
+    "NORMAL_CLEARING": 16, "USER_BUSY": 17, "NO_USER_RESPONSE": 18, "NO_ANSWER": 19, "SUBSCRIBER_ABSENT": 20,
+    "CALL_REJECTED": 21, "NUMBER_CHANGED": 22, "EXCHANGE_ROUTING_ERROR": 25, "DESTINATION_OUT_OF_ORDER": 27,
+    "INVALID_NUMBER_FORMAT": 28, "FACILITY_REJECTED": 29, "NORMAL_UNSPECIFIED": 31, "NORMAL_CIRCUIT_CONGESTION": 34,
+    "NETWORK_OUT_OF_ORDER": 38, "NORMAL_TEMPORARY_FAILURE": 41, "SWITCH_CONGESTION": 42, "REQUESTED_CHAN_UNAVAIL":
+    44, "OUTGOING_CALL_BARRED": 52, "INCOMING_CALL_BARRED": 54, "BEARERCAPABILITY_NOTAVAIL": 58,
+    "SERVICE_UNAVAILABLE": 63, "INCOMPATIBLE_DESTINATION": 88, "RECOVERY_ON_TIMER_EXPIRE": 102, "INTERWORKING": 127,
+    "SUCCESS": 142, "ORIGINATOR_CANCEL": 487, "CRASH": 700, "SYSTEM_SHUTDOWN": 701, "LOSE_RACE": 702,
+    "MANAGER_REQUEST": 703, "BLIND_TRANSFER": 800, "ATTENDED_TRANSFER": 801, "ALLOTTED_TIMEOUT": 802,
+    "USER_CHALLENGE": 803, "MEDIA_TIMEOUT": 804, "PICKED_OFF": 805, "USER_NOT_REGISTERED": 806, "PROGRESS_TIMEOUT":
+    807, "INVALID_GATEWAY": 808, "GATEWAY_DOWN": 809, "INVALID_URL": 810, "INVALID_PROFILE": 811, "NO_PICKUP": 812,
+    "SRTP_READ_ERROR": 813, "BOWOUT": 814, "BUSY_EVERYWHERE": 815, "DECLINE": 816, "DOES_NOT_EXIST_ANYWHERE": 817,
+    "NOT_ACCEPTABLE": 818, "UNWANTED": 819, "NO_IDENTITY": 820, "BAD_IDENTITY_INFO": 821, "UNSUPPORTED_CERTIFICATE":
+    822, "INVALID_IDENTITY": 823, "STALE_DATE": 824, "REJECT_ALL": 825,
+}  # fmt: skip
 """Of switch_types.h; a cause that is not here is taken from `hangup_cause_q850`, which knows no codes above 127."""
 
 _OWN = frozenset({
@@ -92,6 +88,7 @@ _OWN = frozenset({
 })  # fmt: skip
 """Causes for which the switch ends a leg of itself."""
 
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PHONE_STAT = re.compile(r"\b(PS|PR|PL|JI)\s*=\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)")
 
 
@@ -252,7 +249,7 @@ def _form(record: bytes) -> bytes:
         return body
     body = body[4:]
     if body.startswith((b"%7B", b"%7b", b"{")):
-        return unquote_to_bytes(body.replace(b"+", b" "))
+        return _plain(body.replace(b"+", b" "))
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
@@ -304,7 +301,12 @@ def _event(cdr: _Cdr, tokens: Tokens) -> Event:
 
 @lru_cache(4_096)
 def _unquoted(text: str) -> str:
-    return unquote(text)
+    return _plain(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
+
+
+def _plain(encoded: bytes) -> bytes:
+    """Undo URL-encoding (RFC 3986, section 2.1); a `%` that is none stays."""
+    return _ESCAPE.sub(lambda found: bytes.fromhex(found.group(1).decode("ascii")), encoded)
 
 
 def _text(*values: _Value) -> str | None:
@@ -363,7 +365,7 @@ def _media(cdr: _Cdr, *, own: bool) -> dict[str, Any]:
     phone = {} if not own or given.sip_p_rtp_stat is None else dict(_PHONE_STAT.findall(str(given.sip_p_rtp_stat)))
     if "PR" in phone:
         received, sent = count(phone["PR"]), count(phone.get("PS", sent))
-        loss, jitter_ms = loss_of(phone.get("PL"), received), measure(phone.get("JI"))
+        loss, jitter_ms = loss_of(phone.get("PL"), received), span_of(phone.get("JI"))
     audible = heard(received, sent, mos)
     return {
         "mos": audible.mos,

@@ -1,13 +1,13 @@
 """VoIPmonitor's `cdr` table, exported as CSV under a header or as JSON lines.
 
-The sniffer sees both ends of a call: `a_*` is the stream that the caller sent, `b_*` the one that the callee sent. So the
-caller receives b, and the silence that the caller heard at the end is b's `last_rtp_from_end`.
+The sniffer sees both ends of a call: `a_*` is the stream that the caller sent, `b_*` the one that the callee sent. So
+the caller receives b, and the silence that the caller heard at the end is b's `last_rtp_from_end`.
 
 **Who released.** `whohanged`, unless `bye` says that the sniffer ended the call itself (102..107): there was no BYE.
 
-**Causes.** `lastSIPresponseNum` is raw; `reason_sip_cause` and `reason_q850_cause` are the causes of the `Reason` header,
-whose texts stand in another table. `bye` 104 is VoIPmonitor's finding that RTP stopped: it is given as a `Reason` of its
-own. `bye` 1 (answered, no BYE seen) says nothing of how the call ended.
+**Causes.** `lastSIPresponseNum` is raw; `reason_sip_cause` and `reason_q850_cause` are the causes of the `Reason`
+header, whose texts stand in another table. `bye` 104 is VoIPmonitor's finding that RTP stopped: it is given as a
+`Reason` of its own. `bye` 1 (answered, no BYE seen) says nothing of how the call ended.
 
 **Media.** MOS is the lowest of both streams' scores with a fixed 50 ms buffer (`mos_f1`), else 200 ms (`mos_f2`), else
 adaptive; `*_mult10` and the like are what their name says.
@@ -35,6 +35,7 @@ from schemas.formats.calls import (
     released_by,
     scaled,
     sides,
+    span_of,
     status_of,
     worse,
 )
@@ -177,13 +178,13 @@ def _media(row: dict[str, Any], own: str, far: str) -> dict[str, Any]:
     received, sent = count(row.get(f"{far}_received")), count(row.get(f"{own}_received"))
     audible = heard(received, sent, min(scores, default=None))
     payload = count(row.get(f"{own}_payload", row.get(f"{far}_payload", row.get("payload"))))
-    trip_ms = worse(scaled(row.get("a_rtcp_avgrtd_mult10"), 0.1), scaled(row.get("b_rtcp_avgrtd_mult10"), 0.1))
+    trip_ms = worse(span_of(row.get("a_rtcp_avgrtd_mult10"), 0.1), span_of(row.get("b_rtcp_avgrtd_mult10"), 0.1))
     silence_s = scaled(row.get(f"{far}_last_rtp_from_end"), 1.0)
     return {
         "codec": _PAYLOADS.get(-1 if payload is None else payload),
         "mos": audible.mos,
         "loss_ratio": None if audible.received == 0 else worse(_loss(row, own), _loss(row, far)),
-        "jitter_ms": worse(scaled(row.get("a_avgjitter_mult10"), 0.1), scaled(row.get("b_avgjitter_mult10"), 0.1)),
+        "jitter_ms": worse(span_of(row.get("a_avgjitter_mult10"), 0.1), span_of(row.get("b_avgjitter_mult10"), 0.1)),
         "rtt_ms": trip_ms or None,
         "packets_received": audible.received,
         "packets_sent": audible.sent,

@@ -1,12 +1,12 @@
 """RFC 6035 voice quality reports (`application/vq-rtcpxr`), one after the other.
 
-A report begins with a line `VQSessionReport`, `VQIntervalReport` or `VQAlertReport` and ends where the next one does;
-SIP messages around the bodies (`PUBLISH ...` and its headers) are passed over. A session report, which a phone sends when
-the call ends, becomes a `call`; interval and alert reports become `media`.
+A report begins with a line `VQSessionReport`, `VQIntervalReport` or `VQAlertReport` and ends where the next one
+does; SIP messages around the bodies (`PUBLISH ...` and its headers) are passed over. A session report, which a phone
+sends when the call ends, becomes a `call`; interval and alert reports become `media`.
 
 What phones write instead of the RFC's text, and is read alike: `TimeStamps`; `FromID` and `ToID` for `LocalID` and
-`RemoteID`; `Metrics:` for `LocalMetrics:`; `=` for `:` behind a name; spaces missing or too many; other case; ids behind
-the metrics; no `CallTerm`; an id for the call in `DialogID` alone.
+`RemoteID`; `Metrics:` for `LocalMetrics:`; `=` for `:` behind a name; spaces missing or too many; other case; ids
+behind the metrics; no `CallTerm`; an id for the call in `DialogID` alone.
 
 The customer is the reporter, `LocalID`, unless only the remote end is known as one. `OrigID` says who called. Of local
 and remote metrics the worse one counts. MOS-CQ, which knows of the delay, is preferred to MOS-LQ; 127 and 0 mean that
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options, Tokens
-from schemas.formats.calls import Side, agent_of, codec_of, leg_side, mos_of, present, worse
+from schemas.formats.calls import Side, agent_of, codec_of, leg_side, mos_of, present, span_of, worse
 from schemas.formats.records import Event, Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
@@ -29,8 +29,8 @@ GIVES = (
 )  # fmt: skip
 SHOWS = ("duration_lock", "time_of_day", "redial", "quality", "worsening")
 LACKS = (
-    "No release cause, nobody who released, no failed attempts and no packet counts: drops, set-up failures and one-way "
-    "audio cannot be seen. What a call lacks is the report of a phone that lost its power or its line."
+    "No release cause, nobody who released, no failed attempts and no packet counts: drops, set-up failures and "
+    "one-way audio cannot be seen. A phone that loses its power or its line sends no report."
 )
 
 _START = re.compile(rb"VQ(?:Session|Interval|Alert)Report\b")
@@ -159,8 +159,8 @@ def _metrics(upper: bytes) -> dict[str, float | None]:
         "mos": min(scores) if scores else None,
         "loss_ratio": _ratio(local, remote, b"NLR"),
         "discard_ratio": _ratio(local, remote, b"JDR"),
-        "jitter_ms": worse(local.get(b"IAJ"), remote.get(b"IAJ")),
-        "rtt_ms": worse(local.get(b"RTD"), remote.get(b"RTD")) or None,
+        "jitter_ms": worse(span_of(local.get(b"IAJ")), span_of(remote.get(b"IAJ"))),
+        "rtt_ms": worse(span_of(local.get(b"RTD")), span_of(remote.get(b"RTD"))) or None,
     }
 
 
@@ -181,25 +181,29 @@ class _Cutter:
         self._held = bytearray()
         self._position = 1
         self._head = b""
+        """Of the open report, if whole lines of it are no longer held."""
         self._dropped = 0
-        """Bytes of the open report that are no longer held; `_tail` of them belong to the line that is open."""
+        """Bytes of it that are no longer held; the last `_tail` of them belong to the line that is open."""
         self._tail = 0
         self._lines = 0
         """Line ends among them."""
 
     def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[tuple[int, bytes, bool]]:
         """Give what this chunk completes: line, bytes (the head alone if there are too many), whether there are."""
-        scanned = self._held.rfind(b"\n") + 1
+        opened = self._held.rfind(b"\n") + 1
         self._held += chunk
         end = len(self._held) if final else self._held.rfind(b"\n") + 1
         begin = 0
-        for start in self._starts(scanned, end):
-            if start or self._dropped:
-                yield self._cut(begin, start)
+        for start in self._starts(opened, end):
+            if start or self._dropped > self._tail:
+                # What was dropped of a line goes with the report that begins in it.
+                yield self._cut(begin, start, self._tail if start == opened else 0)
                 begin = start
+        if end > opened:
+            self._tail = 0
         del self._held[:begin]
         if final and (self._held or self._dropped):
-            yield self._cut(0, len(self._held))
+            yield self._cut(0, len(self._held), 0)
             self._held.clear()
         elif len(self._held) > RECORD_BYTES_MAX:
             self._drop()
@@ -214,29 +218,26 @@ class _Cutter:
             at = self._held.find(b"VQ", at + 2, end)
         return found
 
-    def _cut(self, begin: int, end: int) -> tuple[int, bytes, bool]:
-        """Return the open report; what is dropped of an open line goes with the report that begins there."""
-        tail = self._tail if end == begin == 0 else 0
+    def _cut(self, begin: int, end: int, tail: int) -> tuple[int, bytes, bool]:
+        """Return the open report; another one begins behind it, of which `tail` bytes are dropped already."""
         too_long = self._dropped - tail + end - begin > RECORD_BYTES_MAX
-        data = bytes(self._held[begin:end])
-        head = self._head if self._dropped else data[:HEAD_BYTES]
-        found = self._position, head if too_long else data, too_long
+        data = self._head or bytes(self._held[begin:end])
+        found = self._position, data[:HEAD_BYTES] if too_long else data, too_long
         self._position += self._lines + self._held.count(b"\n", begin, end)
-        self._dropped, self._tail, self._lines = tail, tail, 0
-        self._head = bytes(self._held[:HEAD_BYTES]) if tail else b""
+        self._head, self._dropped, self._tail, self._lines = b"", tail, tail, 0
         return found
 
     def _drop(self) -> None:
-        """Let go of all but the head of a report that is too long, and of its last line: another may begin there."""
-        if not self._dropped:
-            self._head = bytes(self._held[:HEAD_BYTES])
+        """Let go of all but the heads of a report and of a line that are too long: another may begin in the line."""
         last = self._held.rfind(b"\n") + 1
-        if last:
-            self._tail = 0
-        self._lines += self._held.count(b"\n", 0, last)
-        self._dropped += last
-        del self._held[:last]
-        if len(self._held) > RECORD_BYTES_MAX:
-            self._tail += len(self._held) - HEAD_BYTES
-            self._dropped += len(self._held) - HEAD_BYTES
-            del self._held[HEAD_BYTES:]
+        if self._dropped - self._tail + last > RECORD_BYTES_MAX:
+            self._head = self._head or bytes(self._held[:HEAD_BYTES])
+            self._lines += self._held.count(b"\n", 0, last)
+            self._dropped += last
+            del self._held[:last]
+            last = 0
+        surplus = len(self._held) - last - HEAD_BYTES
+        if self._tail or surplus > RECORD_BYTES_MAX:
+            del self._held[last + HEAD_BYTES :]
+            self._tail += surplus
+            self._dropped += surplus
