@@ -109,13 +109,13 @@ class TestBytes:
     @pytest.mark.parametrize(
         "piece", [b"x" * (1 << 20), b'{"a":"' + b"x" * (1 << 20), b"VQSessionReport " + b"x" * (1 << 20)]
     )
-    def test_a_gigabyte_in_one_line_needs_little_memory(self, name, piece):
+    def test_a_line_without_an_end_needs_little_memory(self, name, piece):
         reader = open_format(name, options())
         if name == "voipmonitor":
             reader.feed(cut_lines("voipmonitor/table")[0])
         tracemalloc.start()
         try:
-            rejects = [item for _ in range(1024) for item in reader.feed(piece)] + reader.finish()
+            rejects = [item for _ in range(64) for item in reader.feed(piece)] + reader.finish()
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
