@@ -13,6 +13,7 @@ without them, since that is what detection knows as one-way audio; a MOS beside 
 number, or is outside what it can be (a MOS of 0), was not measured: it is left out.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -28,6 +29,9 @@ PACKETS_MAX = 1_000_000_000
 
 SPAN_MS_MAX = 1_000_000.0
 """Nor does a packet travel, or vary by, a quarter of an hour."""
+
+_KEPT = 65_536
+"""So many texts of numbers and ends are kept with what they mean: a few megabytes."""
 
 STARVED_RATIO = 0.02
 """A direction with less than this share of the other's packets carried nothing but silence descriptors, if that."""
@@ -113,13 +117,20 @@ def _ends(tokens: Tokens, caller: str | None, callee: str | None) -> list[tuple[
 
 
 def _end(tokens: Tokens, text: str | None) -> tuple[str | None, bool]:
-    uri = "" if text is None else text
+    user = None if text is None else _user(text) if len(text) <= 64 else _user_of(text)
+    return (None, False) if user is None else tokens.identified(user)
+
+
+def _user_of(text: str) -> str | None:
+    """Return the URI, number or name of an end; None where it names nobody."""
+    uri = text
     if "<" in uri:
         uri = uri.partition("<")[2].partition(">")[0] or uri
     user = uri.strip()
-    if user.partition("@")[0].rpartition(":")[2].lower() in _NOBODY:
-        return None, False
-    return tokens.identified(user)
+    return None if user.partition("@")[0].rpartition(":")[2].lower() in _NOBODY else user
+
+
+_user = lru_cache(_KEPT)(_user_of)
 
 
 def released_by(side: Side, by: str | None) -> str | None:
@@ -160,33 +171,35 @@ def heard(received: int | None, sent: int | None, mos: float | None) -> Heard:
 
 def count(value: object) -> int | None:
     """Return a count; None where the source has none."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 15:
-        return int(value)
     number = measure(value)
-    return int(number) if number is not None else None
+    return None if number is None else int(number)
 
 
 def measure(value: object) -> float | None:
     """Return a measure, at least 0; None where the source has none."""
-    if isinstance(value, str):
-        if value.isascii() and value.replace(".", "", 1).isdigit() and len(value) <= 32:
-            number = float(value)
-            return number if number <= COUNT_MAX else None
-        text = value.strip()
-        if not _NUMBER.fullmatch(text):
-            return None
-        number = float(text)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-    else:
-        return None
-    return number if 0.0 <= number <= COUNT_MAX else None
+    return scaled(value, 1.0)
 
 
 def scaled(value: object, factor: float) -> float | None:
     """Return a measure in another unit."""
-    number = measure(value)
-    return None if number is None else round(number * factor, 6)
+    if isinstance(value, str):
+        return _scaled(value, factor) if len(value) <= 32 else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _in_range(float(value) if abs(value) <= COUNT_MAX else math.inf, factor)
+    return None
+
+
+@lru_cache(_KEPT)
+def _scaled(text: str, factor: float) -> float | None:
+    """Read a number; the same ones come again and again."""
+    plain = text.strip()
+    return _in_range(float(plain), factor) if _NUMBER.fullmatch(plain) else None
+
+
+def _in_range(number: float, factor: float) -> float | None:
+    if not 0.0 <= number <= COUNT_MAX:
+        return None
+    return number if factor == 1.0 else round(number * factor, 6)
 
 
 def span_of(value: object, factor: float = 1.0) -> float | None:
@@ -215,9 +228,11 @@ def loss_of(lost: object, received: object) -> float | None:
     return round(gone / (gone + came), 6)
 
 
-def worse(*values: float | None) -> float | None:
-    """Return the highest of the measures that there are."""
-    return max((value for value in values if value is not None), default=None)
+def worse(first: float | None, second: float | None) -> float | None:
+    """Return the higher of two measures, as far as there are any."""
+    if first is None or (second is not None and second > first):
+        return second
+    return first
 
 
 def status_of(value: object) -> int | None:

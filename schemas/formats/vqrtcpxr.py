@@ -154,9 +154,9 @@ def _metrics(upper: bytes) -> dict[str, float | None]:
     split = upper.find(b"REMOTEMETRICS")
     local = {key: float(value) for key, value in _MEASURES.findall(upper, 0, len(upper) if split < 0 else split)}
     remote = {} if split < 0 else {key: float(value) for key, value in _MEASURES.findall(upper, split)}
-    scores = [score for score in (_mos(local), _mos(remote)) if score is not None]
+    here, there = _mos(local), _mos(remote)
     return {
-        "mos": min(scores) if scores else None,
+        "mos": there if here is None or (there is not None and there < here) else here,
         "loss_ratio": _ratio(local, remote, b"NLR"),
         "discard_ratio": _ratio(local, remote, b"JDR"),
         "jitter_ms": worse(span_of(local.get(b"IAJ")), span_of(remote.get(b"IAJ"))),
