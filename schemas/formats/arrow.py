@@ -19,6 +19,10 @@ from schemas.deadletters import DeadReason, Reject
 from schemas.decode import Decoder
 from schemas.formats import Converted, Options
 
+GIVES = ("every field of every event type that has a column",)
+SHOWS = ("what its fields allow",)
+LACKS = "What the sender left out: a field without a column is not known of any event."
+
 ROWS_MIN, ROWS_MAX = 8_192, 32_768
 """Small record batches are put together and large ones divided, so that a packet has so many rows: what a packet
 costs apart from its rows then hardly counts, and what it takes in memory is bounded."""
