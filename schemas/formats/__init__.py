@@ -65,6 +65,7 @@ _OPENERS = {
     "cucm": "schemas.formats.cucm:open_cucm",
     "voipmonitor": "schemas.formats.voipmonitor:open_voipmonitor",
     "vqrtcpxr": "schemas.formats.vqrtcpxr:open_vqrtcpxr",
+    "hep": "schemas.formats.hep:open_hep",
 }
 """The formats this version can read. Loaded when asked for: a deployment uses one."""
 
@@ -249,11 +250,13 @@ class Options(Struct, frozen=True):
         csv: the column map of the `csv` format.
         timezone: of times that a vendor writes without an offset, a name of the IANA database; the `csv` format has
             its own in the map.
+        customer_networks: for `hep`, where customers' equipment is; empty: anywhere.
     """
 
     tokens: Tokens | None = None
     csv: "ColumnMap | None" = None
     timezone: str = "UTC"
+    customer_networks: tuple[str, ...] = ()
 
     def required_tokens(self) -> Tokens:
         """Return the tokens.
