@@ -40,7 +40,7 @@ TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
 
 SECRET_FILE_BYTES_MAX = 4_096
 
-INPUTS_RUNNABLE = ("file", "http")
+INPUTS_RUNNABLE = ("file", "http", "hep")
 OUTPUTS_RUNNABLE = ("file", "webhook", "desk")
 
 
@@ -252,7 +252,12 @@ def format_options(config: Config, token_key: bytes | None) -> formats.Options:
     if token_key is not None:
         customers = None if given.customers_file is None else read_customers(given.customers_file, plan)
         tokens = formats.Tokens(token_key, plan, customers)
-    return formats.Options(tokens=tokens, csv=config.input.csv, timezone=config.input.timezone)
+    return formats.Options(
+        tokens=tokens,
+        csv=config.input.csv,
+        timezone=config.input.timezone,
+        customer_networks=config.input.hep.customer_networks,
+    )
 
 
 def engine_settings(config: Config) -> Settings:

@@ -17,12 +17,16 @@ class Gauges(Collector):
     Args:
         engine, outbox: what is read.
         spool: what waits to be read; None for an input that has none.
+        of_input: what the input has to show of its own.
     """
 
-    def __init__(self, engine: RiskEngine, outbox: Outbox, spool: Spool | None = None) -> None:
+    def __init__(
+        self, engine: RiskEngine, outbox: Outbox, spool: Spool | None = None, of_input: Collector | None = None
+    ) -> None:
         self._engine = engine
         self._outbox = outbox
         self._spool = spool
+        self._of_input = of_input
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -38,6 +42,8 @@ class Gauges(Collector):
             gauge = GaugeMetricFamily("stayline_spool_bytes", "Bytes of posted records that are kept.")
             gauge.add_metric([], self._spool.total_bytes)
             yield gauge
+        if self._of_input is not None:
+            yield from self._of_input.collect()
 
     def _of_engine(self) -> Iterator[Metric]:
         engine = self._engine

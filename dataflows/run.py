@@ -12,11 +12,11 @@ from types import FrameType
 from typing import NamedTuple
 
 from dataflows import config as configuration
-from dataflows import settings
+from dataflows import hep, settings
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.deadletters import DeadLetterFile
 from dataflows.files import Cut, FileReader, Place
-from dataflows.flow import OpenInput, Stop, build, execute
+from dataflows.flow import OpenInput, Passed, Stop, build, execute
 from dataflows.http import Server, events_application, metrics_application
 from dataflows.logs import log
 from dataflows.metrics import Gauges
@@ -26,6 +26,7 @@ from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.errors import ConfigError, StateError, StaylineError
 from schemas.formats import open_format
+from schemas.formats.hep import open_hep
 from sinks.desk.app import desk_application
 from sinks.desk.output import DeskOutput
 from sinks.desk.store import DeskStore
@@ -56,12 +57,18 @@ class _Source(NamedTuple):
     Attributes:
         open_input: what the flow reads.
         ends: it has an end.
-        spool: what arrives by HTTP lies here; None for files.
+        spool: what arrives by HTTP lies here; None for others.
+        listener: takes packets; None for others.
+        figures: what the input has to show of its own.
+        passed: is told a place behind which no restart will go back.
     """
 
     open_input: OpenInput
     ends: bool
-    spool: Spool | None
+    spool: Spool | None = None
+    listener: hep.Listener | None = None
+    figures: hep.Figures | None = None
+    passed: Passed = lambda _: None
 
 
 def now_ms() -> int:
@@ -103,7 +110,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         )
         dispatcher.start()
         stack.callback(dispatcher.stop)
-        for name, server in _servers(config, source, store, Gauges(engine, outbox, source.spool)):
+        for name, server in _servers(config, source, store, Gauges(engine, outbox, source.spool, source.figures)):
             server.start()
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
@@ -115,7 +122,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
             stopping,
             ends=source.ends,
             checkpoints=Checkpoints(folder / "engine"),
-            passed=lambda place: None if source.spool is None else source.spool.prune(Place(*place).file),
+            passed=source.passed,
         )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
@@ -188,7 +195,14 @@ def _signals(stop: Stop) -> Iterator[None]:
 def _source(config: settings.Config, secrets: configuration.Secrets, folder: Path) -> _Source:
     if config.input.kind == "http":
         spool = Spool(folder / "spool")
-        return _Source(lambda place: spool.read(Place() if place is None else Place(*place)), ends=False, spool=spool)
+        return _Source(
+            lambda place: spool.read(Place() if place is None else Place(*place)),
+            ends=False,
+            spool=spool,
+            passed=lambda place: spool.prune(Place(*place).file),
+        )
+    if config.input.kind == "hep":
+        return _packets(config, secrets, folder)
     name = config.input.format
     options = configuration.format_options(config, secrets.token_key)
     opener = None if name == "stayline" else lambda: open_format(name, options)
@@ -198,7 +212,16 @@ def _source(config: settings.Config, secrets: configuration.Secrets, folder: Pat
         begin = Place() if place is None else Place(*place)
         return iter(FileReader(list(given.paths), begin, open_format=opener, follow=given.follow))
 
-    return _Source(read, ends=not given.follow, spool=None)
+    return _Source(read, ends=not given.follow)
+
+
+def _packets(config: settings.Config, secrets: configuration.Secrets, folder: Path) -> _Source:
+    reader = open_hep(configuration.format_options(config, secrets.token_key))
+    source = hep.Source(Spool(folder / "spool"), folder / "calls", reader)
+    listener = hep.Listener(source.spool, *config.input.hep.listen)
+    return _Source(
+        source.read, ends=False, listener=listener, figures=hep.Figures(listener, source), passed=source.passed
+    )
 
 
 def _has_desk(config: settings.Config) -> bool:
@@ -232,7 +255,9 @@ def _output(
 
 def _servers(
     config: settings.Config, source: _Source, store: DeskStore | None, gauges: Gauges
-) -> Iterator[tuple[str, Server]]:
+) -> Iterator[tuple[str, Server | hep.Listener]]:
+    if source.listener is not None:
+        yield "hep", source.listener
     if source.spool is not None:
         yield "events", Server(events_application(source.spool), *config.input.http.listen)
     if store is not None:
@@ -245,7 +270,7 @@ def _servers(
 
 
 def _refuse_outcome(_: bytes) -> None:
-    raise StateError("outcomes: must have an input they can be written to; input.kind http has one, file has not")
+    raise StateError("outcomes: must have an input they can be written to; input.kind http has one, others have not")
 
 
 def _watched(open_input: OpenInput, dispatcher: Dispatcher) -> OpenInput:

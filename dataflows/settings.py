@@ -173,9 +173,10 @@ class HttpInput(Section):
 
 
 class HepInput(Section):
-    """`[input.hep]`: HEP3 over UDP and TCP."""
+    """`[input.hep]`: HEP3 over UDP and TCP; `customer_networks` see `schemas.formats.hep.table.Customers`."""
 
     listen: Listen = Address("127.0.0.1", 9060)
+    customer_networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = ()
 
 
 class TokenSettings(SecretHolder):
@@ -202,7 +203,7 @@ class Input(Section):
     """
 
     kind: Literal["file", "kafka", "http", "hep"] = "file"
-    format: FormatName = "stayline"
+    format: FormatName = Field(default="stayline", validate_default=True)
     file: FileInput = FileInput()
     kafka: Annotated[KafkaInput | None, Field(validate_default=True)] = None
     http: HttpInput = HttpInput()
@@ -210,6 +211,15 @@ class Input(Section):
     tokens: TokenSettings = TokenSettings()
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     csv: Annotated[ColumnMap | None, Field(validate_default=True)] = None
+
+    @field_validator("format")
+    @classmethod
+    def _fits_kind(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("kind") != "hep":
+            return value
+        if value not in {"stayline", "hep"}:
+            raise ValueError('must be hep where input.kind is "hep"')
+        return "hep"
 
     @field_validator("kafka", "csv")
     @classmethod

@@ -155,7 +155,7 @@ class TestProgram:
     def test_run_says_which_inputs_and_outputs_this_version_can_run(self, stayline):
         code, _, err = stayline("run", "-c", Path(__file__).parent / "config/full.toml")
         assert code == 2
-        assert "must be one that this version can run (file, http), was kafka" in err
+        assert "must be one that this version can run (file, http, hep), was kafka" in err
         assert "output.1.kind: must be one that this version can run (file, webhook, desk), was kafka" in err
 
     def test_check_prints_a_configuration_that_checks_the_same(self, stayline, tmp_path):

@@ -57,8 +57,13 @@ class HepReader:
         """What became of packets."""
         return self._table.counts
 
+    @property
+    def open_calls(self) -> int:
+        """How many calls are in the table, those just over included."""
+        return self._table.open_calls
+
     def snapshot(self) -> bytes:
-        """Return the open calls; to be asked where packets end alone."""
+        """Return the open calls; to be asked after `settle` alone."""
         return self._table.snapshot()
 
     def restore(self, data: bytes) -> None:
@@ -77,14 +82,17 @@ class HepReader:
         self._held = data[at:]
         return items
 
-    def finish(self) -> list[Converted | Reject]:
-        """Return what was still open at the end."""
+    def settle(self) -> list[Converted | Reject]:
+        """Say that what comes next begins with a packet; return what is left of broken ones."""
         items: list[Converted | Reject] = []
         self._read(self._held, items, ended=True)
         self._held = b""
         self._end_junk(items)
-        items += [self._item(one) for one in self._table.finish()]
         return items
+
+    def finish(self) -> list[Converted | Reject]:
+        """Return what was still open at the end."""
+        return self.settle() + [self._item(one) for one in self._table.finish()]
 
     def _read(self, data: bytes, items: list[Converted | Reject], *, ended: bool) -> int:
         """Read packets as far as they are whole; return where the first one begins that is not."""

@@ -189,8 +189,11 @@ def _chunks(data: bytes, at: int, end: int, count_max: int) -> dict[int, bytes]:
         if size < HEAD_BYTES or at + size > end:
             rule = f"a chunk must be {HEAD_BYTES} bytes or longer and end inside its packet"
             raise BadPacketError(DeadReason.NOT_JSON, f"{rule}, said {size} where {end - at} are left")
-        if vendor == 0 and kind not in found:
-            found[kind] = data[at + HEAD_BYTES : at + size]
+        if vendor == 0:
+            if kind not in found:
+                found[kind] = data[at + HEAD_BYTES : at + size]
+        elif data.startswith(MAGIC, at):
+            raise BadPacketError(DeadReason.NOT_JSON, "a packet must end where the next one begins, ran on into it")
         at += size
     raise BadPacketError(DeadReason.TOO_LARGE, f"a packet must have fewer than {CHUNKS_MAX} chunks, had more")
 

@@ -155,6 +155,11 @@ class CallTable:
         """What became of packets."""
         return self._state.counts
 
+    @property
+    def open_calls(self) -> int:
+        """How many calls are in the table, those just over included."""
+        return len(self._state.calls)
+
     def take(self, packet: Packet) -> list[bytes | GivenUp]:
         """Take one packet; return the events that it completes, each as a line of JSON.
 
