@@ -202,3 +202,11 @@ def time_passes(begin_ms: int, span_ms: int, agent: int = 2001) -> Iterator[byte
     """Packets of no call, half an hour apart."""
     yield from (keepalive(begin_ms + at, agent) for at in range(0, span_ms + 1, 1_800_000))
     yield keepalive(begin_ms + span_ms, agent)
+
+
+def packet_time_ms(packet: bytes) -> int:
+    """Return when a packet says it was seen."""
+    at = packet.index(b"\x00\x00\x00\x09\x00\x0a") + 6
+    micros = packet.index(b"\x00\x00\x00\x0a\x00\x0a") + 6
+    seconds, fraction = (struct.unpack_from(">I", packet, place)[0] for place in (at, micros))
+    return seconds * 1000 + fraction // 1000

@@ -18,6 +18,7 @@ from hep_kit import (
     hep,
     keepalive,
     letters,
+    packet_time_ms,
     place,
     read,
     report,
@@ -601,7 +602,7 @@ class TestPackets:
         for k, pack in enumerate((zlib.compress, lambda data: zlib.compress(data, wbits=31))):
             packets = []
             for packet, payload in zip(dialog.packets, payloads, strict=True):
-                at_ms = _at_ms(packet)
+                at_ms = packet_time_ms(packet)
                 packets.append(
                     framed(
                         chunk(0x10, pack(payload))
@@ -666,13 +667,6 @@ class TestPackets:
             open_format("hep", Options(tokens=TOKENS, customer_networks=("10.0.0.0/99",)))
 
 
-def _at_ms(packet):
-    at = packet.index(b"\x00\x00\x00\x09\x00\x0a") + 6
-    return (
-        struct.unpack(">I", packet[at : at + 4])[0] * 1000 + struct.unpack(">I", packet[at + 10 : at + 14])[0] // 1000
-    )
-
-
 def traffic(seed, count=6):
     """Some calls of every sort, their packets mixed."""
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
@@ -691,7 +685,7 @@ def traffic(seed, count=6):
             if rng.random() < 0.7:
                 dialog.released(up_ms + 20_000, by_callee=rng.random() < 0.5)
         packets += dialog.packets
-    packets.sort(key=_at_ms)
+    packets.sort(key=packet_time_ms)
     return b"".join(packets) + keepalive(T + 200_000)
 
 
