@@ -173,7 +173,7 @@ class HttpInput(Section):
 
 
 class HepInput(Section):
-    """`[input.hep]`: HEP3 over UDP and TCP; `customer_networks` see `schemas.formats.hep.table.Customers`."""
+    """`[input.hep]`: HEP3 over UDP and TCP; `customer_networks` see `schemas.formats.hep.events.Customers`."""
 
     listen: Listen = Address("127.0.0.1", 9060)
     customer_networks: Annotated[tuple[str, ...], AfterValidator(_networks)] = ()

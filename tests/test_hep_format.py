@@ -34,7 +34,7 @@ from schemas.errors import ConfigError
 from schemas.formats import Converted, Options, open_format
 from schemas.formats.hep import HepReader
 from schemas.formats.hep.calls import LINGER_MS, OPEN_MS
-from schemas.formats.hep.table import Customers
+from schemas.formats.hep.events import Customers
 
 T = MONDAY_MS
 CALLER, CALLEE = TOKENS.identity("02079460001"), TOKENS.identity("02079460002")

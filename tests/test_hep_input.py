@@ -24,7 +24,7 @@ from schemas.decode import decode
 from schemas.errors import ConfigError, StateError
 from schemas.formats import Converted, NumberPlan, Tokens
 from schemas.formats.hep import HepReader
-from schemas.formats.hep.table import Customers
+from schemas.formats.hep.events import Customers
 
 DAY_MS = 86_400_000
 KEY = "k" * 32

@@ -19,7 +19,7 @@ from dataflows.spool import Spool
 from detectors.release import CallEnds, Outcome, classify
 from schemas.decode import decode
 from schemas.formats.hep import HepReader
-from schemas.formats.hep.table import Customers
+from schemas.formats.hep.events import Customers
 
 SIP = Path(__file__).parent / "sip"
 MODULES = sorted(Path("/usr").glob("lib*/**/kamailio/modules/siptrace.so"))

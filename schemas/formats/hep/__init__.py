@@ -15,8 +15,9 @@ the access, and silence of the media where nobody sends RTCP.
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import ConfigError
 from schemas.formats import HEAD_BYTES, Converted, Options
+from schemas.formats.hep.events import Customers
 from schemas.formats.hep.packets import MAGIC, BadPacketError, PacketReader, packet_bytes
-from schemas.formats.hep.table import CALLS_MAX, CallTable, Counts, Customers, GivenUp
+from schemas.formats.hep.table import CALLS_MAX, CallTable, Counts, GivenUp
 
 __all__ = ["Counts", "HepReader", "open_hep"]
 

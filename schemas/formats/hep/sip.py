@@ -22,7 +22,8 @@ _NAMES_KEPT = 4_096
 _UNWANTED = b""
 _NAMES: dict[bytes, bytes] = {}
 
-_FOLD = re.compile(rb"\r?\n[ \t]+")
+_BLANK = (b" ", b"\t")
+_FOLD = re.compile(rb"\n[ \t]+")
 _TAG = re.compile(rb";\s*tag\s*=\s*([^\s;,>]+)", re.IGNORECASE)
 _PLAIN_TAG = re.compile(rb"[^\s;,>]+").fullmatch
 _BRANCH = re.compile(rb";\s*branch\s*=\s*([^\s;,]+)", re.IGNORECASE)
@@ -69,17 +70,15 @@ def read_message(data: bytes) -> Message:
     Raises:
         BadPacketError: it is none, or lacks what every message must have.
     """
-    head, body = _parted(data)
-    lines = head.split(b"\n")
+    at = data.find(b"\r\n\r\n")
+    head, body = (data[:at], data[at + 4 :]) if at >= 0 else _untidy(data)
+    lines = head.split(b"\r\n")
+    if head.count(b"\n") != len(lines) - 1:
+        lines = head.replace(b"\r\n", b"\n").split(b"\n")
     status, method = _start(lines[0])
-    headers: dict[bytes, bytes] = {}
-    for line in lines[1:]:
-        name, _, value = line.partition(b":")
-        known = _NAMES.get(name)
-        if known is None:
-            known = _known(name)
-        if known:
-            headers[known] = headers[known] + b"," + value.strip() if known in headers else value.strip()
+    headers = _headers(lines)
+    if headers is None:
+        headers = _headers(_FOLD.sub(b" ", b"\n".join(lines)).split(b"\n")) or {}
     try:
         number, _, answered = headers[b"cseq"].partition(b" ")
         answered = answered.strip()
@@ -95,15 +94,25 @@ def read_message(data: bytes) -> Message:
     )
 
 
-def _parted(data: bytes) -> tuple[bytes, bytes]:
-    """Return the head, unfolded, with bare line ends, and the body. A line end may lack its return."""
-    at = data.find(b"\r\n\r\n")
-    head, body = (data[:at], data[at + 4 :]) if at >= 0 else (data, b"")
-    if at < 0 and (at := data.find(b"\n\n")) >= 0:
-        head, body = data[:at], data[at + 2 :]
-    if b"\n " in head or b"\n\t" in head:
-        head = _FOLD.sub(b" ", head)
-    return head.replace(b"\r\n", b"\n"), body
+def _untidy(data: bytes) -> tuple[bytes, bytes]:
+    """Return head and body of a message whose lines lack their returns, or that has no body."""
+    at = data.find(b"\n\n")
+    return (data[:at], data[at + 2 :]) if at >= 0 else (data, b"")
+
+
+def _headers(lines: list[bytes]) -> dict[bytes, bytes] | None:
+    """Return the headers that are wanted; None if a line goes on with the one before (RFC 3261, section 7.3.1)."""
+    headers: dict[bytes, bytes] = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        known = _NAMES.get(name)
+        if known is None:
+            if line[:1] in _BLANK:
+                return None
+            known = _known(name)
+        if known:
+            headers[known] = headers[known] + b"," + value.strip() if known in headers else value.strip()
+    return headers
 
 
 def _start(line: bytes) -> tuple[int, bytes]:
@@ -123,7 +132,7 @@ def _known(name: bytes) -> bytes:
     plain = name.strip().lower()
     plain = _COMPACT.get(plain, plain)
     known = plain if plain in _WANTED else _UNWANTED
-    if len(_NAMES) < _NAMES_KEPT and len(name) <= 64:
+    if len(_NAMES) < _NAMES_KEPT and len(name) <= 64 and name[:1] not in _BLANK:
         _NAMES[name] = known
     return known
 
@@ -131,7 +140,7 @@ def _known(name: bytes) -> bytes:
 def _tag(value: bytes) -> bytes:
     at = value.rfind(b";tag=")
     tag = value[at + 5 :]
-    if at >= 0 and _PLAIN_TAG(tag):
+    if at >= 0 and (tag.isalnum() or _PLAIN_TAG(tag)):
         return tag  # nothing behind it: as nearly always
     found = _TAG.search(value, value.rfind(b">") + 1)
     return found.group(1) if found else b""

@@ -2,25 +2,17 @@
 
 Time is each probe's own, as its packets have it: a wrong clock of one probe ends no call of another one. A time is
 believed when it lies within an hour of the packet before, so that one corrupted packet moves no clock.
-
-Of one call up to two events are made, one for each party that is a customer: `out` for the caller, `in` for the callee.
-Their call ids differ; each is the same from every probe and on every reading.
 """
 
-import ipaddress
-from typing import Any
-
 import msgspec
-import orjson
 from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
-from schemas.errors import ConfigError
-from schemas.formats import Tokens
-from schemas.formats.hep.calls import Call, Phase, Side, opened
+from schemas.formats.hep.calls import Call, Phase, opened
+from schemas.formats.hep.events import Customers, call_event, draft_of, line_of, media_event, reporter
 from schemas.formats.hep.media import Report, read_report
 from schemas.formats.hep.packets import RTCP_JSON, SIP, Packet
-from schemas.formats.hep.sip import Message, q850_of, read_message
+from schemas.formats.hep.sip import Message, read_message
 
 CALLS_MAX = 250_000
 """Calls in the table: ten million customers in their busy hour (133 attempts a second and million, three minutes each).
@@ -99,40 +91,6 @@ class GivenUp(Struct, frozen=True):
     draft: bytes
 
 
-class Customers:
-    """Who of the two parties is a customer.
-
-    Without networks both are, the callee only if the callee's end was found at all. With networks, the caller is one
-    whose INVITE came from there, and the callee one to whom an INVITE was sent there.
-
-    Args:
-        tokens: turns identities into pseudonyms.
-        networks: where customers' equipment is, as `10.0.0.0/8`.
-
-    Raises:
-        ConfigError: a network is none.
-    """
-
-    def __init__(self, tokens: Tokens, networks: tuple[str, ...] = ()) -> None:
-        self.tokens = tokens
-        try:
-            self._networks = [ipaddress.ip_network(text) for text in networks]
-        except ValueError:
-            raise ConfigError(["input.hep.customer_networks: must hold address ranges such as 10.0.0.0/8"]) from None
-
-    def of(self, call: Call) -> list[Side]:
-        """Return the sides of a call that are customers and have a name."""
-        if self._networks:
-            sides = [(call.caller, self._inside(call.senders)), (call.callee, self._inside(call.receivers))]
-        else:
-            sides = [(call.caller, True), (call.callee, call.reached)]
-        return [side for side, counts in sides if counts and side.token is not None]
-
-    def _inside(self, places: list[bytes]) -> bool:
-        addresses = [ipaddress.ip_address(place[:-2]) for place in places]
-        return any(address in network for address in addresses for network in self._networks)
-
-
 class CallTable:
     """Takes packets, gives events.
 
@@ -192,7 +150,7 @@ class CallTable:
                 self._over(call, made, silently=overdue)
             else:
                 rule = "a call must have ended when the input ends"
-                made.append(GivenUp(DeadReason.TRUNCATED, f"{rule}, had not", _draft(call)))
+                made.append(GivenUp(DeadReason.TRUNCATED, f"{rule}, had not", draft_of(call)))
         self._state.calls.clear()
         return made
 
@@ -243,7 +201,7 @@ class CallTable:
             self._state.counts.strays += 1
             return
         call.seen_ms = max(call.seen_ms, packet.at_ms)
-        side = _reporter(call, packet)
+        side = reporter(call, packet)
         if side is None:
             self._state.counts.strays += 1
             return
@@ -254,17 +212,7 @@ class CallTable:
         interval_ms = min(max(packet.at_ms - since_ms, 0), INTERVAL_MS_MAX)
         said = side.ear.take(report, other.ear, packet.at_ms, interval_ms, call.clock_hz)
         if said and any(side is one for one in self._customers.of(call)):
-            event = {
-                "type": "media",
-                "call_id": _call_id(call, side),
-                "customer_id": side.token,
-                "at_ms": packet.at_ms,
-                "interval_ms": interval_ms,
-                "codec": call.codec or None,
-                **said,
-                "probe_id": packet.agent or None,
-            }
-            made.append(_line(event))
+            made.append(line_of(media_event(call, side, packet.at_ms, interval_ms, packet.agent, said)))
 
     def _over(self, call: Call, made: list[bytes | GivenUp], *, silently: bool = False) -> None:
         if silently:
@@ -272,7 +220,7 @@ class CallTable:
             call.conclude()
         call.phase = Phase.OVER
         sides = self._customers.of(call)
-        made += [_line(_event(call, side)) for side in sides]
+        made += [line_of(call_event(call, side)) for side in sides]
         self._state.counts.foreign += not sides
 
     def _tick(self, packet: Packet, made: list[bytes | GivenUp]) -> None:
@@ -280,10 +228,9 @@ class CallTable:
         state = self._state
         state.since_sweep += 1
         at_ms = packet.at_ms
-        agent = self._agent(packet)
-        clock = state.clocks.get(agent)
+        clock = state.clocks.get(packet.agent)
         if clock is None:
-            clock = state.clocks[agent] = _Clock(at_ms, at_ms, at_ms)
+            clock = state.clocks.setdefault(self._agent(packet), _Clock(at_ms, at_ms, at_ms))
         if -STEP_MS_MAX <= at_ms - clock.newest_ms <= STEP_MS_MAX:
             clock.now_ms = at_ms
         clock.newest_ms = at_ms
@@ -320,78 +267,7 @@ class CallTable:
             if call.phase != Phase.OVER:
                 state.counts.evicted += 1
                 rule = f"a call must end before {self._calls_max} others are open"
-                made.append(GivenUp(DeadReason.TRUNCATED, f"{rule}, did not", _draft(call)))
+                made.append(GivenUp(DeadReason.TRUNCATED, f"{rule}, did not", draft_of(call)))
 
 
 _EVICTED_AS = {Phase.OVER: 0, Phase.RETRIED: 1, Phase.TRYING: 1, Phase.ENDING: 2, Phase.UP: 2}
-
-
-def _reporter(call: Call, packet: Packet) -> Side | None:
-    """Return the side that sent a report; None where the addresses do not tell.
-
-    RTCP comes from the port behind that of RTP (RFC 3550, section 11), or from the same one (RFC 5761). Behind a NAT
-    the sender's address is not the one it announced, the receiver's still is.
-    """
-    caller, callee = call.caller, call.callee
-    ways = ((packet.source, caller, callee), (packet.target, callee, caller))
-    for place, if_callers, if_callees in ways:
-        below = place[:-2] + max(int.from_bytes(place[-2:], "big") - 1, 0).to_bytes(2, "big")
-        if place in caller.places or below in caller.places:
-            return if_callers
-        if place in callee.places or below in callee.places:
-            return if_callees
-    for place, if_callers, if_callees in ways:
-        at_caller, at_callee = (any(one[:-2] == place[:-2] for one in side.places) for side in (caller, callee))
-        if at_caller != at_callee:
-            return if_callers if at_caller else if_callees
-    return None
-
-
-def _call_id(call: Call, side: Side) -> str:
-    return f"{call.name}.{'out' if side is call.caller else 'in'}"
-
-
-def _event(call: Call, side: Side) -> dict[str, Any]:
-    """Make the `call` event of one party."""
-    is_caller = side is call.caller
-    peer = call.callee if is_caller else call.caller
-    # Copies of one message may come from probes whose clocks differ a little.
-    answer_ms = None if call.answer_ms is None else max(call.answer_ms, call.start_ms)
-    return {
-        "type": "call",
-        "call_id": _call_id(call, side),
-        "customer_id": side.token,
-        "start_ms": call.start_ms,
-        "answer_ms": answer_ms,
-        "end_ms": max(call.end_ms, call.start_ms if answer_ms is None else answer_ms),
-        "direction": "out" if is_caller else "in",
-        "peer_id": peer.token,
-        "sip_status": call.status,
-        "q850": q850_of(call.reason),
-        "reason": call.reason or None,
-        "released_by": _releaser(call, is_caller=is_caller),
-        "codec": call.codec or None,
-        **(side.ear.summary(peer.ear) if answer_ms is not None else {}),
-        "cpe_model": side.model,
-        "cpe_firmware": side.firmware,
-        "probe_id": call.agent or None,
-    }
-
-
-def _releaser(call: Call, *, is_caller: bool) -> str | None:
-    if call.by_network():
-        return "network"
-    if call.released_by_caller or call.canceled:
-        return "customer" if is_caller else "peer"
-    if call.released_by_callee:
-        return "peer" if is_caller else "customer"
-    return None if call.answer_ms is None else "unknown"
-
-
-def _line(event: dict[str, Any]) -> bytes:
-    return orjson.dumps({name: value for name, value in event.items() if value is not None})
-
-
-def _draft(call: Call) -> bytes:
-    """Show what is known of a call that becomes no event: tokens and times."""
-    return _line(_event(call, call.caller) | {"end_ms": None})

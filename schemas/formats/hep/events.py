@@ -1,0 +1,139 @@
+"""Whose event a call is, and what the event says.
+
+Of one call up to two events are made, one for each party that is a customer: `out` for the caller, `in` for the callee.
+Their call ids differ; each is the same from every probe and on every reading.
+"""
+
+import ipaddress
+from typing import Any
+
+import orjson
+
+from schemas.errors import ConfigError
+from schemas.formats import Tokens
+from schemas.formats.hep.calls import Call, Side
+from schemas.formats.hep.packets import Packet
+from schemas.formats.hep.sip import q850_of
+
+
+class Customers:
+    """Who of the two parties is a customer.
+
+    Without networks both are, the callee only if the callee's end was found at all. With networks, the caller is one
+    whose INVITE came from there, and the callee one to whom an INVITE was sent there.
+
+    Args:
+        tokens: turns identities into pseudonyms.
+        networks: where customers' equipment is, as `10.0.0.0/8`.
+
+    Raises:
+        ConfigError: a network is none.
+    """
+
+    def __init__(self, tokens: Tokens, networks: tuple[str, ...] = ()) -> None:
+        self.tokens = tokens
+        try:
+            self._networks = [ipaddress.ip_network(text) for text in networks]
+        except ValueError:
+            raise ConfigError(["input.hep.customer_networks: must hold address ranges such as 10.0.0.0/8"]) from None
+
+    def of(self, call: Call) -> list[Side]:
+        """Return the sides of a call that are customers and have a name."""
+        if self._networks:
+            sides = [(call.caller, self._inside(call.senders)), (call.callee, self._inside(call.receivers))]
+        else:
+            sides = [(call.caller, True), (call.callee, call.reached)]
+        return [side for side, counts in sides if counts and side.token is not None]
+
+    def _inside(self, places: list[bytes]) -> bool:
+        addresses = [ipaddress.ip_address(place[:-2]) for place in places]
+        return any(address in network for address in addresses for network in self._networks)
+
+
+def reporter(call: Call, packet: Packet) -> Side | None:
+    """Return the side that sent a report; None where the addresses do not tell.
+
+    RTCP comes from the port behind that of RTP (RFC 3550, section 11), or from the same one (RFC 5761). Behind a NAT
+    the sender's address is not the one it announced, the receiver's still is.
+    """
+    caller, callee = call.caller, call.callee
+    ways = ((packet.source, caller, callee), (packet.target, callee, caller))
+    for place, if_callers, if_callees in ways:
+        below = place[:-2] + max(int.from_bytes(place[-2:], "big") - 1, 0).to_bytes(2, "big")
+        if place in caller.places or below in caller.places:
+            return if_callers
+        if place in callee.places or below in callee.places:
+            return if_callees
+    for place, if_callers, if_callees in ways:
+        at_caller, at_callee = (any(one[:-2] == place[:-2] for one in side.places) for side in (caller, callee))
+        if at_caller != at_callee:
+            return if_callers if at_caller else if_callees
+    return None
+
+
+def call_id_of(call: Call, side: Side) -> str:
+    """Return the id of one party's side of a call."""
+    return f"{call.name}.{'out' if side is call.caller else 'in'}"
+
+
+def call_event(call: Call, side: Side) -> dict[str, Any]:
+    """Make the `call` event of one party."""
+    is_caller = side is call.caller
+    peer = call.callee if is_caller else call.caller
+    # Copies of one message may come from probes whose clocks differ a little.
+    answer_ms = None if call.answer_ms is None else max(call.answer_ms, call.start_ms)
+    return {
+        "type": "call",
+        "call_id": call_id_of(call, side),
+        "customer_id": side.token,
+        "start_ms": call.start_ms,
+        "answer_ms": answer_ms,
+        "end_ms": max(call.end_ms, call.start_ms if answer_ms is None else answer_ms),
+        "direction": "out" if is_caller else "in",
+        "peer_id": peer.token,
+        "sip_status": call.status,
+        "q850": q850_of(call.reason),
+        "reason": call.reason or None,
+        "released_by": _releaser(call, is_caller=is_caller),
+        "codec": call.codec or None,
+        **(side.ear.summary(peer.ear) if answer_ms is not None else {}),
+        "cpe_model": side.model,
+        "cpe_firmware": side.firmware,
+        "probe_id": call.agent or None,
+    }
+
+
+def media_event(
+    call: Call, side: Side, at_ms: int, interval_ms: int, agent: str, said: dict[str, Any]
+) -> dict[str, Any]:
+    """Make the `media` event of one report; `said` is what it reports."""
+    return {
+        "type": "media",
+        "call_id": call_id_of(call, side),
+        "customer_id": side.token,
+        "at_ms": at_ms,
+        "interval_ms": interval_ms,
+        "codec": call.codec or None,
+        **said,
+        "probe_id": agent or None,
+    }
+
+
+def _releaser(call: Call, *, is_caller: bool) -> str | None:
+    if call.by_network():
+        return "network"
+    if call.released_by_caller or call.canceled:
+        return "customer" if is_caller else "peer"
+    if call.released_by_callee:
+        return "peer" if is_caller else "customer"
+    return None if call.answer_ms is None else "unknown"
+
+
+def line_of(event: dict[str, Any]) -> bytes:
+    """Write an event as JSON, without what is not known."""
+    return orjson.dumps({name: value for name, value in event.items() if value is not None})
+
+
+def draft_of(call: Call) -> bytes:
+    """Show what is known of a call that becomes no event: tokens and times."""
+    return line_of(call_event(call, call.caller) | {"end_ms": None})
