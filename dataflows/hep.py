@@ -312,6 +312,7 @@ class Source:
     def _items(self, chunk: Chunk) -> list[Converted | Reject]:
         """Read the batches of a chunk; each holds whole packets."""
         items: list[Converted | Reject] = []
+        assert isinstance(chunk.data, bytes)  # noqa: S101  a spool gives lines
         for batch in chunk.data.split(b"\n"):
             try:
                 packets = base64.b64decode(batch, validate=True)

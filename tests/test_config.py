@@ -336,7 +336,7 @@ class TestSecrets:
 
 class TestRunnable:
     def test_what_this_version_cannot_run_is_told_all_at_once(self):
-        config = with_format(load(FULL, {}), "hep")
+        config = with_format(load(FULL, {}), "voipmonitor")
         assert [problem.split(":")[0] for problem in runnable(config)] == [
             "input.kind",
             "input.format",

@@ -20,7 +20,7 @@ from dataflows.spool import Spool
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings
-from schemas.decode import decode
+from schemas.decode import Decoder, decode
 from schemas.errors import ConfigError, StateError
 from schemas.formats import Converted, NumberPlan, Tokens
 from schemas.formats.hep import HepReader
@@ -119,7 +119,7 @@ class TestSource:
     def test_a_chunk_without_events_is_an_empty_batch(self, tmp_path):
         source = Source(filled(tmp_path, [keepalive(MONDAY_MS)]), tmp_path / "calls", fresh())
         cut = next(source.read(None))
-        batch, dead = decoded(cut.chunk)
+        batch, dead = decoded(Decoder(), cut.chunk)
         assert (batch.records, dead, cut.place.line) == (0, [], 0)
 
 
