@@ -127,9 +127,6 @@ def runnable(config: Config) -> list[str]:
         found.append(f"input.kind: must be one that this version can run ({able}), was {config.input.kind}")
     if config.input.kind == "file" and not config.input.file.paths:
         found.append("input.file.paths: must name at least one file where input.kind is file, was empty")
-    if config.input.format not in ("stayline", *formats.available()):
-        able = ", ".join(("stayline", *formats.available()))
-        found.append(f"input.format: must be one that this version can read ({able}), was {config.input.format}")
     if not config.output:
         found.append("output: must be at least one, was none")
     for place, output in enumerate(config.output):

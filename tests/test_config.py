@@ -336,12 +336,7 @@ class TestSecrets:
 
 class TestRunnable:
     def test_what_this_version_cannot_run_is_told_all_at_once(self):
-        config = with_format(load(FULL, {}), "voipmonitor")
-        assert [problem.split(":")[0] for problem in runnable(config)] == [
-            "input.kind",
-            "input.format",
-            "output.1.kind",
-        ]
+        assert [problem.split(":")[0] for problem in runnable(load(FULL, {}))] == ["input.kind", "output.1.kind"]
 
     def test_nothing_to_read_and_nowhere_to_write_cannot_be_run(self):
         keys = [problem.split(":")[0] for problem in runnable(load(None, {}))]
