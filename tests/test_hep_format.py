@@ -313,22 +313,23 @@ class TestNetwork:
 class TestSilence:
     """What is concluded from packets that do not come, in the time of those that do."""
 
-    def test_a_call_whose_bye_never_came_ends_with_its_last_sign_of_life(self):
+    def test_a_call_whose_bye_never_came_ends_with_its_last_sign_of_life_and_is_no_drop(self):
         dialog = Dialog()
         up_ms = dialog.answered(T)
         assert calls(dialog, *time_passes(up_ms, OPEN_MS - HOUR_MS)) == []
         items = read(dialog.data() + b"".join(time_passes(up_ms, OPEN_MS + 60_000)))
         out = only(events(items))
-        assert (out["end_ms"], out["sip_status"], out["released_by"]) == (up_ms, 408, "network")
-        assert outcomes(items) == ["DROP", "DROP"]
+        assert (out["end_ms"], out["sip_status"], out["released_by"]) == (up_ms, 200, "unknown")
+        assert outcomes(items) == ["NORMAL", "NORMAL"]
 
-    def test_a_session_timer_that_runs_out_ends_a_call_hours_earlier(self):
+    def test_a_session_timer_that_runs_out_is_a_drop_and_ends_a_call_hours_earlier(self):
         dialog = Dialog()
         up_ms = dialog.answered(T, "Session-Expires: 1800;refresher=uac")
         dialog.message(up_ms + 900_000, "UPDATE", cseq=3, to_tag="b1")
         dialog.message(up_ms + 900_020, "200 UPDATE", "x: 1800;refresher=uac", cseq=3)
         assert calls(dialog, *time_passes(up_ms, 2_600_000)) == []
-        assert only(calls(dialog, *time_passes(up_ms, 3_000_000)))["end_ms"] == up_ms + 900_020
+        out = only(calls(dialog, *time_passes(up_ms, 3_000_000)))
+        assert (out["end_ms"], out["sip_status"], out["released_by"]) == (up_ms + 900_020, 408, "network")
 
     def test_reports_keep_a_call_alive_whose_refresh_was_not_seen(self):
         dialog = Dialog()

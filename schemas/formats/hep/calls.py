@@ -10,8 +10,9 @@ re-INVITEs, the same message at every hop and from every probe. What happens to 
 
 - *Who released it*: the side whose tag is in the BYE's From (RFC 3261, section 12.2.1.1). The network, where BYEs went
   both ways (a proxy that ends a call does that), or where a BYE began at an element that had relayed the INVITE.
-- *A BYE that never came*: a dialog whose session timer ran out (RFC 4028, section 10), or that showed no life for
-  `OPEN_MS`, has ended: status 408, released by the network, and its end is its last sign of life.
+- *A BYE that never came* is no drop by itself: a capture loses packets. A dialog that showed no life for `OPEN_MS` has
+  ended with its last sign of life, nobody knows how. Only where a session timer ran out, with no refresh from either
+  side (RFC 4028, section 10), is it known to be dead: status 408, released by the network.
 - *Copies* (retransmissions, other hops, a second probe) change nothing: the first one counts.
 """
 
@@ -298,7 +299,9 @@ class Call(Struct, gc=False):
                 # Nobody answered at all: RFC 3261, section 8.1.3.1, has that taken for a 408.
                 self.status = REQUEST_TIMEOUT
         elif self.phase == Phase.UP:
-            self.end_ms, self.status, self.released_by_network = self.seen_ms, REQUEST_TIMEOUT, True
+            self.end_ms = self.seen_ms
+            if self.session_ms is not None:
+                self.status, self.released_by_network = REQUEST_TIMEOUT, True
 
     def by_network(self) -> bool:
         """Tell whether an element in between ended the call."""
