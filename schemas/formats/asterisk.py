@@ -114,7 +114,6 @@ _DISPOSITION_NUMBERS = {
 _NONE_AT_ALL = "0000-00-00 00:00:00"
 _UNIQUE_ID = re.compile(r"(?:[^,]{1,80}-)?[0-9]{9,11}\.[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9:]{4,6})?")
-_QOS = re.compile(r"\b(lp|rxjitter|rxcount|txjitter|txcount|rlp|rtt)=([0-9.]{1,20})")
 _ENDPOINT = re.compile(r"[A-Za-z0-9]+/(.+)-[0-9a-f]{8}(?:;[12])?")
 
 Row = dict[str, Any]
@@ -159,6 +158,7 @@ class AsteriskReader(LineReader):
         self._times = TimeReader(("iso", "unix_s"), timezone, day_first=None)
         self._cdr_names: tuple[str, ...] = ()
         self._cel_names: tuple[str, ...] = _CEL
+        self._cel_event = 0
         self._calls: Waiting[_Call] = Waiting(_Call)
         self._over: Waiting[_Call] = Waiting(_Call, ENDED_MAX)
         """Calls that their caller's channel has left: what is still written of them comes soon."""
@@ -195,7 +195,7 @@ class AsteriskReader(LineReader):
         named = [cell.strip().lower() for cell in cells]
         names = tuple(_SAME.get(name, name) for name in named)
         if "eventtype" in names and "uniqueid" in names:
-            self._cel_names = names
+            self._cel_names, self._cel_event = names, names.index("eventtype")
         elif "disposition" in names and "dst" in names:
             self._cdr_names = names
         else:
@@ -205,9 +205,8 @@ class AsteriskReader(LineReader):
     def _names(self, cells: list[str]) -> tuple[str, ...] | None:
         """Return the names of a row's columns."""
         width = len(cells)
-        cel = self._cel_names
-        if width == len(cel) and cells[cel.index("eventtype")] in _EVENTS:
-            return cel
+        if width == len(self._cel_names) and cells[self._cel_event] in _EVENTS:
+            return self._cel_names
         if self._cdr_names:
             return self._cdr_names if width == len(self._cdr_names) else None
         if width >= len(_CSV) and _is_date(cells[9]) and cells[14] in _DISPOSITIONS:
@@ -351,7 +350,7 @@ class AsteriskReader(LineReader):
 
 
 def _is_date(text: str) -> bool:
-    return _DATE.fullmatch(text.strip()) is not None
+    return _DATE.fullmatch(text) is not None
 
 
 def _tail(cells: list[str]) -> tuple[str, ...]:
@@ -412,7 +411,7 @@ def _media(row: Row) -> dict[str, Any]:
     )
     if text is None:
         return {}
-    said = dict(_QOS.findall(text))
+    said: dict[str, str] = {name.strip(): value for name, _, value in (pair.partition("=") for pair in text.split(";"))}
     audible = heard(count(said.get("txcount")), count(said.get("rxcount")), None)
     loss = worse(loss_of(said.get("lp"), said.get("rxcount")), _sent_loss(said))
     return {

@@ -98,7 +98,7 @@ class VoipmonitorReader(LineReader):
             if len(cells) != len(self._names):
                 reason = DeadReason.NOT_JSON if line.ended else DeadReason.TRUNCATED
                 raise Unfit(reason, f"a row must have {len(self._names)} columns, had {len(cells)}")
-            row = {name: cell for name, cell in zip(self._names, cells, strict=True) if cell not in _NULLS}
+            row = dict(zip(self._names, cells, strict=True))
         return list(converted(line.position, line.data, self._events(row)))
 
     def _header(self, line: Line) -> None:
@@ -116,11 +116,11 @@ class VoipmonitorReader(LineReader):
         """Return the events of one call."""
         start_ms, answer_ms, end_ms = self._span(row)
         bye = count(row.get("bye"))
-        hung = text_of(row, "whohanged")
+        hung = _said(row, "whohanged")
         by = "network" if bye in _NO_BYE else hung if hung in ("caller", "callee") else None
-        call_id = text_of(row, "fbasename", "call_id")
+        call_id = _said(row, "fbasename", "call_id")
         if call_id is None:
-            call_id = f"{text_of(row, 'id_sensor')}-{text_of(row, 'ID', 'id')}-{start_ms}-{text_of(row, 'caller')}"
+            call_id = f"{_said(row, 'id_sensor')}-{_said(row, 'ID', 'id')}-{start_ms}-{_said(row, 'caller')}"
         fixed = {
             "type": "call",
             "call_id": self._tokens.opaque(call_id),
@@ -130,14 +130,14 @@ class VoipmonitorReader(LineReader):
             "sip_status": status_of(row.get("lastSIPresponseNum")),
             "q850": q850_of(row.get("reason_q850_cause")),
             "reason": _reason(row, bye),
-            "probe_id": place_of(self._tokens, text_of(row, "id_sensor", "sensor")),
+            "probe_id": place_of(self._tokens, _said(row, "id_sensor", "sensor")),
         }
-        caller, callee = text_of(row, "caller"), text_of(row, "called")
+        caller, callee = _said(row, "caller"), _said(row, "called")
         return [self._seen(row, side, fixed, by) for side in sides(self._tokens, caller, callee)]
 
     def _seen(self, row: dict[str, Any], side: Side, fixed: Event, by: str | None) -> Event:
         own, far = ("a", "b") if side.direction == "out" else ("b", "a")
-        agent: Agent = agent_of(row.get(f"{own}_ua"))
+        agent: Agent = agent_of(_said(row, f"{own}_ua"))
         return present({
             **fixed,
             "customer_id": side.customer_id,
@@ -150,17 +150,26 @@ class VoipmonitorReader(LineReader):
         })  # fmt: skip
 
     def _span(self, row: dict[str, Any]) -> tuple[int, int | None, int]:
-        start_ms = time_of(self._times, "calldate", text_of(row, "calldate"))
-        end, duration = text_of(row, "callend"), text_of(row, "duration")
+        start_ms = time_of(self._times, "calldate", _said(row, "calldate"))
+        end, duration = _said(row, "callend"), _said(row, "duration")
         if end is None and duration is None:
             raise Unfit(DeadReason.MISSING_FIELD, "callend or duration must be present, was absent")
         end_ms = start_ms + span_ms("duration", duration) if end is None else time_of(self._times, "callend", end)
-        talk = text_of(row, "connect_duration")
+        talk = _said(row, "connect_duration")
         if talk is None:
             return start_ms, None, end_ms
         # Seconds round on their own: talk may seem to begin a second before the call.
         answer_ms = end_ms - span_ms("connect_duration", talk)
         return start_ms, start_ms if -1000 <= answer_ms - start_ms < 0 else answer_ms, end_ms
+
+
+def _said(row: dict[str, Any], *names: str) -> str | None:
+    """Return the first of these columns that is not null."""
+    for name in names:
+        text = text_of(row, name)
+        if text is not None and text not in _NULLS:
+            return text
+    return None
 
 
 def _reason(row: dict[str, Any], bye: int | None) -> str | None:
@@ -177,7 +186,7 @@ def _media(row: dict[str, Any], own: str, far: str) -> dict[str, Any]:
     scores = [score for score in (_mos(row, own), _mos(row, far)) if score is not None]
     received, sent = count(row.get(f"{far}_received")), count(row.get(f"{own}_received"))
     audible = heard(received, sent, min(scores, default=None))
-    payload = count(row.get(f"{own}_payload", row.get(f"{far}_payload", row.get("payload"))))
+    payload = count(_said(row, f"{own}_payload", f"{far}_payload", "payload"))
     trip_ms = worse(span_of(row.get("a_rtcp_avgrtd_mult10"), 0.1), span_of(row.get("b_rtcp_avgrtd_mult10"), 0.1))
     silence_s = scaled(row.get(f"{far}_last_rtp_from_end"), 1.0)
     return {

@@ -38,6 +38,7 @@ _MESSAGE = re.compile(rb"^(?:PUBLISH|NOTIFY|SIP/2\.0) ", re.MULTILINE)
 _ID = re.compile(rb"[ \t]*[:=][ \t]*([^\r\n]*)")
 _MOMENT = re.compile(rb"[0-9][0-9T:.+Z-]{9,40}")
 _MEASURES = re.compile(rb"(NLR|JDR|IAJ|RTD|MOSLQ|MOSCQ)=([0-9]{1,6}(?:\.[0-9]{1,6})?)")
+_BLOCKS = (b"PACKETLOSS", b"DELAY", b"QUALITYEST")
 _LINE_END = 10
 _WORD = re.compile(rb"[A-Za-z0-9._/-]{1,32}")
 
@@ -137,7 +138,7 @@ def _named(plain: bytes, upper: bytes, key: bytes) -> str | None:
         begin = upper.rfind(b"\n", 0, at) + 1
         found = _ID.match(plain, at + len(key)) if begin == at or upper[begin:at].isspace() else None
         if found is not None:
-            return decoded(found.group(1)).strip() or None
+            return decoded(found[1]).strip() or None
         at = upper.find(key, at + 1)
     return None
 
@@ -152,7 +153,9 @@ def _after(plain: bytes, upper: bytes, key: bytes, value: re.Pattern[bytes]) -> 
 def _metrics(upper: bytes) -> dict[str, float | None]:
     """Return the worse of local and remote metrics."""
     split = upper.find(b"REMOTEMETRICS")
-    local = {key: float(value) for key, value in _MEASURES.findall(upper, 0, len(upper) if split < 0 else split)}
+    # The ids before the first block of figures need not be searched.
+    begin = min(at for at in (*map(upper.find, _BLOCKS), len(upper)) if at >= 0)
+    local = {key: float(value) for key, value in _MEASURES.findall(upper, begin, len(upper) if split < 0 else split)}
     remote = {} if split < 0 else {key: float(value) for key, value in _MEASURES.findall(upper, split)}
     here, there = _mos(local), _mos(remote)
     return {
