@@ -9,7 +9,7 @@ touched that customer within the day before: those are counted apart. Time in wh
 is left out of the healthy customer-days.
 """
 
-from bench.score.marks import HOUR_MS, IncidentMarks, Marks, Spread, grade, grade_incidents
+from bench.score.marks import HOUR_MS, IncidentMarks, Marks, Spread, Tally, conclude, grade, grade_incidents, tally
 from bench.score.rule import is_hard_drop, read_drops, three_in_seven
 from bench.score.table import ScoreTable, render, score, to_builtins
 from bench.score.told import Case, Incident, read_alerts
@@ -40,8 +40,10 @@ __all__ = [
     "ProbeFault",
     "ScoreTable",
     "Spread",
+    "Tally",
     "Telco",
     "Truth",
+    "conclude",
     "grade",
     "grade_incidents",
     "healthy_days",
@@ -51,6 +53,7 @@ __all__ = [
     "read_truth",
     "render",
     "score",
+    "tally",
     "three_in_seven",
     "to_builtins",
 ]

@@ -61,8 +61,34 @@ class IncidentMarks:
     probes_named: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one detector did on one telco; tallies of several telcos are summed up together.
+
+    Attributes:
+        faults: that count.
+        found: a fault that was found, and the case that did.
+        alerts, false_alerts, inside_outage: as in `Marks`.
+        healthy_days: customer-days in which an alert would be false.
+        named: per true pattern: how often each kind was named, and how often the fault was missed.
+    """
+
+    faults: int
+    found: list[tuple[Fault, Case]]
+    alerts: int
+    false_alerts: int
+    inside_outage: int
+    healthy_days: float
+    named: dict[str, Counter[str]]
+
+
 def grade(truth: Truth, cases: Sequence[Case]) -> Marks:
     """Grade one detector's cases."""
+    return conclude([tally(truth, cases)])
+
+
+def tally(truth: Truth, cases: Sequence[Case]) -> Tally:
+    """Hold one detector's cases against the truth."""
     faults, outages = by_customer(truth)
     firsts: dict[int, Case] = {}
     false_alerts = inside_outage = 0
@@ -74,19 +100,36 @@ def grade(truth: Truth, cases: Sequence[Case]) -> Marks:
             inside_outage += 1
         elif not own:
             false_alerts += 1
-    found = [(fault, firsts[id(fault)]) for fault in truth.scored if id(fault) in firsts]
-    days = healthy_days(truth)
-    return Marks(
-        found=len(found),
-        recall=len(found) / len(truth.scored) if truth.scored else None,
+    return Tally(
+        faults=len(truth.scored),
+        found=[(fault, firsts[id(fault)]) for fault in truth.scored if id(fault) in firsts],
         alerts=len(cases),
         false_alerts=false_alerts,
-        false_per_10k_days=false_alerts * 10_000 / days if days else None,
         inside_outage=inside_outage,
+        healthy_days=healthy_days(truth),
+        named=_named(truth, firsts),
+    )
+
+
+def conclude(tallies: Sequence[Tally]) -> Marks:
+    """Sum up one detector's tallies."""
+    faults, days = sum(one.faults for one in tallies), sum(one.healthy_days for one in tallies)
+    found = [pair for one in tallies for pair in one.found]
+    false_alerts = sum(one.false_alerts for one in tallies)
+    return Marks(
+        found=len(found),
+        recall=len(found) / faults if faults else None,
+        alerts=sum(one.alerts for one in tallies),
+        false_alerts=false_alerts,
+        false_per_10k_days=false_alerts * 10_000 / days if days else None,
+        inside_outage=sum(one.inside_outage for one in tallies),
         bad_calls=_spread(sum(end <= case.opened_ms for end in fault.bad_end_ms) for fault, case in found),
         hours=_spread((case.opened_ms - fault.start_ms) / HOUR_MS for fault, case in found),
         named_right=_named_right(found),
-        named=_named(truth, firsts),
+        named={
+            pattern: dict(sum((one.named[pattern] for one in tallies), Counter()).most_common())
+            for pattern in get_args(PatternKind)
+        },
     )
 
 
@@ -116,13 +159,13 @@ def _named_right(found: list[tuple[Fault, Case]]) -> float | None:
     return sum(kind == pattern for pattern, kind in told) / len(told) if told else None
 
 
-def _named(truth: Truth, firsts: dict[int, Case]) -> dict[str, dict[str, int]]:
+def _named(truth: Truth, firsts: dict[int, Case]) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {pattern: Counter() for pattern in get_args(PatternKind)}
     for fault in truth.scored:
         case = firsts.get(id(fault))
         kind = "missed" if case is None else _kind_told(fault, case)
         counts[fault.pattern]["found" if kind is None else kind] += 1
-    return {pattern: dict(count.most_common()) for pattern, count in counts.items()}
+    return counts
 
 
 def _spread(values: Iterable[float]) -> Spread:
