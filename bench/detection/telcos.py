@@ -1,0 +1,115 @@
+"""Simulated telcos as the scoreboard needs them: what the engine reads, and each customer's calls as a series."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.score import Case, Truth, read_drops, read_truth, three_in_seven
+from bench.simulator import TelcoSpec, simulate
+from bench.simulator.run import draw_telco
+from bench.simulator.world import customer_name
+from dataflows.files import CHUNK_BYTES
+from detectors.emodel import quality
+from detectors.release import CallEnds, classify
+from schemas.columns import CallColumns, EventBatch
+from schemas.decode import decode
+from schemas.text import F32, F64, I64, U64, key_of
+
+RATING_POOR = 60.0
+"""Below this R nearly all users are dissatisfied (ITU-T G.109)."""
+BAD = 0.5
+"""A call of this trouble or more counts as bad where a detector wants yes or no."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One customer's calls, by end.
+
+    Attributes:
+        end_ms: int64[n].
+        trouble: float64[n], 0..1: how much each call by itself looks spoiled.
+        spoiled: bool[n]: it looks so, or the customer's own fault did spoil it, seen or unseen.
+        drop_ratio: the rate at which the customer's healthy answered calls drop, as the simulator knows it.
+    """
+
+    customer_id: str
+    end_ms: I64
+    trouble: F64
+    spoiled: npt.NDArray[np.bool_]
+    drop_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTelco:
+    """One simulated telco: its decoded events, its truth, its customers' series, what the rule sold today raises."""
+
+    spec: TelcoSpec
+    batches: list[EventBatch]
+    truth: Truth
+    series: list[Series]
+    rule: list[Case]
+
+
+def record(spec: TelcoSpec, folder: Path) -> RecordedTelco:
+    """Simulate a telco and take it into memory.
+
+    Args:
+        spec: the telco.
+        folder: where its files go.
+    """
+    written = simulate(spec, folder)
+    batches = [decode(chunk) for chunk in _chunks(written.events_path)]
+    truth = read_truth(written.truth_path)
+    rule = list(three_in_seven(read_drops(written.events_path)))
+    return RecordedTelco(spec, batches, truth, _series(spec, batches, truth), rule)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield whole lines of a file."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk + file.readline()
+
+
+def _series(spec: TelcoSpec, batches: list[EventBatch], truth: Truth) -> list[Series]:
+    customer = np.concatenate([batch.calls.customer_id.keys() for batch in batches])
+    call: U64 = np.concatenate([batch.calls.call_id.keys() for batch in batches])
+    end_ms = np.concatenate([batch.calls.end_ms for batch in batches])
+    trouble = np.concatenate([_trouble(batch.calls, truth) for batch in batches])
+    # A call that two probes reported counts once.
+    _, once = np.unique(call, return_index=True)
+    order = once[np.lexsort((end_ms[once], customer[once]))]
+    customer, end_ms, trouble = customer[order], end_ms[order], trouble[order]
+    names = [customer_name(number) for number in range(spec.customers)]
+    by_key = {key_of(name): number for number, name in enumerate(names)}
+    bad_ends = {fault.customer_id: fault.bad_end_ms for fault in truth.faults}
+    ratios = draw_telco(spec).world.customers.drop_ratio
+    keys, firsts = np.unique(customer, return_index=True)
+    series = []
+    for key, ends, some in zip(keys, np.split(end_ms, firsts[1:]), np.split(trouble, firsts[1:]), strict=True):
+        number = by_key[int(key)]
+        spoiled = (some >= BAD) | np.isin(ends, bad_ends.get(names[number], []))
+        series.append(Series(names[number], ends, some, spoiled, float(ratios[number])))
+    return sorted(series, key=lambda one: one.customer_id)
+
+
+def _trouble(calls: CallColumns, truth: Truth) -> F64:
+    """Return how much each call by itself looks spoiled, 0..1: dropped, not set up, or hardly intelligible.
+
+    What a probe said while it lied is left out: no series of one customer could tell.
+    """
+    ends = classify(CallEnds.of(calls))
+    rating: F32 = quality(
+        calls.loss_ratio, calls.discard_ratio, calls.burst_ratio, calls.rtt_ms, calls.jitter_ms, calls.codec
+    ).r.astype(np.float32)
+    probe = calls.places["probe_id"]
+    for liar in truth.probes:
+        lied = (calls.end_ms >= liar.start_ms) & (calls.end_ms < liar.end_ms)
+        if liar.probe_id in probe.values:
+            rating[lied & (probe.codes == probe.values.index(liar.probe_id))] = np.nan
+    poor = (rating < RATING_POOR) & (calls.answer_ms >= 0)
+    weight = np.maximum(ends.drop_weight, ends.setup_weight)
+    return np.maximum(weight, poor).astype(np.float64)
