@@ -23,8 +23,8 @@ habit is of that sort must not count twice."""
 
 PATTERNS: tuple[PatternTest, ...] = (*STRUCTURES, *SORTS)
 
-PLAIN_SHARE = 0.5
-"""Half of the belief goes to a plain rise of the rate; the patterns share the other half."""
+PLAIN_SHARE = 0.85
+"""Most of the belief goes to a plain rise of the rate, which most trouble shows; the patterns share the rest."""
 
 NAME_FROM_LOG10 = 0.8
 """A structure is named from this lift on; below, the trouble is a plain `drop_rate`."""
