@@ -25,8 +25,8 @@ from bench.score import HOUR_MS, Case, Telco, Truth
 from bench.simulator import TelcoSpec
 
 TINY = (
-    TelcoSpec(customers=100, days=7, seed=3, faulty_ratio=0.2, outage_scale=0.0),
-    TelcoSpec(customers=100, days=7, seed=4, faulty_ratio=0.2, drop_ratio=0.004, outage_scale=0.0),
+    TelcoSpec(customers=60, days=5, seed=3, faulty_ratio=0.2, outage_scale=0.0),
+    TelcoSpec(customers=60, days=5, seed=4, faulty_ratio=0.2, drop_ratio=0.004, outage_scale=0.0),
 )
 
 
@@ -65,7 +65,7 @@ def test_stayline_s_curve_rises_as_its_promise_loosens(board):
 
 def test_the_report_names_seeds_rows_and_patterns(board):
     lines = "\n".join(report(board))
-    assert "telco of seed 3: 100 customers, 7 days" in lines
+    assert "telco of seed 3: 60 customers, 5 days" in lines
     assert all(name in lines for name in ("HalfSpaceTrees", "three in seven", "duration_lock", "setup_failure"))
 
 
