@@ -31,6 +31,8 @@ TINY = Options(
     offered=(2_000, 4_000),
     seconds=0.5,
     strangers=5_000,
+    peers=("own",),
+    telcos=(TelcoSpec(customers=60, days=5, seed=3, faulty_ratio=0.2, outage_scale=0.0),),
 )
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -108,7 +110,7 @@ class TestCases:
         lines = next(folder.glob("*.jsonl")).read_bytes().splitlines()
         assert [orjson.loads(line) for line in lines] == orjson.loads(orjson.dumps(report.raw))
         assert {path.stem.rpartition("-")[2] for path in folder.glob("*.svg")} == set(report.pictures)
-        assert set(report.pictures) == {"customers", "latency", "parts"}
+        assert set(report.pictures) == {"customers", "latency", "parts", "recall"}
 
     def test_every_case_of_a_group_is_registered(self):
         assert {name for names in GROUPS.values() for name in names} <= set(CASES)

@@ -18,7 +18,6 @@ from bench.detection.alarms import (
     hddm_w,
     page_hinkley,
 )
-from bench.detection.plot import Curve, plot
 from bench.detection.rows import Tuned
 from bench.detection.telcos import Series
 from bench.score import HOUR_MS, Case, Telco, Truth
@@ -58,7 +57,7 @@ def test_tuned_rows_keep_to_the_false_alerts_they_are_given(board):
 
 
 def test_stayline_s_curve_rises_as_its_promise_loosens(board):
-    recalls = [recall for _, recall in next(curve for curve in board.curves if curve.name == "Stayline").points]
+    recalls = [recall for _, recall in board.curves["Stayline"]]
     assert len(recalls) == 5
     assert max(recalls) > min(recalls)
 
@@ -139,9 +138,3 @@ def alarm_case(some):
 def texts(picture):
     root = ET.fromstring(picture)  # noqa: S314  # our own picture
     return [one.text for one in root.iter() if one.tag.endswith("text")]
-
-
-def test_a_plot_draws_every_curve_with_its_name_escaped():
-    picture = plot([Curve("a & b", [(0.1, 0.5), (1.0, 0.9)]), Curve("none", [])], "x", "y")
-    assert picture.count("<circle") == 2
-    assert "a & b" in texts(picture)

@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.cases.arrow import arrow_streams
 from bench.cases.broken import flow_with_broken_records
 from bench.cases.common import Bench, Case, Options
 from bench.cases.customers import growing_customers, hot_customers
 from bench.cases.decode import decode_only
 from bench.cases.detect import detect_only
+from bench.cases.detection import detection_board
 from bench.cases.flood import flood_of_strangers
 from bench.cases.flow import bottleneck, flow_with_checkpoints, whole_flow
 from bench.cases.latency import latency_at_rates
+from bench.cases.peers import peers_race
 from bench.cases.profile import time_by_part
 from bench.harness import Report, conditions
 from schemas.errors import ConfigError
@@ -33,11 +36,25 @@ CASES: dict[str, Case] = {
     "customers": growing_customers,
     "skew": hot_customers,
     "latency": latency_at_rates,
+    "arrow": arrow_streams,
     "profile": time_by_part,
+    "peers": peers_race,
+    "detection": detection_board,
 }
 
 GROUPS: dict[str, list[str]] = {
-    "throughput": ["decode", "detect", "flow", "checkpoints", "broken", "flood", "customers", "skew", "latency"],
+    "throughput": [
+        "decode",
+        "detect",
+        "flow",
+        "checkpoints",
+        "arrow",
+        "broken",
+        "flood",
+        "customers",
+        "skew",
+        "latency",
+    ],
 }
 
 

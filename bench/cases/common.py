@@ -10,7 +10,9 @@ import msgspec
 import orjson
 from msgspec import Struct
 
+from bench.detection import TELCOS
 from bench.harness import Report
+from bench.peers.race import PEERS
 from bench.simulator import TelcoSpec, simulate
 from dataflows.checkpoints import Checkpoints
 from dataflows.deadletters import DeadLetterFile
@@ -39,6 +41,8 @@ class Options(Struct, frozen=True):
         offered: rates for the latency, events a second.
         seconds: how long each rate is offered.
         strangers: distinct unknown customers in the flood; a tenth of them fit.
+        peers: names of `bench.peers.race.PEERS`.
+        telcos: that detectors are graded on.
     """
 
     customers: int = 5_000
@@ -49,6 +53,8 @@ class Options(Struct, frozen=True):
     offered: tuple[int, ...] = (10_000, 50_000)
     seconds: float = 10.0
     strangers: int = 1_000_000
+    peers: tuple[str, ...] = tuple(PEERS)
+    telcos: tuple[TelcoSpec, ...] = TELCOS
 
 
 class Events:

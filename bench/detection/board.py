@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.detection.plot import Curve, plot
 from bench.detection.rows import KNOBS, Tuned
 from bench.detection.telcos import RecordedTelco, record
-from bench.harness import conditions
+from bench.plot import line_chart
 from bench.score import (
     IncidentMarks,
     Marks,
@@ -34,8 +33,13 @@ PROMISES_DAYS: tuple[float, ...] = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_0
 """`detection.false_alarm_days` along Stayline's curve."""
 PROMISE_DAYS = 10_000.0
 """The default: what the table shows."""
+LEAST = 0.05
 FALSE_PER_10K_DAYS = 0.3
 """Other rows may have so many false alerts even where Stayline has fewer."""
+
+
+Curve = list[tuple[float, float]]
+"""False alerts per 10,000 healthy customer-days, and the recall there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +53,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The rows, and each tunable one's way through false alerts and recall."""
+    """The rows, and by name each tunable one's way through false alerts and recall."""
 
     specs: Sequence[TelcoSpec]
     rows: list[Row]
-    curves: list[Curve]
-
-
-def detection(
-    specs: Sequence[TelcoSpec] = TELCOS, picture: Path | None = None, say: Callable[[str], None] = lambda _: None
-) -> list[str]:
-    """Run the scoreboard and return it line by line.
-
-    Args:
-        specs: the telcos.
-        picture: where the curve of recall against false alerts goes, as SVG; None: nowhere.
-        say: is told what is being done.
-    """
-    board = run(specs, say)
-    if picture is not None:
-        picture.write_text(draw(board))
-    return [*conditions(), "", *report(board)]
+    curves: dict[str, Curve]
 
 
 def run(specs: Sequence[TelcoSpec], say: Callable[[str], None] = lambda _: None) -> Board:
@@ -86,12 +74,12 @@ def run(specs: Sequence[TelcoSpec], say: Callable[[str], None] = lambda _: None)
     rule = conclude([tally(telco.truth, telco.rule) for telco in telcos])
     never = conclude([tally(telco.truth, []) for telco in telcos])
     rows = [stayline, Row("never fires", never, []), Row("three in seven", rule, [])]
-    curves = [_curve("Stayline", [row.marks for row in promised.values()]), _curve("three in seven", [rule])]
+    curves = {"Stayline": _curve([row.marks for row in promised.values()]), "three in seven": _curve([rule])}
     for name, find, loose, strict in KNOBS:
         say(name)
         tuned = Tuned(name, telcos, find())
         rows.append(Row(name, tuned.tune(loose, strict, target), []))
-        curves.append(_curve(name, list(tuned.points.values())))
+        curves[name] = _curve(list(tuned.points.values()))
     return Board(specs, rows, curves)
 
 
@@ -110,18 +98,20 @@ def _stayline(telcos: Sequence[RecordedTelco], promise_days: float, alerts: Path
     return Row("Stayline", conclude(tallies), incidents)
 
 
-def _curve(name: str, marks: Sequence[Marks]) -> Curve:
-    points = [
+def _curve(marks: Sequence[Marks]) -> Curve:
+    return sorted(
         (one.false_per_10k_days, one.recall)
         for one in marks
         if one.false_per_10k_days is not None and one.recall is not None
-    ]
-    return Curve(name, sorted(points))
+    )
 
 
 def draw(board: Board) -> str:
     """Draw recall against false alerts, as SVG."""
-    return plot(board.curves, "false alerts per 10,000 healthy customer-days", "recall")
+    # The horizontal axis multiplies: what is less than LEAST stands there.
+    shown = {name: [(max(false, LEAST), recall) for false, recall in curve] for name, curve in board.curves.items()}
+    label = "false alerts per 10,000 healthy customer-days"
+    return line_chart("Faults found", shown, x_label=label, y_label="recall", log_x=True)
 
 
 def report(board: Board) -> list[str]:
@@ -148,7 +138,7 @@ def report(board: Board) -> list[str]:
     ]
     lines += ["", "recall at false alerts per 10,000 healthy customer-days:"]
     lines += [
-        f"  {curve.name:<15} " + "  ".join(f"{y:.3f} at {x:.2f}" for x, y in curve.points) for curve in board.curves
+        f"  {name:<15} " + "  ".join(f"{y:.3f} at {x:.2f}" for x, y in curve) for name, curve in board.curves.items()
     ]
     return lines
 
