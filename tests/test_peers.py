@@ -101,6 +101,7 @@ def files(tmp_path_factory):
     return write(customers=250, days=6, seed=3, folder=tmp_path_factory.mktemp("events"))
 
 
+@pytest.mark.timeout(300)  # everything may have to be compiled first
 def test_every_peer_of_the_projects_own_environment_finds_the_same(files, tmp_path):
     lines = race(files, 1, HERE, tmp_path)
     assert [line["events"] for line in lines] == [files.calls_count] * len(HERE)
@@ -110,8 +111,9 @@ def test_every_peer_of_the_projects_own_environment_finds_the_same(files, tmp_pa
     assert all(PEERS[name].title in report for name in HERE)
 
 
+@pytest.mark.timeout(300)  # everything may have to be compiled first
 def test_the_whole_job_is_done_by_us_and_event_by_event(files, tmp_path):
-    lines = race(files, 1, ["own_whole", "bytewax_whole_recovery"], tmp_path)
+    lines = race(files, 1, ["own_whole_recovery", "bytewax_whole_recovery"], tmp_path)
     assert [line["events"] for line in lines] == [files.events_count] * 2
     assert lines[1]["dead_letters"] == 0
     assert lines[1]["firings"] > lines[1]["incidents"]
