@@ -296,8 +296,8 @@ def _number(data: U8, at: int) -> tuple[int, int, int]:
     A mantissa of -1 means: not a number this reader is sure of.
     """
     value, size = _digit_run(data, at)
-    # JSON has no leading zero (RFC 8259, section 6).
-    if size > _DIGITS_MAX or (size > 1 and data[at] == ZERO):
+    # JSON has no number without a digit, and no leading zero (RFC 8259, section 6).
+    if size == 0 or size > _DIGITS_MAX or (size > 1 and data[at] == ZERO):
         return -1, 0, at
     at += size
     places = -1
