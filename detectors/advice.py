@@ -3,7 +3,7 @@
 Also the two things that all cases share: what the churn model learns, and how many cases a day are told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectors.casebook import DAY_MS, Case
@@ -60,12 +60,19 @@ class Advisor:
 
     # Learning
 
-    def remember(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> None:
-        """Keep a customer's features of now until it is known whether they left; learn what has become known."""
+    def remember(self, customer: int, at_ms: int, experience: Callable[[int], Mapping[str, float]]) -> None:
+        """Keep a customer's features of now until it is known whether they left; learn what has become known.
+
+        Args:
+            customer: key.
+            at_ms: event time.
+            experience: gives the features that a customer's calls have; asked only if they will be kept.
+        """
         # First what has become known: an example that is due must not give way to a new one.
         for example in self._labels.mature(at_ms):
             self.model.learn(example.features, example.left)
-        self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience))
+        if self._labels.wants(str(customer), at_ms):
+            self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience(customer)))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
@@ -112,7 +119,7 @@ class Advisor:
         """
         relation = self._relations.of(case.customer)
         risk = self.risk(case.customer, now_ms, experience)
-        self.remember(case.customer, now_ms, experience)
+        self.remember(case.customer, now_ms, lambda _: experience)
         self._name(case)
         cause = likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer))
         situation = Situation(

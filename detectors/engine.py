@@ -544,7 +544,7 @@ class RiskEngine:
             if isinstance(event, Churn):
                 self.advisor.left(customer, event.at_ms)
             else:
-                self.advisor.remember(customer, event.at_ms, self._experience(customer))
+                self.advisor.remember(customer, event.at_ms, self._experience)
 
     def _experience(self, customer: int) -> dict[str, float]:
         """Return the churn features that a customer's calls give."""

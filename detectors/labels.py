@@ -108,12 +108,16 @@ class LabelDesk:
         Returns:
             False if the customer has an example less than `gap_ms` older (or a newer one): this one is not kept.
         """
-        mine = self._entries.get(customer)
-        if mine and at_ms - mine[-1].at_ms < self._gap_ms:
+        if not self.wants(customer, at_ms):
             return False
         self._add(PendingExample(customer, at_ms, dict(features)))
         self._make_room()
         return True
+
+    def wants(self, customer: str, at_ms: int) -> bool:
+        """Tell whether an example of this customer would be kept."""
+        mine = self._entries.get(customer)
+        return not mine or at_ms - mine[-1].at_ms >= self._gap_ms
 
     def left(self, customer: str, at_ms: int) -> list[Example]:
         """Return the customer's examples of the horizon before they left, oldest first: positives.

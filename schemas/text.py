@@ -184,9 +184,8 @@ class CodeColumn:
 
     def is_any_of(self, words: AbstractSet[str]) -> Bools:
         """Return which rows hold one of these words; each word that occurs is looked at once."""
-        distinct, at = np.unique(self.codes, return_inverse=True)
-        hits = np.array([code >= 0 and self.values[code] in words for code in distinct.tolist()], np.bool_)
-        return hits[at]
+        hits: Bools = self.numbers(lambda word: int(word in words), unknown=0) == 1
+        return hits
 
     def numbers(self, number_of: Callable[[str], int], unknown: int) -> I32:
         """Return a number for each row; each word that occurs is looked up once."""
@@ -218,14 +217,18 @@ class Translation:
         if column.values is not self._values:
             self._values = column.values
             self._table = self._table[-1:]
-        missing = len(column.values) + 1 - len(self._table)
-        if missing > 0:
-            self._table = np.insert(self._table, len(self._table) - 1, np.full(missing, self._NOT_YET, np.int32))
+        size = len(column.values) + 1
+        if size > len(self._table):
+            grown = np.full(size, self._NOT_YET, np.int32)
+            grown[: len(self._table) - 1], grown[-1] = self._table[:-1], self._table[-1]
+            self._table = grown
         numbers = self._table[column.codes]
         fresh = column.codes[numbers == self._NOT_YET]
         if not len(fresh):
             return numbers
-        for code in np.unique(fresh).tolist():
+        occurs = np.zeros(len(column.values), np.bool_)
+        occurs[fresh] = True
+        for code in np.flatnonzero(occurs).tolist():
             self._table[code] = self._number_of(column.values[code])
         return self._table[column.codes]
 
