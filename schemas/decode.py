@@ -18,6 +18,7 @@ from schemas.columns import (
     PLACES,
     RELEASERS,
     CallColumns,
+    Columns,
     EventBatch,
     LinkColumns,
     MediaColumns,
@@ -181,12 +182,17 @@ class Decoder:
                 bucket.get(type(event), business).append((position, event))
         return EventBatch(
             records=int(np.count_nonzero(read.status != BLANK)),
-            calls=join(_Scanned(read, CALL, words).calls(), _call_columns(calls)),
-            media=join(_Scanned(read, MEDIA, words).media(), _media_columns(media)),
-            links=join(take(readings, np.flatnonzero(sound)), _link_columns(links)),
+            calls=_with(_Scanned(read, CALL, words).calls(), calls, _call_columns),
+            media=_with(_Scanned(read, MEDIA, words).media(), media, _media_columns),
+            links=_with(take(readings, np.flatnonzero(sound)), links, _link_columns),
             business=business,
             rejects=rejects,
         )
+
+
+def _with(scanned: Columns, events: list[Any], columns_of: Callable[[list[Any]], Columns]) -> Columns:
+    """Return scanned rows and, in their places, events that were read one by one: few, and mostly none."""
+    return join(scanned, columns_of(events)) if events else scanned
 
 
 def decode(chunk: bytes) -> EventBatch:
