@@ -262,10 +262,11 @@ def formats() -> None:
 def check(config: ConfigFile) -> None:
     """Validate and show the configuration."""
     from dataflows.config import load, render, resolve_secrets, runnable
+    from dataflows.treatments import template_problems
 
     loaded = load(config, os.environ)
     typer.echo(render(loaded), nl=False)
-    notes = runnable(loaded)
+    notes = runnable(loaded) + template_problems(loaded)
     try:
         resolve_secrets(loaded, os.environ)
     except ConfigError as error:

@@ -22,7 +22,8 @@ from dataflows import toml
 from dataflows.customers import read_customers
 from dataflows.overrides import override
 from dataflows.problems import duplicate_names, shape_problems
-from dataflows.settings import Config, SecretHolder, WebhookOutput
+from dataflows.settings import Config, SecretHolder, ShapedOutput, WebhookOutput
+from dataflows.treatments import routing_key_problem
 from detectors.settings import Settings
 from schemas import formats
 from schemas.errors import ConfigError
@@ -143,10 +144,12 @@ class Secrets:
     Attributes:
         webhooks: name of the output -> its `whsec_` secrets, the current one first.
         token_key: turns identities into tokens; None: the input's format has no use for it.
+        routing_keys: name of the output -> PagerDuty's key.
     """
 
     webhooks: Mapping[str, tuple[str, ...]] = field(repr=False)
     token_key: bytes | None = field(repr=False)
+    routing_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
@@ -165,9 +168,10 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
             problems += _webhook_problems(f"output.{place}", secrets)
             webhooks[output.name] = secrets
     token_key = _token_key(config, environ, problems)
+    routing_keys = _routing_keys(config, environ, problems)
     if problems:
         raise ConfigError(problems)
-    return Secrets(webhooks, token_key)
+    return Secrets(webhooks, token_key, routing_keys=routing_keys)
 
 
 def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | None:
@@ -181,6 +185,17 @@ def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | Non
     if problems:
         raise ConfigError(problems)
     return token_key
+
+
+def _routing_keys(config: Config, environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    found = {}
+    for place, output in enumerate(config.output):
+        if isinstance(output, ShapedOutput) and output.pagerduty is not None:
+            key = f"output.{place}.pagerduty"
+            found[output.name] = _secret(output.pagerduty, key, "PagerDuty's key", environ, problems)
+            problem = routing_key_problem(found[output.name]) if found[output.name] else None
+            problems += [] if problem is None else [f"{key}: {problem}"]
+    return found
 
 
 def _secret(holder: SecretHolder, key: str, what: str, environ: Mapping[str, str], problems: list[str]) -> str:

@@ -74,12 +74,18 @@ class Gauges(Collector):
     def _of_outbox(self) -> Iterator[Metric]:
         stats = self._outbox.stats()
         pending = GaugeMetricFamily("stayline_outbox_pending", "Deliveries that wait.", labels=["output"])
+        held = GaugeMetricFamily(
+            "stayline_outbox_held", "Deliveries that wait for a better hour.", labels=["output", "reason"]
+        )
         done = CounterMetricFamily("stayline_deliveries", "Deliveries ended.", labels=["output", "result"])
         for name, output in stats.outputs.items():
             pending.add_metric([name], output.pending)
-            for result in ("delivered", "dead", "superseded", "discarded"):
+            for result in ("delivered", "dead", "superseded", "discarded", "skipped"):
                 done.add_metric([name, result], getattr(output, result))
+            for reason in ("quiet_hours", "contact_cap"):
+                held.add_metric([name, reason], output.held.get(reason, 0))
         yield pending
+        yield held
         yield done
         conflicts = CounterMetricFamily("stayline_outbox_conflicts", "Notifications of one id that differed.")
         conflicts.add_metric([], stats.conflicts)

@@ -21,6 +21,7 @@ from dataflows.http import Server, events_application, metrics_application
 from dataflows.logs import log
 from dataflows.metrics import Gauges
 from dataflows.spool import Spool
+from dataflows.treatments import treatments
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
@@ -34,6 +35,7 @@ from sinks.dispatcher import Dispatcher
 from sinks.file import FileOutput
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Output
+from sinks.shapes import Shape
 from sinks.webhook import WebhookOutput
 
 EPOCH = timedelta(seconds=5)
@@ -91,6 +93,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         StaylineError: state on disk is damaged, or an output can never work.
     """
     secrets = configuration.resolve_secrets(config, os.environ)
+    treated = treatments(config, secrets.routing_keys)
     _hold_files(config)
     stopping = Stop()
     folder = config.state.directory
@@ -106,7 +109,11 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         store = DeskStore(folder / "desk.sqlite3") if _has_desk(config) else None
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
-            outbox, [_output(one, secrets, store) for one in config.output], now_ms, random.SystemRandom()
+            outbox,
+            [_output(one, secrets, store, treated[one.name].shape) for one in config.output],
+            now_ms,
+            random.SystemRandom(),
+            treatments=treated,
         )
         dispatcher.start()
         stack.callback(dispatcher.stop)
@@ -232,6 +239,7 @@ def _output(
     one: settings.FileOutput | settings.WebhookOutput | settings.KafkaOutput | settings.DeskOutput,
     secrets: configuration.Secrets,
     store: DeskStore | None,
+    shape: Shape,
 ) -> Output:
     if isinstance(one, settings.FileOutput):
         return FileOutput(one.path, one.name)
@@ -247,6 +255,7 @@ def _output(
             newest_only=one.newest_only,
             ca_file=one.ca_file,
             client_cert_file=one.client_cert_file,
+            content_type=shape.content_type,
         )
     if isinstance(one, settings.DeskOutput) and store is not None:
         return DeskOutput(one.name, store)

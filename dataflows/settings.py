@@ -5,6 +5,7 @@ What a key means stands here; reading a file is `dataflows.config`'s.
 
 import ipaddress
 import re
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,10 +21,14 @@ from pydantic import (
 )
 
 from schemas import formats
+from schemas.alerts import Band, NotificationType, Severity
 from schemas.errors import ConfigError
 from schemas.formats.columnmap import ColumnMap
 from schemas.formats.times import zone_exists
+from sinks.shapes import NAMES as SHAPE_NAMES
 from sinks.webhook.guard import check_literal, parse_networks, parse_url
+
+JSON = "application/json"
 
 TOKEN_KEY_ENV = "STAYLINE_TOKEN_KEY"  # noqa: S105 - the name of a variable
 """Where the key for tokens stands if `[input.tokens]` does not say."""
@@ -104,6 +109,33 @@ def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
+def minutes_of(hours: str) -> tuple[int, int]:
+    """Read `21:00-08:00` as two minutes of the day.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    found = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])", hours)
+    numbers = [int(group) for group in found.groups()] if found else [0, 0, 0, 0]
+    begin, end = 60 * numbers[0] + numbers[1], 60 * numbers[2] + numbers[3]
+    if begin == end:
+        raise ValueError("must be two different times of day, such as 21:00-08:00")
+    return begin, end
+
+
+def _hours(text: str) -> str:
+    minutes_of(text)
+    return text
+
+
+def _zone(text: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        raise ValueError("must be a time zone such as Europe/Oslo") from None
+    return text
+
+
 Listen = Annotated[Address, PlainValidator(parse_address), PlainSerializer(str)]
 File = Annotated[Path, PlainValidator(_path), PlainSerializer(str)]
 Name = Annotated[str, _matching(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes, underscores")]
@@ -117,6 +149,16 @@ Partitions = Annotated[
     PlainSerializer(lambda given: given if given == "all" else list(given)),
 ]
 Brokers = Annotated[str, AfterValidator(_brokers)]
+Hours = Annotated[str, AfterValidator(_hours)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Label = Annotated[str, _matching(r"[^\x00-\x1f]{1,128}", "must be 1 to 128 characters")]
+ContentType = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}(; ?charset=utf-8)?", "must be a media type, lower case"
+    ),
+]
+ShapeName = Annotated[str, _matching("|".join(SHAPE_NAMES), f"must be one of {', '.join(SHAPE_NAMES)}")]
 Digits = Annotated[str, _matching(r"[0-9]{0,8}", "must be up to 8 digits")]
 FormatName = Annotated[
     str,
@@ -246,22 +288,75 @@ class Detection(Section):
     lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 300
 
 
+class Only(Section):
+    """`[output.only]`: what an output wants; an empty list: all. See `sinks.routing.route`."""
+
+    types: tuple[NotificationType, ...] = ()
+    severity_min: Severity = "minor"
+    regions: tuple[Label, ...] = ()
+    segments: tuple[Label, ...] = ()
+    bands: tuple[Band, ...] = ()
+
+
+class Quiet(Section):
+    """`[output.quiet]`: hours of the local day in which nothing is pushed; it waits for their end."""
+
+    hours: Hours
+    zone: Zone = "UTC"
+
+
+class ContactCap(Section):
+    """`[output.contact_cap]`: at most so many cases opened about one customer in any so many days; more wait."""
+
+    contacts: Annotated[int, Field(ge=1, le=1_000)]
+    days: Annotated[int, Field(ge=1, le=365)]
+
+
 class OutputSection(Section):
-    """What every `[[output]]` has: a name of its own, and how many notifications may wait for it."""
+    """What every `[[output]]` has: a name of its own, how many notifications may wait for it, and what it wants."""
 
     kind: str
     name: Name = Field(default_factory=lambda given: given.get("kind", ""))
     backlog_max: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    only: Only = Only()
 
 
-class FileOutput(OutputSection):
+class PagerDuty(SecretHolder):
+    """`[output.pagerduty]`: where the integration's key stands."""
+
+
+class ShapedOutput(OutputSection):
+    """An output that may send a notification in the shape that its receiver takes: see `sinks.shapes`."""
+
+    shape: ShapeName = "cloudevents"
+    template_file: Annotated[File | None, Field(validate_default=True)] = None
+    content_type: Annotated[ContentType, Field(validate_default=True)] = JSON
+    pagerduty: Annotated[PagerDuty | None, Field(validate_default=True)] = None
+
+    @field_validator("template_file", "pagerduty")
+    @classmethod
+    def _given_with_its_shape(cls, value: Any, info: ValidationInfo) -> Any:
+        shape = {"template_file": "template", "pagerduty": "pagerduty"}[str(info.field_name)]
+        if "shape" in info.data and (value is None) == (info.data["shape"] == shape):
+            raise ValueError(f'must be given where shape is "{shape}", and nowhere else')
+        return value
+
+    @field_validator("content_type")
+    @classmethod
+    def _of_templates(cls, value: str, info: ValidationInfo) -> str:
+        if value != JSON and info.data.get("shape", "template") != "template":
+            raise ValueError('must not be given unless shape is "template": every other shape has its own')
+        return value
+
+
+class FileOutput(ShapedOutput):
     """`kind = "file"`: one notification a line."""
 
     kind: Literal["file"]
     path: File
 
 
-class WebhookOutput(SecretHolder, OutputSection):
+class WebhookOutput(SecretHolder, ShapedOutput):
     """`kind = "webhook"`: see `sinks.webhook.WebhookOutput`."""
 
     kind: Literal["webhook"]
@@ -271,6 +366,8 @@ class WebhookOutput(SecretHolder, OutputSection):
     timeout_s: Annotated[int, Field(ge=1, le=120)] = 15
     concurrency: Annotated[int, Field(ge=1, le=1_024)] = 16
     newest_only: bool = False
+    quiet: Quiet | None = None
+    contact_cap: ContactCap | None = None
     ca_file: File | None = None
     client_cert_file: File | None = None
 
@@ -291,7 +388,7 @@ class WebhookOutput(SecretHolder, OutputSection):
         return url
 
 
-class KafkaOutput(OutputSection):
+class KafkaOutput(ShapedOutput):
     """`kind = "kafka"`."""
 
     kind: Literal["kafka"]

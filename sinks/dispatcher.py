@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from schemas.errors import ConfigError
 from sinks.lanes import CaseLane, Lane, PruneLane, StreamLane
 from sinks.layout import held_alone
 from sinks.outbox import Outbox
 from sinks.outputs import CaseOutput, Clock, Output
+from sinks.treatment import EVERYTHING, Treatment
 
 KEEP_MS = 7 * 86_400_000
 """Delivered bodies are kept a week: longer than any replay of the engine reaches back."""
@@ -28,14 +29,29 @@ class Dispatcher:
         clock: Unix milliseconds.
         rng: draws the waits between attempts.
         keep_ms: how long a body is kept after it was put, once every output is done with it.
+        treatments: name of the output -> its rule and shape; one that is not named gets everything as it is.
+
+    Raises:
+        ConfigError: two outputs have one name, or a stream output is to hold something back: it is a record, in the
+            order of the outbox.
     """
 
     def __init__(
-        self, outbox: Outbox, outputs: Sequence[Output], clock: Clock, rng: random.Random, keep_ms: int = KEEP_MS
+        self,
+        outbox: Outbox,
+        outputs: Sequence[Output],
+        clock: Clock,
+        rng: random.Random,
+        keep_ms: int = KEEP_MS,
+        treatments: Mapping[str, Treatment] | None = None,
     ) -> None:
         names = [output.name for output in outputs]
         if len(set(names)) != len(names):
             raise ConfigError([f"output names must differ, were {names}"])
+        self._treatments = {} if treatments is None else dict(treatments)
+        for output in outputs:
+            if not isinstance(output, CaseOutput) and self._treatment(output).holds:
+                raise ConfigError([f"output {output.name}: must be a webhook to hold anything back, was none"])
         self._outbox = outbox
         self._outputs = tuple(outputs)
         self._clock = clock
@@ -160,10 +176,13 @@ class Dispatcher:
                 self._loop.call_soon_threadsafe(action)
 
     def _lane(self, output: Output) -> Lane:
-        queue = self._outbox.queue(output.name)
+        queue, treatment = self._outbox.queue(output.name), self._treatment(output)
         if isinstance(output, CaseOutput):
-            return CaseLane(queue, output, self._clock, self._rng)
-        return StreamLane(queue, output, self._clock, self._rng)
+            return CaseLane(queue, output, self._clock, self._rng, treatment)
+        return StreamLane(queue, output, self._clock, self._rng, treatment)
+
+    def _treatment(self, output: Output) -> Treatment:
+        return self._treatments.get(output.name, EVERYTHING)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,11 @@ import asyncio
 import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sinks.outbox import PRUNE_ROWS, Outbox
 from sinks.outputs import (
@@ -23,6 +27,8 @@ from sinks.outputs import (
     Undeliverable,
 )
 from sinks.queues import Ended, Queue
+from sinks.routing import Facts, Standing
+from sinks.treatment import EVERYTHING, Aside, Ready, Treatment, treat
 
 
 class Lane(Protocol):
@@ -56,7 +62,15 @@ PRUNE_EVERY_MS = 3_600_000
 class StreamLane:
     """Serves a stream output: one batch after the other, in the outbox's order."""
 
-    def __init__(self, queue: Queue, output: StreamOutput, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        output: StreamOutput,
+        clock: Clock,
+        rng: random.Random,
+        treatment: Treatment = EVERYTHING,
+    ) -> None:
+        self._treatment = treatment
         self._queue = queue
         self._output = output
         self._clock = clock
@@ -74,7 +88,9 @@ class StreamLane:
             position, breaker = self._queue.standing()
             batch = self._queue.head(BATCH)
             if batch and breaker.room(self._clock(), 1):
-                await self._deliver(batch, position)
+                sending = self._treated(batch)
+                if sending:
+                    await self._deliver(sending, position)
                 continue
             next_ms = breaker.until_ms if batch and breaker.state == "open" else None
             if until_idle:
@@ -87,6 +103,29 @@ class StreamLane:
         if self._writing is not None:
             await asyncio.wait([self._writing])
         self._thread.shutdown()
+
+    def _treated(self, batch: list[Delivery]) -> list[Delivery]:
+        """Return what of a batch is to be written, in its shape; put the rest aside."""
+        if self._treatment == EVERYTHING:
+            return batch
+        now_ms = self._clock()
+        sending: list[Delivery] = []
+        asides: list[tuple[Delivery, Aside]] = []
+        told: set[str] = set()
+        for delivery in batch:
+            case = delivery.notification.case
+
+            def standing(_: Facts, case: str = case) -> Standing:
+                return Standing(told=True) if case in told else self._queue.told(case, None)
+
+            found = treat(self._treatment, delivery.notification, standing, now_ms)
+            if isinstance(found, Aside):
+                asides.append((delivery, found))
+            else:
+                told.add(case)
+                sending.append(replace(delivery, notification=found.notification))
+        self._queue.put_aside(asides, now_ms)
+        return sending
 
     async def _deliver(self, batch: list[Delivery], position: int) -> None:
         loop = asyncio.get_running_loop()
@@ -116,20 +155,37 @@ class StreamLane:
         self._queue.pause(breaker.after(failed, self._clock(), 1, self._rng), trouble)
 
 
+class _Flight(Struct, frozen=True):
+    """An attempt in flight: what is sent, since when, and whose contact it is."""
+
+    delivery: Delivery
+    began_ms: int
+    contact: str | None
+
+
 class CaseLane:
     """Serves a case output: many attempts at once, one of a case at a time, held back by the breaker."""
 
-    def __init__(self, queue: Queue, output: CaseOutput, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        output: CaseOutput,
+        clock: Clock,
+        rng: random.Random,
+        treatment: Treatment = EVERYTHING,
+    ) -> None:
+        self._treatment = treatment
         self._queue = queue
         self._output = output
         self._clock = clock
         self._rng = rng
-        self._in_flight: dict[asyncio.Task[Outcome], tuple[Delivery, int]] = {}
+        self._in_flight: dict[asyncio.Task[Outcome], _Flight] = {}
         self.wake = asyncio.Event()
         self.stopping = False
 
     async def run(self, *, until_idle: bool) -> int | None:
         """Deliver until stopped or, `until_idle`, until nothing is due; return when the next is due."""
+        self._queue.release(self._clock())
         while True:
             self.wake.clear()
             self._settle()
@@ -152,13 +208,7 @@ class CaseLane:
         _, breaker = self._queue.standing()
         room = breaker.room(now_ms, self._output.concurrency) - len(self._in_flight)
         if room > 0:
-            busy = {delivery.notification.case for delivery, _ in self._in_flight.values()}
-            due = self._queue.due(now_ms, room, busy)
-            if due and self._output.newest_only:
-                due = self._queue.keep_newest(due)
-            for delivery in due:
-                self._attempt(delivery, now_ms)
-            room -= len(due)
+            room -= self._start_ready(now_ms, room)
         if breaker.state == "disabled":
             return None
         if breaker.state == "open" and now_ms < breaker.until_ms:
@@ -167,11 +217,49 @@ class CaseLane:
         # Without room only an end matters; with it, what is due by now is in flight.
         return self._queue.next_due_ms(now_ms + 1) if room > 0 else None
 
-    def _attempt(self, delivery: Delivery, now_ms: int) -> None:
-        attempt = self._output.attempt(delivery, self._clock, self._rng)
+    def _start_ready(self, now_ms: int, room: int) -> int:
+        """Start up to `room` of what is due and wanted, put the rest of it aside; return how many were started."""
+        started, limit = 0, room
+        # Cases that have an attempt in flight, or whose customer has: they are asked again when it ends.
+        busy = {flight.delivery.notification.case for flight in self._in_flight.values()}
+        while started < room:
+            asides: list[tuple[Delivery, Aside]] = []
+            for delivery in self._due(now_ms, limit, busy):
+                found = treat(self._treatment, delivery.notification, partial(self._standing, delivery), now_ms)
+                if isinstance(found, Aside):
+                    asides.append((delivery, found))
+                    continue
+                busy.add(delivery.notification.case)
+                if not self._is_in_contact(found):
+                    self._attempt(delivery, found, now_ms)
+                    started += 1
+                if started == room:
+                    break
+            self._queue.put_aside(asides, now_ms)
+            if not asides:
+                break
+            # A backlog of what nobody wants is gone through in few transactions.
+            limit = min(2 * limit, BATCH)
+        return started
+
+    def _due(self, now_ms: int, limit: int, busy: set[str]) -> list[Delivery]:
+        due = self._queue.due(now_ms, limit, busy)
+        return self._queue.keep_newest(due, self._treatment.rule.types) if due and self._output.newest_only else due
+
+    def _standing(self, delivery: Delivery, facts: Facts) -> Standing:
+        contact = None if self._treatment.rule.cap is None else facts.customer_id
+        return self._queue.told(delivery.notification.case, contact)
+
+    def _is_in_contact(self, ready: Ready) -> bool:
+        """Whether another first push about the same customer is in flight: its end decides about this one."""
+        return ready.contact is not None and any(flight.contact == ready.contact for flight in self._in_flight.values())
+
+    def _attempt(self, delivery: Delivery, ready: Ready, now_ms: int) -> None:
+        shaped = replace(delivery, notification=ready.notification)
+        attempt = self._output.attempt(shaped, self._clock, self._rng)
         task = asyncio.get_running_loop().create_task(attempt)
         task.add_done_callback(lambda _: self.wake.set())
-        self._in_flight[task] = (delivery, now_ms)
+        self._in_flight[task] = _Flight(delivery, now_ms, ready.contact)
 
     def _settle(self) -> None:
         """Record every attempt that has ended, all in one transaction."""
@@ -182,10 +270,10 @@ class CaseLane:
         _, breaker = self._queue.standing()
         ended = []
         for task in done:
-            delivery, began_ms = self._in_flight.pop(task)
+            flight = self._in_flight.pop(task)
             outcome = task.result()
             breaker = breaker.after(outcome, now_ms, FAILURES_MAX, self._rng)
-            ended.append(Ended(delivery, outcome, began_ms))
+            ended.append(Ended(flight.delivery, outcome, flight.began_ms, flight.contact))
         self._queue.settle(ended, now_ms, breaker)
 
 

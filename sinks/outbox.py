@@ -27,6 +27,9 @@ from sinks.undelivered import Undelivered
 POLL_S = 1.0
 """Longest sleep of a waiting thread: another process may have changed the file without a word."""
 
+TOLD_MS = 400 * 86_400_000
+"""It is known for so long after a case was last told that it was: longer than any cap counts contacts."""
+
 PRUNE_ROWS = 500
 """Rows pruned in one transaction, so that `put` never waits long for it."""
 
@@ -51,8 +54,9 @@ class OutputStats(Struct, frozen=True):
     """One output in numbers: the counts cover its whole life, pruned rows too.
 
     Attributes:
-        pending: waiting; `delivered`, `dead`, `superseded` and `discarded` are the other ends, so the five add up
-            to all that was put while the output was configured.
+        pending: waiting; `delivered`, `dead`, `superseded`, `discarded` and `skipped` are the other ends, so the six
+            add up to all that was put while the output was configured.
+        held: of those pending, how many are held back, by reason.
         backlog_max: how many may wait before `put` refuses.
         oldest_age_ms: how long the oldest pending one has waited, None if none waits.
         trouble: what the last failed attempt found, empty after a success.
@@ -63,6 +67,8 @@ class OutputStats(Struct, frozen=True):
     dead: int
     superseded: int
     discarded: int
+    skipped: int
+    held: dict[str, int]
     backlog_max: int
     oldest_age_ms: int | None
     breaker: BreakerState
@@ -219,6 +225,7 @@ class Outbox:
             done = db.execute(_PRUNABLE, (put_before_ms, PRUNE_ROWS)).fetchall()
             db.executemany("DELETE FROM delivery WHERE output IN (SELECT name FROM output) AND seq = ?", done)
             db.executemany("DELETE FROM message WHERE seq = ?", done)
+            db.execute("DELETE FROM told WHERE last_ms < ?", (self._clock() - TOLD_MS,))
         if done:
             with self._db.read() as db:
                 db.execute("PRAGMA incremental_vacuum").fetchall()
@@ -237,6 +244,7 @@ class Outbox:
                     if state in {State.PENDING, State.DEAD}:
                         tally(db, str(output), **{str(state): -1, "discarded": 1})
             db.executemany("DELETE FROM message WHERE seq = ?", known)
+            db.execute("DELETE FROM told WHERE customer_id = ?", (customer_id,))
             apart = db.execute(_ABOUT.format(table="conflict", key="id, body_sha256"), (customer_id,)).fetchall()
             db.executemany("DELETE FROM conflict WHERE id = ? AND body_sha256 = ?", apart)
         with self._db.read() as db:
@@ -285,7 +293,7 @@ class Outbox:
 
     def _output_stats(self, db: apsw.Connection, name: str, now_ms: int) -> OutputStats:
         counts: Row = db.execute(_COUNTS, (name,)).fetchall()[0]
-        pending, delivered, dead, superseded, discarded, breaker, trouble = counts
+        pending, delivered, dead, superseded, discarded, skipped, breaker, trouble = counts
         oldest_ms = cast("int | None", db.execute(_OLDEST, (name,)).get)
         return OutputStats(
             pending=pending,
@@ -293,6 +301,8 @@ class Outbox:
             dead=dead,
             superseded=superseded,
             discarded=discarded,
+            skipped=skipped,
+            held={str(why): cast("int", count) for why, count in db.execute(_HELD, (name,))},
             backlog_max=self._backlogs[name],
             oldest_age_ms=None if oldest_ms is None else max(0, now_ms - oldest_ms),
             breaker=breaker,
@@ -320,7 +330,12 @@ INSERT INTO conflict (id, body_sha256, put_ms, body) VALUES (?, ?, ?, ?) ON CONF
 _PENDING = "SELECT pending FROM output WHERE name = ?"
 
 _COUNTS = """
-SELECT pending, delivered, dead, superseded, discarded, breaker, trouble FROM output WHERE name = ?
+SELECT pending, delivered, dead, superseded, discarded, skipped, breaker, trouble FROM output WHERE name = ?
+"""
+
+_HELD = """
+SELECT held, count(*) FROM delivery INDEXED BY delivery_held
+WHERE output = ? AND state = 'pending' AND held <> '' GROUP BY held
 """
 
 _OLDEST = """

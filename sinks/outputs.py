@@ -49,6 +49,8 @@ class State(StrEnum):
     """Never sent: a newer revision of the case stood behind it, and the output wants only the newest."""
     DISCARDED = "discarded"
     """Dropped by an operator's hand."""
+    SKIPPED = "skipped"
+    """Never sent: the output's rule leaves it out, or its shape has no place for it."""
 
 
 class Undeliverable(StrEnum):
@@ -59,7 +61,7 @@ class Undeliverable(StrEnum):
     REJECTED = "rejected"
     """The receiver says that the message itself is wrong (400, 413, 422), three times."""
     MALFORMED = "malformed"
-    """The output cannot carry these bytes or this id at all."""
+    """The output cannot carry these bytes or this id at all, or its shape could not be made of them."""
 
 
 class Health(StrEnum):

@@ -1,5 +1,6 @@
 """One output's deliveries, as the dispatcher sees them: what is due, and what came of it."""
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
@@ -9,7 +10,9 @@ from msgspec import Struct
 from schemas.alerts import Notification
 from sinks.breaker import Breaker, BreakerState
 from sinks.layout import Database, Row
-from sinks.outputs import Delivery, Outcome, State
+from sinks.outputs import Delivery, Health, Outcome, State
+from sinks.routing import Standing
+from sinks.treatment import Aside
 
 
 def tally(db: apsw.Connection, output: str, **changes: int) -> None:
@@ -19,11 +22,12 @@ def tally(db: apsw.Connection, output: str, **changes: int) -> None:
 
 
 class Ended(Struct, frozen=True):
-    """An attempt that has ended: what was sent, what came of it, when it began."""
+    """An attempt that has ended: what was sent, what came of it, when it began, and whose contact it was."""
 
     delivery: Delivery
     outcome: Outcome
     began_ms: int
+    contact: str | None = None
 
 
 class Queue:
@@ -73,13 +77,40 @@ class Queue:
         with self._db.read() as db:
             return cast("int | None", db.execute(_NEXT_DUE, (self.output, from_ms)).get)
 
-    def keep_newest(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Replace each delivery by the newest pending one of its case, and mark the older ones superseded."""
+    def told(self, case: str, contact: str | None) -> Standing:
+        """Return what the output was told of a case, and when cases of a customer were first delivered to it."""
+        with self._db.read() as db:
+            known = db.execute("SELECT 1 FROM told WHERE output = ? AND case_id = ?", (self.output, case)).fetchall()
+            contacts = [] if contact is None else db.execute(_CONTACTS, (self.output, contact)).fetchall()
+        return Standing(bool(known), tuple(cast("int", at_ms) for (at_ms,) in contacts))
+
+    def put_aside(self, asides: Sequence[tuple[Delivery, Aside]], now_ms: int) -> None:
+        """Record that deliveries are not to be sent: not now, or never. Tells nothing of the receiver's health."""
+        if not asides:
+            return
+        with self._db.write() as db:
+            for delivery, aside in asides:
+                self._put_aside(db, delivery, aside, now_ms)
+        self._announce()
+
+    def release(self, now_ms: int) -> None:
+        """Make all that is held due: the rule may have changed since it was decided."""
+        with self._db.write() as db:
+            db.execute(_RELEASE, (now_ms, self.output))
+
+    def keep_newest(self, deliveries: Sequence[Delivery], types: Collection[str] = ()) -> list[Delivery]:
+        """Replace each delivery by the newest pending one of its case, and mark the older ones superseded.
+
+        Args:
+            deliveries: the first pending ones of their cases.
+            types: what the output takes; empty: all. A newer one that it does not take supersedes nothing.
+        """
         newest = []
+        taken = json.dumps(sorted(types))
         with self._db.write() as db:
             for delivery in deliveries:
-                row = db.execute(_NEWEST, (self.output, delivery.notification.case)).fetchall()[0]
-                last = _delivery(row)
+                row = db.execute(_NEWEST, (self.output, delivery.notification.case, taken, taken)).fetchall()
+                last = _delivery(row[0]) if row else delivery
                 newest.append(last)
                 if last.seq != delivery.seq:
                     db.execute(_SUPERSEDE, (self.output, delivery.notification.case, last.seq))
@@ -103,6 +134,8 @@ class Queue:
             db.executemany(_DELIVERED, [(now_ms, self.output, delivery.seq) for delivery in deliveries])
             # Fewer than were written, if an operator erased a customer meanwhile.
             count = db.total_changes() - before
+            for delivery in deliveries:
+                self._tell(db, delivery, None, now_ms)
             tally(db, self.output, pending=-count, delivered=count)
             db.execute("UPDATE output SET position = ? WHERE name = ?", (position, self.output))
             self._save(db, Breaker(), "")
@@ -130,6 +163,24 @@ class Queue:
         if db.changes():
             tally(db, self.output, pending=-1, **{str(outcome.state): 1})
             promote(db, self.output, ended.delivery.notification.case, now_ms)
+            if outcome.state == State.DELIVERED:
+                self._tell(db, ended.delivery, ended.contact, now_ms)
+
+    def _put_aside(self, db: apsw.Connection, delivery: Delivery, aside: Aside, now_ms: int) -> None:
+        if aside.state == State.PENDING:
+            db.execute(_HOLD, (aside.until_ms, aside.held, self.output, delivery.seq))
+        elif aside.state == State.DEAD:
+            outcome = Outcome(State.DEAD, Health.WELL, reason=aside.reason, reply=aside.detail)
+            self._settle(db, Ended(delivery, outcome, now_ms), now_ms)
+        else:
+            db.execute(_SKIP, (now_ms, aside.detail, self.output, delivery.seq))
+            if db.changes():
+                tally(db, self.output, pending=-1, skipped=1)
+                promote(db, self.output, delivery.notification.case, now_ms)
+
+    def _tell(self, db: apsw.Connection, delivery: Delivery, contact: str | None, now_ms: int) -> None:
+        """Remember that the output knows a case."""
+        db.execute(_TELL, (self.output, delivery.notification.case, contact, now_ms, now_ms, now_ms))
 
 
 def promote(db: apsw.Connection, output: str, case: str, now_ms: int) -> None:
@@ -149,13 +200,14 @@ _COLUMNS = "SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, 
 _PENDING = " JOIN notification USING (seq) JOIN message USING (seq) WHERE output = ? AND state = 'pending' "
 _HEAD = _COLUMNS + "INDEXED BY delivery_pending" + _PENDING + "ORDER BY seq LIMIT ?"
 _DUE = _COLUMNS + "INDEXED BY delivery_due" + _PENDING + "AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?"
-_NEWEST = _COLUMNS + "INDEXED BY delivery_case" + _PENDING + "AND d.case_id = ? ORDER BY seq DESC LIMIT 1"
+_OF_CASE = "AND d.case_id = ? AND (? = '[]' OR instr(?, '\"' || type || '\"')) ORDER BY seq DESC LIMIT 1"
+_NEWEST = _COLUMNS + "INDEXED BY delivery_case" + _PENDING + _OF_CASE
 _NEXT_DUE = """
 SELECT min(due_ms) FROM delivery INDEXED BY delivery_due WHERE output = ? AND state = 'pending' AND due_ms >= ?
 """
 _TALLY = """
 UPDATE output SET pending = pending + :pending, delivered = delivered + :delivered, dead = dead + :dead,
-    superseded = superseded + :superseded, discarded = discarded + :discarded
+    superseded = superseded + :superseded, discarded = discarded + :discarded, skipped = skipped + :skipped
 WHERE name = :output
 """
 _SUPERSEDE = """
@@ -168,13 +220,26 @@ UPDATE delivery SET state = 'delivered', due_ms = NULL, ended_ms = ?
 WHERE output = ? AND seq = ? AND state = 'pending'
 """
 _RETRY = """
-UPDATE delivery SET attempts = attempts + 1, first_ms = ?, due_ms = ?, reply = ?
+UPDATE delivery SET attempts = attempts + 1, first_ms = ?, due_ms = ?, reply = ?, held = ''
 WHERE output = ? AND seq = ? AND state = 'pending'
 """
 _END = """
 UPDATE delivery SET
     state = ?, attempts = attempts + 1, first_ms = ?, due_ms = NULL, ended_ms = ?, reason = ?, reply = ?
 WHERE output = ? AND seq = ? AND state = 'pending'
+"""
+_HOLD = "UPDATE delivery SET due_ms = ?, held = ? WHERE output = ? AND seq = ? AND state = 'pending'"
+_RELEASE = """
+UPDATE delivery INDEXED BY delivery_held SET due_ms = ?, held = '' WHERE output = ? AND state = 'pending' AND held <> ''
+"""
+_SKIP = """
+UPDATE delivery SET state = 'skipped', due_ms = NULL, ended_ms = ?, reply = ?
+WHERE output = ? AND seq = ? AND state = 'pending'
+"""
+_CONTACTS = "SELECT first_ms FROM told WHERE output = ? AND customer_id = ? ORDER BY first_ms"
+_TELL = """
+INSERT INTO told (output, case_id, customer_id, first_ms, last_ms) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (output, case_id) DO UPDATE SET last_ms = ?
 """
 _PROMOTE = """
 UPDATE delivery SET due_ms = ? WHERE output = ? AND seq = (

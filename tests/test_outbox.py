@@ -11,6 +11,7 @@ from delivery_kit import FakeClock, notice, notices
 
 from schemas.errors import StateError
 from sinks.breaker import Breaker
+from sinks.layout import VERSION
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Delivery, Health, Outcome, State, Undeliverable
 from sinks.queues import Ended
@@ -198,9 +199,11 @@ def test_a_newer_layout_another_programs_file_and_no_database_are_refused_in_cle
     path = tmp_path / "o.db"
     Outbox.open(path, CRM, clock).close()
     db = apsw.Connection(str(path))
-    db.pragma("user_version", 2)
+    db.pragma("user_version", VERSION + 1)
     db.close()
-    with pytest.raises(StateError, match="layout must be version 1, was 2: made by another release"):
+    with pytest.raises(
+        StateError, match=f"layout must be version {VERSION}, was {VERSION + 1}: made by another release"
+    ):
         Outbox.open(path, CRM, clock)
     other = tmp_path / "other.db"
     db = apsw.Connection(str(other))

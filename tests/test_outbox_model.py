@@ -15,6 +15,7 @@ from sinks.breaker import Breaker
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Health, Outcome, State, Undeliverable
 from sinks.queues import Ended
+from sinks.treatment import Aside
 
 BACKLOGS = {"crm": 12, "file": 9}
 CASES = st.sampled_from(["a", "b", "c"])
@@ -31,6 +32,7 @@ class Row:
     state: str = "pending"
     attempts: int = 0
     due_ms: int | None = None
+    held: bool = False
 
 
 class Model(RuleBasedStateMachine):
@@ -114,7 +116,7 @@ class Model(RuleBasedStateMachine):
             ended.append(Ended(delivery, outcome, self.clock()))
             row.attempts += 1
             if outcome.state == State.PENDING:
-                row.due_ms = outcome.retry_ms
+                row.due_ms, row.held = outcome.retry_ms, False
             else:
                 self.end("crm", row, outcome.state)
         queue.settle(ended, self.clock(), Breaker("closed", failures=wait_ms))
@@ -126,6 +128,33 @@ class Model(RuleBasedStateMachine):
         if nth == 0:
             return Outcome(State.PENDING, Health.FAILING, retry_ms=self.clock() + wait_ms)
         return Outcome(State.DEAD, Health.WELL, reason=Undeliverable.REJECTED)
+
+    @rule(output=st.sampled_from([*BACKLOGS]), takes=st.lists(st.sampled_from(["hold", "skip", "dead"]), max_size=3))
+    def put_aside(self, output: str, takes: list[str]) -> None:
+        """What is due is routed: held for 50 ms, skipped, or found to be without a shape."""
+        queue = self.outbox.queue(output)
+        due = queue.due(self.clock(), len(takes), set())
+        rows = {row.id: row for row in self.pending(output)}
+        asides = {
+            "hold": Aside(State.PENDING, self.clock() + 50, "quiet_hours"),
+            "skip": Aside(State.SKIPPED, detail="not wanted"),
+            "dead": Aside(State.DEAD, reason=Undeliverable.MALFORMED, detail="no shape"),
+        }
+        queue.put_aside([(d, asides[take]) for d, take in zip(due, takes, strict=False)], self.clock())
+        for delivery, take in zip(due, takes, strict=False):
+            row = rows[delivery.notification.id]
+            if take == "hold":
+                row.due_ms, row.held = self.clock() + 50, True
+            else:
+                row.attempts += take == "dead"
+                self.end(output, row, {"skip": "skipped"}.get(take, take))
+
+    @rule(output=st.sampled_from([*BACKLOGS]))
+    def release(self, output: str) -> None:
+        self.outbox.queue(output).release(self.clock())
+        for row in self.pending(output):
+            if row.held:
+                row.due_ms, row.held = self.clock(), False
 
     @rule(take=st.integers(1, 2), replayed=st.booleans())
     def operate(self, take: int, replayed: bool) -> None:
@@ -185,7 +214,10 @@ class Model(RuleBasedStateMachine):
             assert (shown.delivered, shown.dead, shown.discarded) == (
                 ends["delivered"], ends["dead"], ends["discarded"],
             )  # fmt: skip
-            assert shown.pending + shown.delivered + shown.dead + shown.discarded == len(self.bodies)
+            assert shown.skipped == ends["skipped"]
+            assert shown.held == ({"quiet_hours": held} if (held := sum(row.held for row in waiting)) else {})
+            ended = shown.delivered + shown.dead + shown.discarded + shown.skipped
+            assert shown.pending + ended == len(self.bodies)
             assert shown.oldest_age_ms == (self.clock() - waiting[0].put_ms if waiting else None)
 
     @invariant()
@@ -197,8 +229,8 @@ class Model(RuleBasedStateMachine):
                 (row.id, row.attempts) for row in self.pending(name)
             ]
             assert all(d.notification.body == self.bodies[d.notification.id] for d in head)
-        dead = [(d.id, d.attempts) for d in self.outbox.undelivered.list("crm")]
-        assert dead == [(row.id, row.attempts) for row in self.rows["crm"] if row.state == "dead"]
+            dead = [(d.id, d.attempts) for d in self.outbox.undelivered.list(name)]
+            assert dead == [(row.id, row.attempts) for row in self.rows[name] if row.state == "dead"]
 
 
 Model.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

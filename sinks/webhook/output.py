@@ -13,7 +13,7 @@ from sinks.webhook.signing import is_signable, parse_secret, signature
 from sinks.webhook.transport import Transport, tls_context
 
 CONTENT_TYPE = "application/cloudevents+json"
-"""CloudEvents 1.0, HTTP binding, section 3.2: structured mode."""
+"""CloudEvents 1.0, HTTP binding, section 3.2: structured mode: what a notification is if it has no other shape."""
 
 
 class WebhookOutput:
@@ -31,6 +31,7 @@ class WebhookOutput:
             output then no longer gets every notification.
         ca_file: certificate authorities (PEM) to trust instead of the system's.
         client_cert_file: certificate and key (PEM) to show to the receiver.
+        content_type: of the bodies; they and the signatures over them are of whatever shape they come in.
         resolver: gives the addresses of a name; the system's where there is none.
 
     Raises:
@@ -50,6 +51,7 @@ class WebhookOutput:
         newest_only: bool = False,
         ca_file: Path | None = None,
         client_cert_file: Path | None = None,
+        content_type: str = CONTENT_TYPE,
         resolver: Resolver | None = None,
     ) -> None:
         problems: list[str] = [] if secrets else ["secrets must hold at least one, found none"]
@@ -70,6 +72,7 @@ class WebhookOutput:
         self.name = name
         self.concurrency = concurrency
         self.newest_only = newest_only
+        self._content_type = content_type
         self._give_up_after_ms = 1_000 * give_up_after_s
         chosen = system_resolver() if resolver is None else resolver
         self._transport = Transport(place, allowed, chosen, tls, timeout_s, concurrency)
@@ -82,7 +85,7 @@ class WebhookOutput:
             return Outcome(State.DEAD, Health.WELL, reason=Undeliverable.MALFORMED, reply=why)
         attempt_s = clock() // 1_000
         headers = (
-            ("content-type", CONTENT_TYPE),
+            ("content-type", self._content_type),
             ("user-agent", "stayline"),
             ("webhook-id", notification.id),
             ("webhook-timestamp", str(attempt_s)),
