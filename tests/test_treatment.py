@@ -153,6 +153,14 @@ class TestHolds:
         deliver(outbox, clock, self.QUIET, crm)
         assert [at_ms for _, at_ms in crm.attempts] == [NIGHT_MS + 21 * HOUR_MS - 1_000, NIGHT_MS + 32 * HOUR_MS]
 
+    def test_what_was_held_and_then_fails_is_held_no_more(self, outbox, clock):
+        clock.now_ms = NIGHT_MS
+        outbox.put([alert("a", 1)])
+        quiet = dispatcher(outbox, clock, self.QUIET, MemoryCases(again_in(HOUR_MS)))
+        clock.now_ms = quiet.deliver_due()
+        assert quiet.deliver_due() == NIGHT_MS + 9 * HOUR_MS
+        assert (outbox.stats().outputs["crm"].pending, outbox.stats().outputs["crm"].held) == (1, {})
+
     def test_a_cap_holds_new_cases_of_a_customer_and_nothing_else(self, outbox, clock):
         crm, treatment = MemoryCases(delivered), Treatment(Rule(cap=ContactCap(1, 7)))
         began_ms = clock()
