@@ -29,16 +29,17 @@ from dataflows.config import load, resolve_secrets
 from dataflows.treatments import template_problems, treatments
 from schemas.alerts import Notification, notification
 from schemas.errors import ConfigError
+from sinks.breaker import Breaker
 from sinks.dispatcher import Dispatcher
 from sinks.file import FileOutput
 from sinks.layout import ROUTING, TABLES
 from sinks.outbox import Outbox
-from sinks.outputs import Undeliverable
-from sinks.queues import Queue
+from sinks.outputs import State, Undeliverable
+from sinks.queues import Ended, Queue
 from sinks.routing import DAY_MS, ContactCap, QuietHours, Rule
 from sinks.shapes import CLOUDEVENTS, FIXED, samples, template
 from sinks.shapes.samples import OPENED
-from sinks.treatment import Treatment
+from sinks.treatment import Aside, Treatment
 from sinks.webhook import WebhookOutput
 
 HOUR_MS = 3_600_000
@@ -154,11 +155,14 @@ class TestHolds:
         assert [at_ms for _, at_ms in crm.attempts] == [NIGHT_MS + 21 * HOUR_MS - 1_000, NIGHT_MS + 32 * HOUR_MS]
 
     def test_what_was_held_and_then_fails_is_held_no_more(self, outbox, clock):
-        clock.now_ms = NIGHT_MS
         outbox.put([alert("a", 1)])
-        quiet = dispatcher(outbox, clock, self.QUIET, MemoryCases(again_in(HOUR_MS)))
-        clock.now_ms = quiet.deliver_due()
-        assert quiet.deliver_due() == NIGHT_MS + 9 * HOUR_MS
+        queue, now_ms = outbox.queue("crm"), clock()
+        (due,) = queue.due(now_ms, 1, set())
+        queue.put_aside([(due, Aside(State.PENDING, now_ms + 5, "quiet_hours"))], now_ms)
+        assert outbox.stats().outputs["crm"].held == {"quiet_hours": 1}
+        assert queue.due(now_ms + 4, 1, set()) == []
+        (due,) = queue.due(now_ms + 5, 1, set())
+        queue.settle([Ended(due, again_in(HOUR_MS)(due, now_ms), now_ms)], now_ms, Breaker())
         assert (outbox.stats().outputs["crm"].pending, outbox.stats().outputs["crm"].held) == (1, {})
 
     def test_a_cap_holds_new_cases_of_a_customer_and_nothing_else(self, outbox, clock):
@@ -175,7 +179,7 @@ class TestHolds:
         assert (days["b-1"], days["d-1"]) == (7, 14)
         assert outbox.stats().outputs["crm"].pending == 0
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(
         st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 30)), max_size=12),
         st.integers(1, 2),
@@ -356,6 +360,14 @@ class TestConfiguration:
             ),
             FIXED["servicenow_case"],
         )
+
+    def test_the_readme_s_example_is_read(self, tmp_path):
+        readme = (Path(__file__).parents[1] / "README.md").read_text()
+        (example,) = [block.split("```")[0] for block in readme.split("```toml\n")[1:] if "contact_cap" in block]
+        treatment = treatments(configured(tmp_path, HOOK + example), {})["crm"]
+        assert treatment.shape is FIXED["servicenow_case"]
+        assert treatment.rule.cap == ContactCap(1, 7)
+        assert treatment.rule.bands == {"high", "raised"}
 
     def test_an_output_that_says_nothing_gets_everything_as_it_is(self, tmp_path):
         text = HOOK + '[[output]]\nkind = "file"\npath = "a"\n[[output]]\nkind = "desk"\n'
