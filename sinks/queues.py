@@ -134,8 +134,8 @@ class Queue:
             db.executemany(_DELIVERED, [(now_ms, self.output, delivery.seq) for delivery in deliveries])
             # Fewer than were written, if an operator erased a customer meanwhile.
             count = db.total_changes() - before
-            for delivery in deliveries:
-                self._tell(db, delivery, None, now_ms)
+            told = [(self.output, each.notification.case, None, now_ms, now_ms, now_ms) for each in deliveries]
+            db.executemany(_TELL, told)
             tally(db, self.output, pending=-count, delivered=count)
             db.execute("UPDATE output SET position = ? WHERE name = ?", (position, self.output))
             self._save(db, Breaker(), "")
