@@ -374,7 +374,10 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
 
 @inlined
 def _learn_rating(one: Any, rating: float) -> None:
-    """Learn the R-factor of a call that was not poor."""
+    """Learn the R-factor of a call that was not poor.
+
+    The mean is river's `Mean` over the first `RATING_MEMORY` calls and its `EWMean` from then on.
+    """
     if one["rating_count"] < RATING_MEMORY:
         one["rating_count"] += np.float32(1.0)
     fade = 1.0 / one["rating_count"]
