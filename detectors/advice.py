@@ -150,6 +150,8 @@ class Advisor:
             currency=relation.currency,
             remedies=choose(self._catalogue, situation),
             calls=case.evidence_calls,
+            region=case.region,
+            segment=relation.segment,
         )
 
     def _name(self, case: Case) -> None:

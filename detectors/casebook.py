@@ -51,6 +51,7 @@ class Case(Struct):
         told_bad, told_ms: `bad`, and event time, when it was last told.
         evidence_calls: the newest calls that show it, oldest first.
         bad_days: UTC days with bad calls, as day numbers.
+        region: where the bad calls ran; None: not known.
         deferred: over today's budget: recorded, not told.
     """
 
@@ -77,6 +78,7 @@ class Case(Struct):
     told_ms: int = 0
     revision: int = 0
     incident_id: str | None = None
+    region: str | None = None
     deferred: bool = False
     evidence_calls: list[CallEvidence] = []
     bad_days: list[int] = []

@@ -327,6 +327,7 @@ class RiskEngine:
             dimension=finding.dimension,
             baseline_ratio=float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
             evidence_log10=evidence_log10,
+            region=self._region(view),
         )
         for call in self._evidence_calls(int(one["history"]), view.since_ms):
             case.see(call)
@@ -372,6 +373,11 @@ class RiskEngine:
             case.bad, case.trials = max(view.bad_calls, at_lock), view.answered
         else:
             case.bad, case.trials = view.bad_calls, view.answered
+
+    def _region(self, view: View) -> str | None:
+        serials = view.bad["elements"][:, ELEMENTS.index("region")]
+        known = serials[serials >= 0]
+        return self.elements.names[int(known[-1])][1] if len(known) else None
 
     def _suspicious(self, view: View) -> bool:
         """Whether an element that the bad calls ran through may turn out to be the cause."""

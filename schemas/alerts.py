@@ -114,7 +114,10 @@ class CallEvidence(Struct, frozen=True):
 
 
 class Alert(Struct, frozen=True):
-    """The life of one case, as it stands at this revision."""
+    """The life of one case, as it stands at this revision.
+
+    `region` and `segment` say where the customer belongs, so that outputs can be routed by them; None: not known.
+    """
 
     alert_id: str
     revision: int
@@ -130,6 +133,8 @@ class Alert(Struct, frozen=True):
     currency: str | None
     remedies: list[Remedy]
     calls: list[CallEvidence]
+    region: str | None = None
+    segment: str | None = None
 
 
 class Incident(Struct, frozen=True):

@@ -326,7 +326,7 @@ ALERT = exactly(
     severity={"enum": ["minor", "major", "critical"]}, detected_ms=MS, since_ms=MS, pattern=PATTERN,
     cause=exactly(kind=TEXT, confidence=RATIO, alternatives=listed(TEXT)), incident_id=maybe(TEXT), churn=CHURN,
     value_at_risk_minor=maybe(COUNT), currency=maybe(CURRENCY), remedies=listed(REMEDY),
-    calls=listed(SHOWN, CALLS_SHOWN),
+    calls=listed(SHOWN, CALLS_SHOWN), region=maybe(TEXT), segment=maybe(TEXT),
 )  # fmt: skip
 ELEMENT_KINDS = ["customer_line", "access_node", "trunk", "sbc", "cell", "region", "probe", "cpe_firmware"]
 INCIDENT = exactly(
