@@ -99,6 +99,14 @@ class Advisor:
         self._lines.pop(customer, None)
         self._labels.forget(str(customer))
 
+    def erase(self, customer: int) -> dict[str, int]:
+        """Forget a customer, and which alerts were theirs; return how much of each sort there was."""
+        lines = len(self._lines.pop(customer, ()))
+        mine = [alert_id for alert_id, whose in self._alerts.items() if whose == customer]
+        for alert_id in mine:
+            del self._alerts[alert_id]
+        return {"line readings": lines, "labels": self._labels.forget(str(customer)), "alerts": len(mine)}
+
     def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
         return {**self._relations.of(customer).features(at_ms), **experience}
 

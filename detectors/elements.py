@@ -198,6 +198,17 @@ class Elements:
             return raw(self.network.log)[:written].copy().view(BAD_CALL)
         return np.roll(raw(self.network.log), -(written % LOG_KEPT)).view(BAD_CALL)
 
+    def forget(self, customer: int) -> int:
+        """Erase a customer's calls from the latest bad calls; return how many there were."""
+        log = self.recent_bad_calls()
+        kept = log[log["key"] != np.uint64(customer)]
+        if len(kept) == len(log):
+            return 0
+        raw(self.network.log)[: len(kept)] = raw(kept)
+        raw(self.network.log)[len(kept) :] = raw(np.zeros(LOG_KEPT - len(kept), BAD_CALL))
+        self.network.tally[0] = len(kept)
+        return len(log) - len(kept)
+
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values: a copy."""
         return {

@@ -21,8 +21,11 @@ from detectors.emodel import mos_from_r, quality, r_from_mos
 from detectors.evidence import CHANNELS, DROP, QUALITY, SETUP, healthy_mean
 from detectors.history import (
     ANSWERED,
+    BAD_KEPT,
     COUNTERS,
     ELEMENTS,
+    GOOD_KEPT,
+    HISTORY,
     LOCKED,
     ONE_WAY,
     POOR,
@@ -37,6 +40,7 @@ from detectors.relations import Relations
 from detectors.release import CallEnds, Outcome, classify
 from detectors.roster import CALM, CASE, Roster
 from detectors.settings import Settings
+from detectors.snapshots import raw
 from detectors.watch import (
     APPLIED,
     BAD,
@@ -617,6 +621,46 @@ class RiskEngine:
             churn=self.advisor.risk(key, self.clock_ms, self._experience(key)),
             calls=[] if history < 0 else self._evidence_calls(history, 0),
         )
+
+    # Forgetting
+
+    def forget(self, customer_id: str) -> dict[str, int]:
+        """Erase what is known of one customer; return how much of each sort there was, what there was none of left out.
+
+        What was learnt of many together stays: the counts of elements, the weights of the churn model. It names nobody.
+        A customer who calls again is a new one.
+        """
+        key = key_of(customer_id)
+        erased = {"case": int(self.casebook.cases.pop(key, None) is not None), **self._erase_row(key)}
+        self.casebook.reschedule()
+        erased |= {"profile": self.relations.forget(key), **self.advisor.erase(key)}
+        erased |= {"network's bad calls": self.elements.forget(key), "far end of others": self._erase_far_end(key)}
+        return {sort: count for sort, count in erased.items() if count}
+
+    def _erase_row(self, key: int) -> dict[str, int]:
+        row = self.roster.find(key)
+        if row < 0:
+            return {}
+        history = int(self._row(row)["history"])
+        calls = 0
+        if history >= 0:
+            one = self.histories.shelf.histories[history : history + 1]
+            calls = min(int(one["bad_count"][0]), BAD_KEPT) + min(int(one["good_count"][0]), GOOD_KEPT)
+            # A history is cleared only as far as its next customer needs: the calls themselves would stay.
+            raw(one)[:] = raw(np.zeros(1, HISTORY))
+            self.histories.give_back(history)
+        self.roster.remove(np.arange(len(self.roster)) == row)
+        return {"evidence": 1, "calls": calls}
+
+    def _erase_far_end(self, key: int) -> int:
+        """Erase a customer from what others' rows and histories say of whom they called; return in how many places."""
+        peer = np.uint32(key & 0xFFFF_FFFF)
+        rows, shelf = self.roster.book.rows[: len(self.roster)], self.histories.shelf.histories
+        places = (rows["last_peer"], rows["lock_peer"], shelf["bad"]["peer"], shelf["good"]["peer"])
+        count = sum(int(np.count_nonzero(place == peer)) for place in places) if peer else 0
+        for place in places:
+            place[place == peer] = 0
+        return count
 
     # State
 

@@ -126,9 +126,9 @@ class Relations:
         tried = (event.at_ms, event.remedy_id or "", event.result)
         relation.remedies = [*relation.remedies, tried][-CONTACTS_KEPT:]
 
-    def forget(self, customer: int) -> None:
-        """Forget a customer."""
-        self._known.pop(customer, None)
+    def forget(self, customer: int) -> bool:
+        """Forget a customer; return whether anything was known."""
+        return self._known.pop(customer, None) is not None
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values: a copy."""
