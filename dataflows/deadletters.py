@@ -1,19 +1,34 @@
-"""Dead letters on disk, one a line."""
+"""Dead letters on disk, one a line: the run appends, an operator's command takes out."""
 
+import base64
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from dataflows.durable import cut_torn_line
+from dataflows.durable import cut_torn_line, sync_folder
+from detectors.identity import case_id
 from schemas.deadletters import DeadLetter
 from schemas.errors import StateError
 
 
+def letter_id(letter: DeadLetter) -> str:
+    """Return the id of a dead letter: the same as long as it lies there, and the same if a crash wrote it twice."""
+    return case_id("dl", letter.source, letter.at, letter.reason, letter.record_b64)
+
+
+def record_of(letter: DeadLetter) -> bytes:
+    """Return the record of a dead letter, as it came."""
+    return base64.b64decode(letter.record_b64)
+
+
 class DeadLetterFile:
     """A file of dead letters that grows; a crash may write the ones of its last seconds twice.
+
+    Several processes may use one file: whoever changes it holds `.lock` beside it meanwhile.
 
     Args:
         path: NDJSON; for this user alone.
@@ -24,7 +39,7 @@ class DeadLetterFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._writable():
+        with self._held():
             cut_torn_line(path)
 
     def append(self, letters: Sequence[DeadLetter]) -> None:
@@ -34,16 +49,75 @@ class DeadLetterFile:
             StateError: they cannot be written.
         """
         lines = b"".join(msgspec.json.encode(letter) + b"\n" for letter in letters)
-        with self._writable():
+        with self._held():
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "ab") as stream:
                 stream.write(lines)
                 stream.flush()
                 os.fsync(stream.fileno())
 
-    @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
+    def read(self) -> Iterator[tuple[str, DeadLetter]]:
+        """Give every dead letter with its id, the oldest first; of those that a crash wrote twice, one.
+
+        Raises:
+            StateError: (on iteration) the file is damaged or cannot be read.
+        """
+        seen: set[str] = set()
+        for letter in map(self._parsed, self._lines()):
+            name = letter_id(letter)
+            if name not in seen:
+                seen.add(name)
+                yield name, letter
+
+    def remove(self, leaves: Callable[[str, DeadLetter], bool]) -> int:
+        """Take out the letters that `leaves` says, durably, while nobody else writes; return how many there were.
+
+        Raises:
+            StateError: the file is damaged or cannot be written.
+        """
+        gone: set[str] = set()
+        with self._held():
+            draft = self._path.with_name(f".{self._path.name}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                for line in self._lines():
+                    letter = self._parsed(line)
+                    name = letter_id(letter)
+                    if leaves(name, letter):
+                        gone.add(name)
+                    else:
+                        stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if gone:
+                draft.replace(self._path)
+                sync_folder(self._path.parent)
+            else:
+                draft.unlink()
+        return len(gone)
+
+    def _lines(self) -> Iterator[bytes]:
+        """Give the whole lines: what has no end yet is being written."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as stream:
+            yield from (line for line in stream if line.endswith(b"\n"))
+
+    def _parsed(self, line: bytes) -> DeadLetter:
         try:
-            yield
+            return msgspec.json.decode(line, type=DeadLetter)
+        except msgspec.DecodeError as error:
+            raise StateError(f"{self._path}: must hold one dead letter a line, found another: {error}") from None
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        lock = self._path.with_name(f"{self._path.name}.lock")
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise StateError(f"{self._path}: must be writable, was not: {error.strerror}") from None

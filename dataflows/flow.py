@@ -11,10 +11,10 @@ import shutil
 import sqlite3
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -60,12 +60,27 @@ class Stop:
         self.is_set = True
 
 
+class Part(NamedTuple):
+    """One of the things that a flow reads, each with a place of its own.
+
+    Attributes:
+        open_input: opens it at a place.
+        passed: is told what of it no restart needs any more.
+        idle: how soon it is asked again when it had nothing.
+    """
+
+    open_input: OpenInput
+    passed: Passed = lambda _: None
+    idle: timedelta = IDLE
+
+
 class _Reading(StatefulSourcePartition[Chunk, Place | None]):
-    def __init__(self, cuts: Iterable[Cut | None], place: Place | None, stop: Stop, passed: Passed) -> None:
-        self._cuts = iter(cuts)
+    def __init__(self, part: Part, place: Place | None, stop: Stop) -> None:
+        self._cuts = iter(part.open_input(place))
         self._place = place
         self._stop = stop
-        self._passed = passed
+        self._passed = part.passed
+        self._wait = part.idle
         self._snapshots: deque[Place | None] = deque(maxlen=KEPT)
         self._idle = False
 
@@ -82,7 +97,7 @@ class _Reading(StatefulSourcePartition[Chunk, Place | None]):
 
     def next_awake(self) -> datetime | None:
         # The engine's own clock: it decides when to ask again, never what comes out.
-        return datetime.now(UTC) + IDLE if self._idle else None  # noqa: TID251  see above
+        return datetime.now(UTC) + self._wait if self._idle else None  # noqa: TID251  see above
 
     def snapshot(self) -> Place | None:
         self._snapshots.append(self._place)
@@ -93,20 +108,19 @@ class _Reading(StatefulSourcePartition[Chunk, Place | None]):
 
 
 class Input(FixedPartitionedSource[Chunk, Place | None]):
-    """One input as a source of one partition, whose offset is part of the checkpoint."""
+    """The input, and what is read beside it: partitions of one source, whose places are part of the checkpoint."""
 
-    def __init__(self, open_input: OpenInput, stop: Stop, passed: Passed) -> None:
-        self._open_input = open_input
+    def __init__(self, parts: Mapping[str, Part], stop: Stop) -> None:
+        self._parts = parts
         self._stop = stop
-        self._passed = passed
 
     def list_parts(self) -> list[str]:
-        """Return the one partition."""
-        return [KEY]
+        """Return the names of the parts."""
+        return list(self._parts)
 
     def build_part(self, step_id: str, for_part: str, resume_state: Place | None) -> _Reading:  # noqa: ARG002
-        """Open the input where the checkpoint says."""
-        return _Reading(self._open_input(resume_state), resume_state, self._stop, self._passed)
+        """Open a part where the checkpoint says."""
+        return _Reading(self._parts[for_part], resume_state, self._stop)
 
 
 class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
@@ -174,6 +188,7 @@ def build(
     ends: bool,
     checkpoints: Checkpoints | None = None,
     passed: Passed = lambda _: None,
+    beside: Mapping[str, Part] | None = None,
 ) -> Dataflow:
     """Describe the flow.
 
@@ -185,6 +200,7 @@ def build(
         ends: the input has an end, at which every decision that waits is taken.
         checkpoints: where the engine's state is kept; None: nowhere.
         passed: is told what of the input no restart needs any more.
+        beside: what else is read, by the names under which the checkpoint keeps the places.
 
     Raises:
         StateError: (while running) the state cannot be read back.
@@ -197,7 +213,7 @@ def build(
         return _Detecting(engine, checkpoints, stop, ends=ends)
 
     flow = Dataflow("stayline")
-    chunks = op.input("input", flow, Input(open_input, stop, passed))
+    chunks = op.input("input", flow, Input({KEY: Part(open_input, passed), **(beside or {})}, stop))
     decoder = Decoder()
     pairs = op.map("decode", chunks, lambda chunk: _decode(decoder, chunk))
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)

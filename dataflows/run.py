@@ -16,10 +16,11 @@ from dataflows import hep, settings
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.deadletters import DeadLetterFile
 from dataflows.files import Cut, FileReader, Place
-from dataflows.flow import OpenInput, Passed, Stop, build, execute
+from dataflows.flow import OpenInput, Part, Passed, Stop, build, execute
 from dataflows.http import Server, events_application, metrics_application
 from dataflows.logs import log
 from dataflows.metrics import Gauges
+from dataflows.resubmitted import Resubmitted
 from dataflows.spool import Spool
 from dataflows.treatments import treatments
 from detectors.catalogue import Catalogue, default_catalogue_text
@@ -40,6 +41,9 @@ from sinks.webhook import WebhookOutput
 
 EPOCH = timedelta(seconds=5)
 """Time between checkpoints: what a crash makes the engine read again."""
+
+RESUBMITTED_EVERY = timedelta(seconds=1)
+"""How soon a running deployment takes what an operator resubmits."""
 
 WAIT_S = 0.25
 """How often whoever waits looks whether it should stop."""
@@ -130,6 +134,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
             ends=source.ends,
             checkpoints=Checkpoints(folder / "engine"),
             passed=source.passed,
+            beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
         )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
@@ -229,6 +234,16 @@ def _packets(config: settings.Config, secrets: configuration.Secrets, folder: Pa
     return _Source(
         source.read, ends=False, listener=listener, figures=hep.Figures(listener, source), passed=source.passed
     )
+
+
+def _resubmitted(folder: Path, *, ends: bool) -> Part:
+    """Return what an operator gives to the input again, read beside it."""
+    records = Resubmitted(folder / "resubmitted")
+
+    def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
+        return records.read(Place() if place is None else Place(*place), ends=ends)
+
+    return Part(read, lambda place: records.prune(Place(*place).file), RESUBMITTED_EVERY)
 
 
 def _has_desk(config: settings.Config) -> bool:
