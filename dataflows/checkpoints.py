@@ -87,6 +87,27 @@ class Checkpoints:
         self._last = int(path.stem)
         return state
 
+    def rewrite(self, name: str, state: dict[str, Any]) -> None:
+        """Put another state in the place of one that was saved: what a checkpoint names must hold it or nothing.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        payload = msgspec.msgpack.encode(state)
+        try:
+            self._write(name, MAGIC + hashlib.sha256(payload).digest() + payload)
+        except OSError as error:
+            raise StateError(f"{self._folder / name}: must be writable, was not: {error.strerror}") from None
+
+    def names(self) -> list[str]:
+        """Return the names of all snapshots, the oldest first."""
+        return [_name(number) for number in self._numbers()]
+
+    def drop_drafts(self) -> None:
+        """Delete what a killed run had begun to write."""
+        for draft in self._folder.glob(".*.state"):
+            draft.unlink(missing_ok=True)
+
     def newest(self) -> str | None:
         """Return the name of the newest snapshot."""
         numbers = self._numbers()

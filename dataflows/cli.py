@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from dataflows.cli_operator import dead_letters, outputs
 from schemas.errors import ConfigError, StaylineError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ app = typer.Typer(
     # Boxes and colours are for people: a pipe gets plain text.
     rich_markup_mode="markdown" if sys.stdout.isatty() else None,
 )
+
+app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(outputs, name="outputs")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, a TOML file.")]
 MaybeConfigFile = Annotated[
@@ -288,6 +292,31 @@ def explain(
 
     for line in tell(customer, loaded):
         typer.echo(line)
+
+
+@app.command()
+def forget(
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, as events have it.")],
+    config: ConfigFile,
+) -> None:
+    """Erase what was learnt and stored about one customer."""
+    from dataflows.config import format_options, load, resolve_token_key
+    from dataflows.forget import forget as erase
+    from dataflows.forget import size
+    from dataflows.progress import progress
+    from dataflows.run import now_ms
+
+    loaded = load(config, os.environ)
+    tokens = format_options(loaded, resolve_token_key(loaded, os.environ)).tokens
+    with progress("forget", size(loaded), "bytes") as report:
+        done = erase(customer, loaded, now_ms, tokens, report)
+    for place, found in done.erased.items():
+        typer.echo(f"erased from {place}: {found}")
+    if not done.erased:
+        typer.echo("nothing was known of this customer")
+    typer.echo("not erased, as it is out of reach:")
+    for one in done.left:
+        typer.echo(f"  {one}")
 
 
 def _prepared(

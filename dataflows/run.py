@@ -114,7 +114,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
             outbox,
-            [_output(one, secrets, store, treated[one.name].shape) for one in config.output],
+            [output_of(one, secrets, treated[one.name].shape, store) for one in config.output],
             now_ms,
             random.SystemRandom(),
             treatments=treated,
@@ -250,12 +250,17 @@ def _has_desk(config: settings.Config) -> bool:
     return any(isinstance(output, settings.DeskOutput) for output in config.output)
 
 
-def _output(
+def output_of(
     one: settings.FileOutput | settings.WebhookOutput | settings.KafkaOutput | settings.DeskOutput,
     secrets: configuration.Secrets,
-    store: DeskStore | None,
     shape: Shape,
+    store: DeskStore | None = None,
 ) -> Output:
+    """Make an output of its table; that of the desk needs the desk's store.
+
+    Raises:
+        StaylineError: there is none of this sort.
+    """
     if isinstance(one, settings.FileOutput):
         return FileOutput(one.path, one.name)
     if isinstance(one, settings.WebhookOutput):

@@ -9,6 +9,7 @@ row per notification, so a dead receiver holds up no other. The transactional ou
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
@@ -86,6 +87,18 @@ class OutboxStats(Struct, frozen=True):
     notifications: int
     conflicts: int
     outputs: dict[str, OutputStats]
+
+
+class About(Struct, frozen=True):
+    """What the outbox still knows of one customer; what was pruned is not in it.
+
+    Attributes:
+        cases: ids of the customer's cases.
+        delivered: output -> how many notifications it was given.
+    """
+
+    cases: frozenset[str]
+    delivered: dict[str, int]
 
 
 class Outbox:
@@ -231,6 +244,13 @@ class Outbox:
                 db.execute("PRAGMA incremental_vacuum").fetchall()
         return len(done)
 
+    def about(self, customer_id: str) -> About:
+        """Return what is known of one customer."""
+        with self._db.read() as db:
+            rows: list[Row] = db.execute(_DELIVERIES_ABOUT, (customer_id,)).fetchall()
+        delivered = Counter(str(output) for output, _, state in rows if state == State.DELIVERED)
+        return About(frozenset(str(case) for _, case, _ in rows), dict(delivered))
+
     def forget(self, customer_id: str) -> int:
         """Erase every body about one customer, delivered or not; deliveries still to be made count as discarded.
 
@@ -247,6 +267,9 @@ class Outbox:
             db.execute("DELETE FROM told WHERE customer_id = ?", (customer_id,))
             apart = db.execute(_ABOUT.format(table="conflict", key="id, body_sha256"), (customer_id,)).fetchall()
             db.executemany("DELETE FROM conflict WHERE id = ? AND body_sha256 = ?", apart)
+            # A receiver may repeat in its answer what it was sent.
+            for table, column in (("output", "trouble"), ("delivery", "reply")):
+                db.execute(_QUOTED.format(table=table, column=column), {"customer": customer_id})
         with self._db.read() as db:
             # The log of recent pages still holds what was erased, until it is folded in and cut.
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -354,6 +377,13 @@ _ABOUT = """
 SELECT {key} FROM {table} WHERE CASE WHEN json_valid(CAST(body AS TEXT)) THEN
     json_extract(CAST(body AS TEXT), '$.data.customer_id') = ? END
 """
+
+_DELIVERIES_ABOUT = """
+SELECT output, case_id, state FROM delivery JOIN message USING (seq) WHERE CASE
+    WHEN json_valid(CAST(body AS TEXT)) THEN json_extract(CAST(body AS TEXT), '$.data.customer_id') = ? END
+"""
+
+_QUOTED = "UPDATE {table} SET {column} = '' WHERE instr({column}, :customer) > 0"
 
 _DELETE_DELIVERIES = """
 DELETE FROM delivery WHERE output IN (SELECT name FROM output) AND seq = ? RETURNING output, state

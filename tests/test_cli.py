@@ -24,7 +24,10 @@ from schemas.formats import Options, open_format
 from schemas.formats.columnmap import ColumnMap
 
 STAYLINE = Path(sys.executable).with_name("stayline")
-COMMANDS = ["demo", "run", "replay", "simulate", "score", "bench", "convert", "formats", "check", "explain"]
+COMMANDS = [
+    "demo", "run", "replay", "simulate", "score", "bench", "convert", "formats", "check", "explain", "forget",
+    "dead-letters", "outputs",
+]  # fmt: skip
 MAP = """
 [input.csv]
 date_formats = ["unix_ms"]

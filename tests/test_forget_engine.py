@@ -13,10 +13,24 @@ START_MS = MONDAY_MS + 10 * DAY_MS
 def about_canary():
     """Everything that events can tell of one customer, trouble enough for a case included."""
     known = {"customer_id": CANARY, "at_ms": START_MS}
-    yield {"type": "profile", **known, "plan": "fibre", "tenure_days": 400, "monthly_fee_minor": 2_000, "currency": "EUR"}
+    yield {
+        "type": "profile",
+        **known,
+        "plan": "fibre",
+        "tenure_days": 400,
+        "monthly_fee_minor": 2_000,
+        "currency": "EUR",
+    }
     yield {"type": "usage", **known, "minutes": 100.0, "period_days": 30}
     yield {"type": "contact", **known, "topic": "quality"}
-    yield {"type": "link", **known, "element_kind": "customer_line", "element_id": "l", "metric": "snr_margin_db", "value": 4.0}
+    yield {
+        "type": "link",
+        **known,
+        "element_kind": "customer_line",
+        "element_id": "l",
+        "metric": "snr_margin_db",
+        "value": 4.0,
+    }
     for number in range(12):
         yield call(CANARY, START_MS + number * HOUR_MS, dropped=True)
     yield call(CANARY, START_MS + 12 * HOUR_MS)

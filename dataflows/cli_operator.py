@@ -1,0 +1,250 @@
+"""The commands of an operator who looks after a deployment: `stayline dead-letters` and `stayline outputs`."""
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, as in `dataflows.cli`
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import ConfigError, DeliveryError, StateError
+
+if TYPE_CHECKING:
+    from dataflows.config import Config
+    from dataflows.letterbox import Letter, Letterbox, Wanted
+
+dead_letters = typer.Typer(
+    help="Records that could not be read, and deliveries that an output gave up.",
+    no_args_is_help=True,
+    # The program's own `--help` shows these beside its commands.
+    rich_markup_mode=None,
+)
+outputs = typer.Typer(help="The outputs: test them, let them begin again.", no_args_is_help=True, rich_markup_mode=None)
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, a TOML file.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="ID...", help="Of records and deliveries, as list shows them.")
+]
+Kind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="record or delivery alone.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="REASON", help="Of this reason alone.")]
+Source = Annotated[str | None, typer.Option("--source", metavar="NAME", help="From this input kind, or output, alone.")]
+Everything = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+SHOWN_MAX = 100
+"""Lines that a list for people has, unless told otherwise."""
+
+
+@dead_letters.command("list")
+def list_(
+    config: ConfigFile,
+    kind: Kind = None,
+    reason: Reason = None,
+    source: Source = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="So many lines at most; --json has no limit.")
+    ] = SHOWN_MAX,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, all of them.")] = False,
+) -> None:
+    """List them, without their contents."""
+    wanted = _wanted([], kind, reason, source)
+    with _letterbox(config) as box:
+        count = 0
+        for count, letter in enumerate(box.letters(wanted), 1):
+            if as_json:
+                from msgspec.json import encode
+
+                typer.echo(encode(letter))
+            elif count <= limit:
+                typer.echo(_line(letter))
+    if not count:
+        narrowed = kind or reason or source
+        typer.echo("no dead letters" + (" of that sort" if narrowed else ""), err=as_json)
+    elif not as_json and count > limit:
+        typer.echo(f"{count - limit:,} more of {count:,}: --limit, or --json for all", err=True)
+
+
+@dead_letters.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="Of a record or delivery, as list shows it.")],
+    config: ConfigFile,
+    *,
+    contents: Annotated[
+        bool, typer.Option("--contents", help="Print the record or body alone, as it is: it may name people.")
+    ] = False,
+) -> None:
+    """Show one of them, what its receiver answered, and how large it is."""
+    with _letterbox(config) as box:
+        found = box.contents(name)
+    if found is None:
+        raise StateError(f"{name}: must be a dead letter, is none (any more)")
+    letter, reply, data = found
+    if contents:
+        typer.echo(data, nl=not data.endswith(b"\n"))
+        return
+    for title in ("id", "kind", "source", "at", "reason", "detail"):
+        typer.echo(f"{title:<9}{getattr(letter, title)}")
+    if reply:
+        typer.echo(f"answer   {reply}")
+    typer.echo(f"contents {len(data):,} bytes; --contents prints them")
+
+
+@dead_letters.command()
+def replay(
+    config: ConfigFile,
+    ids: Ids = None,
+    kind: Kind = None,
+    reason: Reason = None,
+    source: Source = None,
+    *,
+    everything: Everything = False,
+) -> None:
+    """Give records to the input again, and queue deliveries again with the ids that they had.
+
+    A deployment that runs takes them within a second or two, one that is stopped when it starts. A record that still
+    cannot be read stays a dead letter.
+    """
+    wanted = _chosen(ids or [], kind, reason, source, everything=everything)
+    from dataflows.progress import progress
+
+    with _letterbox(config) as box, progress("replay", None, "records") as report:
+        _require_known(box, wanted)
+        done = box.replay(wanted, report)
+    typer.echo(f"{done.records:,} records given to the input again, {done.deliveries:,} deliveries queued again")
+    for name, problem in done.refused[:SHOWN_MAX]:
+        typer.echo(f"still no event: {name}: {problem}", err=True)
+    if len(done.refused) > SHOWN_MAX:
+        typer.echo(f"and {len(done.refused) - SHOWN_MAX:,} more that are still no events", err=True)
+    if done.refused:
+        raise typer.Exit(1)
+
+
+@dead_letters.command()
+def discard(
+    config: ConfigFile,
+    ids: Ids = None,
+    kind: Kind = None,
+    reason: Reason = None,
+    source: Source = None,
+    *,
+    everything: Everything = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really: there is no way back.")] = False,
+) -> None:
+    """Drop them for good; they stay counted."""
+    wanted = _chosen(ids or [], kind, reason, source, everything=everything)
+    with _letterbox(config) as box:
+        _require_known(box, wanted)
+        if not yes:
+            count = sum(1 for _ in box.letters(wanted))
+            raise ConfigError([f"--yes: must be given to drop {count:,} dead letters for good, was not"])
+        typer.echo(f"{box.discard(wanted):,} dead letters dropped")
+
+
+@outputs.command()
+def test(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the output, as the configuration has it.")],
+    config: ConfigFile,
+) -> None:
+    """Send a signed stayline.test.ping to an output; say what came of it."""
+    from dataflows.config import resolve_secrets
+    from dataflows.ping import ping
+    from dataflows.run import now_ms, output_of
+
+    loaded = _loaded(config)
+    one = next((each for each in loaded.output if each.name == name), None)
+    if one is None:
+        raise ConfigError([_no_output(name, loaded)])
+    # Of all secrets this output's alone is needed.
+    alone = loaded.model_copy(update={"output": (one,), "input": type(loaded.input)()})
+    found = ping(output_of(one, resolve_secrets(alone, os.environ)), loaded.deployment.name, now_ms)
+    typer.echo(f"{name}: {found.words} ({found.latency_ms:,.0f} ms)")
+    typer.echo(f"found: {found.answer}")
+    if not found.taken:
+        raise typer.Exit(1)
+
+
+@outputs.command()
+def enable(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the output, as the configuration has it.")],
+    config: ConfigFile,
+) -> None:
+    """Let an output begin again that is paused, or that its receiver disabled (410)."""
+    from dataflows.run import now_ms
+    from sinks.outbox import Outbox
+
+    loaded = _loaded(config)
+    backlogs = {each.name: each.backlog_max for each in loaded.output}
+    path = loaded.state.directory / "outbox.sqlite3"
+    if name not in backlogs:
+        raise ConfigError([_no_output(name, loaded)])
+    if not path.exists():
+        raise StateError(f"{path}: must be the outbox of a deployment, and there is none")
+    with closing(Outbox.open(path, backlogs, now_ms)) as outbox:
+        before = outbox.stats().outputs[name]
+        outbox.enable(name)
+    typer.echo(f"{name}: was {before.breaker}, now sends again; {before.pending:,} notifications wait")
+
+
+def _loaded(config: Path) -> "Config":
+    from dataflows.config import load
+
+    return load(config, os.environ)
+
+
+def _no_output(name: str, loaded: "Config") -> str:
+    names = ", ".join(each.name for each in loaded.output) or "none"
+    return f"{name}: must be the name of an output ({names}), was not"
+
+
+@contextmanager
+def _letterbox(config: Path) -> Iterator["Letterbox"]:
+    from dataflows.config import format_options, resolve_token_key
+    from dataflows.letterbox import Letterbox
+    from dataflows.run import now_ms
+    from schemas.formats import Format, open_format
+
+    loaded = _loaded(config)
+
+    def opened() -> Format:
+        # Asked for only where a vendor's record is replayed: a list needs no key.
+        return open_format(loaded.input.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
+
+    events = loaded.input.format in {"stayline", "arrow"}  # rows of Arrow lie among dead letters as events
+    with closing(Letterbox(loaded.state.directory, None if events else opened, now_ms)) as box:
+        yield box
+
+
+def _wanted(ids: list[str], kind: str | None, reason: str | None, source: str | None) -> "Wanted":
+    from dataflows.letterbox import REASONS, Wanted
+
+    problems = []
+    if kind not in {None, "record", "delivery"}:
+        problems.append(f"--kind: must be record or delivery, was {kind}")
+    if reason is not None and reason not in REASONS:
+        problems.append(f"--reason: must be one of {', '.join(sorted(REASONS))}, was {reason}")
+    if problems:
+        raise ConfigError(problems)
+    return Wanted(frozenset(ids), kind, source, reason)
+
+
+def _chosen(ids: list[str], kind: str | None, reason: str | None, source: str | None, *, everything: bool) -> "Wanted":
+    """Return which ones are meant; nobody means all of them by saying nothing."""
+    wanted = _wanted(ids, kind, reason, source)
+    if not (ids or kind or reason or source or everything):
+        raise ConfigError(["ID...: must be given, or --kind, --reason, --source or --all; none was"])
+    if ids and everything:
+        raise ConfigError(["--all: must not be given with ids, was"])
+    return wanted
+
+
+def _require_known(box: "Letterbox", wanted: "Wanted") -> None:
+    if wanted.ids:
+        unknown = sorted(wanted.ids - {letter.id for letter in box.letters(wanted)})
+        if unknown:
+            raise DeliveryError(f"{', '.join(unknown)}: must be dead letters of that sort, are none (any more)")
+
+
+def _line(letter: "Letter") -> str:
+    return f"{letter.id:<29} {letter.source:<12} {letter.reason:<14} {letter.at:<28} {letter.detail}"

@@ -1,0 +1,235 @@
+"""What went astray on either side, as an operator sees it: records that could not be read, deliveries given up.
+
+A record's id is `dl_` and a digest of what it is and where it stood; a delivery's is `OUTPUT/NOTIFICATION`. All of it
+works beside a running deployment as well: the files are locked for the moment of a change, and what is replayed is
+taken by the run within a second or two, or by the next one when it starts.
+"""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from dataflows.deadletters import DeadLetterFile, record_of
+from dataflows.resubmitted import SOURCE as RESUBMITTED
+from dataflows.resubmitted import Resubmitted
+from schemas.alerts import rfc3339
+from schemas.deadletters import DeadLetter, DeadReason
+from schemas.decode import decode
+from schemas.errors import InputError, StateError
+from schemas.formats import Converted, Format
+from sinks.layout import held_alone
+from sinks.outbox import Outbox
+from sinks.outputs import Clock, Undeliverable
+from sinks.undelivered import DeadDelivery
+
+REASONS = frozenset({*DeadReason, *Undeliverable})
+"""Why anything is here: a closed set."""
+
+DELIVERIES_MAX = 2**31
+"""More than an outbox holds."""
+
+_CUT_SHORT = {DeadReason.TOO_LARGE, DeadReason.TRUNCATED}
+_EVENT_SOURCES = {"http", RESUBMITTED}
+"""Inputs that take contract events, whatever `input.format` says."""
+
+Report = Callable[[int], None]
+
+
+class Letter(Struct, frozen=True):
+    """One dead letter, without its contents: nothing here names a customer.
+
+    Attributes:
+        kind: `record` or `delivery`.
+        source: the input's kind, or the output's name.
+        at: where the record stood; when the delivery was given up.
+        detail: what must hold and what was found; how often it was tried and what was answered.
+    """
+
+    id: str
+    kind: str
+    source: str
+    reason: str
+    at: str
+    detail: str
+
+
+class Wanted(Struct, frozen=True):
+    """Which letters: what is not given does not narrow.
+
+    Attributes:
+        ids: these alone; empty: any.
+    """
+
+    ids: frozenset[str] = frozenset()
+    kind: str | None = None
+    source: str | None = None
+    reason: str | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether a letter is among those wanted."""
+        return (
+            (not self.ids or letter.id in self.ids)
+            and self.kind in {None, letter.kind}
+            and self.source in {None, letter.source}
+            and self.reason in {None, letter.reason}
+        )
+
+
+class Replayed(Struct, frozen=True):
+    """What came of a replay.
+
+    Attributes:
+        records, deliveries: given to the input again; queued again.
+        refused: id and reason of each record that cannot be read still; it stays where it is.
+    """
+
+    records: int
+    deliveries: int
+    refused: list[tuple[str, str]]
+
+
+class Letterbox:
+    """The dead letters of one deployment.
+
+    Args:
+        folder: its state directory.
+        open_format: opens `input.format`; None: the input takes contract events.
+        clock: Unix milliseconds.
+
+    Raises:
+        StateError: there is no state, or it is damaged.
+    """
+
+    def __init__(self, folder: Path, open_format: Callable[[], Format] | None, clock: Clock) -> None:
+        if not folder.is_dir():
+            raise StateError(f"{folder}: must be the state of a deployment, and there is none")
+        self._folder = folder
+        self._records = DeadLetterFile(folder / "dead-letters.ndjson")
+        self._open_format = open_format
+        self._clock = clock
+        path = folder / "outbox.sqlite3"
+        self._outbox = Outbox.open(path, {}, clock) if path.exists() else None
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._outbox is not None:
+            self._outbox.close()
+
+    def letters(self, wanted: Wanted) -> Iterator[Letter]:
+        """Give the letters wanted, records first, each sort oldest first."""
+        if wanted.kind != "delivery":
+            yield from filter(wanted.takes, (_of_record(name, letter) for name, letter in self._records.read()))
+        if wanted.kind != "record" and self._outbox is not None:
+            dead = self._outbox.undelivered.list(limit=DELIVERIES_MAX)
+            yield from filter(wanted.takes, map(_of_delivery, dead))
+
+    def contents(self, name: str) -> tuple[Letter, str, bytes] | None:
+        """Return one letter, the last answer of its receiver if it is a delivery, and the record or body itself."""
+        output, slash, identity = name.rpartition("/")
+        if slash:
+            found = None if self._outbox is None else self._outbox.undelivered.show(output, identity)
+            return None if found is None else (_of_delivery(found[0]), found[0].reply, found[1])
+        for each, letter in self._records.read():
+            if each == name:
+                return _of_record(each, letter), "", record_of(letter)
+        return None
+
+    def replay(self, wanted: Wanted, report: Report = lambda _: None) -> Replayed:
+        """Give records to the input again and queue deliveries again, with the ids that they have.
+
+        A record that would be a dead letter again stays where it is. Killed in between, records may come twice: equal
+        call ids count once.
+
+        Raises:
+            StateError: the state cannot be written, or somebody else is replaying.
+        """
+        with self._alone():
+            events: list[bytes] = []
+            taken: set[str] = set()
+            refused: list[tuple[str, str]] = []
+            for number, (name, letter) in enumerate(self._chosen_records(wanted)):
+                fresh, problem = self._events_of(letter)
+                if problem:
+                    refused.append((name, problem))
+                else:
+                    events += fresh
+                    taken.add(name)
+                report(number + 1)
+            if events:
+                Resubmitted(self._folder / "resubmitted").publish(events)
+                self._records.remove(lambda name, _: name in taken)
+            return Replayed(len(taken), self._each_output(wanted, self._requeue), refused)
+
+    def discard(self, wanted: Wanted) -> int:
+        """Drop letters for good, the records from the disk too; return how many there were.
+
+        Raises:
+            StateError: the state cannot be written, or somebody else is replaying.
+        """
+        with self._alone():
+            gone = 0
+            if wanted.kind != "delivery":
+                gone = self._records.remove(lambda name, letter: wanted.takes(_of_record(name, letter)))
+            return gone + self._each_output(wanted, self._drop)
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return held_alone(self._folder / "dead-letters-operator")
+
+    def _chosen_records(self, wanted: Wanted) -> Iterator[tuple[str, DeadLetter]]:
+        if wanted.kind != "delivery":
+            for name, letter in self._records.read():
+                if wanted.takes(_of_record(name, letter)):
+                    yield name, letter
+
+    def _each_output(self, wanted: Wanted, act: Callable[[Outbox, str, Sequence[str]], int]) -> int:
+        if wanted.kind == "record" or self._outbox is None:
+            return 0
+        chosen: dict[str, list[str]] = defaultdict(list)
+        for dead in self._outbox.undelivered.list(limit=DELIVERIES_MAX):
+            if wanted.takes(_of_delivery(dead)):
+                chosen[dead.output].append(dead.id)
+        return sum(act(self._outbox, output, names) for output, names in chosen.items())
+
+    def _requeue(self, outbox: Outbox, output: str, names: Sequence[str]) -> int:
+        return outbox.undelivered.replay(output, names, self._clock())
+
+    @staticmethod
+    def _drop(outbox: Outbox, output: str, names: Sequence[str]) -> int:
+        return outbox.undelivered.discard(output, names)
+
+    def _events_of(self, letter: DeadLetter) -> tuple[list[bytes], str]:
+        """Return the events that a record gives now; or none, and why."""
+        if letter.reason in _CUT_SHORT:
+            return [], f"{letter.reason}: only a part of the record is there"
+        record = record_of(letter)
+        if self._open_format is None or letter.source in _EVENT_SOURCES:
+            lines = [record]
+        else:
+            try:
+                reader = self._open_format()
+                items = [*reader.feed(record + b"\n"), *reader.finish()]
+            except InputError as error:
+                return [], str(error)
+            lines = [item.line for item in items if isinstance(item, Converted)]
+            broken = next((item for item in items if not isinstance(item, Converted)), None)
+            if broken is not None:
+                return [], f"{broken.reason}: {broken.detail}"
+        rejects = decode(b"\n".join(lines)).rejects
+        if rejects:
+            return [], f"{rejects[0].reason}: {rejects[0].detail}"
+        return (lines, "") if any(line.strip() for line in lines) else ([], "by itself the record gives no event")
+
+
+def _of_record(name: str, letter: DeadLetter) -> Letter:
+    return Letter(name, "record", letter.source, letter.reason, letter.at, letter.detail)
+
+
+def _of_delivery(dead: DeadDelivery) -> Letter:
+    # What a receiver answered may repeat what it was sent: of an answer the status alone is shown in a list.
+    answer = f"answered {dead.reply[:3]}" if dead.reply[:3].isdigit() else dead.reply
+    tries = f"{dead.attempts} attempt{'s' if dead.attempts != 1 else ''}"
+    detail = f"{tries}, {answer}" if answer else tries
+    return Letter(f"{dead.output}/{dead.id}", "delivery", dead.output, dead.reason, rfc3339(dead.ended_ms), detail)
