@@ -1,4 +1,4 @@
-"""What went astray is listed, shown, given to the input or output again, or dropped: by hand, and never silently."""
+"""What went astray is listed, shown, given to the input or output again, or dropped: by hand, never silently."""
 
 import base64
 import os
