@@ -103,11 +103,6 @@ class Checkpoints:
         """Return the names of all snapshots, the oldest first."""
         return [_name(number) for number in self._numbers()]
 
-    def drop_drafts(self) -> None:
-        """Delete what a killed run had begun to write."""
-        for draft in self._folder.glob(".*.state"):
-            draft.unlink(missing_ok=True)
-
     def newest(self) -> str | None:
         """Return the name of the newest snapshot."""
         numbers = self._numbers()

@@ -101,8 +101,9 @@ def _about(folder: Path, customer_id: str, clock: Clock) -> About:
 
 def _steps(folder: Path, config: Config, customer_id: str, sought: Sought) -> Iterator[tuple[Path, Callable[[], str]]]:
     """Give every file with what erases in it and says what was there."""
+    for draft in _drafts(folder):
+        draft.unlink()
     checkpoints = Checkpoints(folder / "engine")
-    checkpoints.drop_drafts()
     for name in checkpoints.names():
         yield folder / "engine" / name, partial(_in_snapshot, checkpoints, name, config, customer_id)
     for records in RECORD_FOLDERS:
@@ -113,6 +114,11 @@ def _steps(folder: Path, config: Config, customer_id: str, sought: Sought) -> It
     yield desk, partial(_in_desk, desk, customer_id)
     # Last: it knows which cases were the customer's, which the other places are searched for.
     yield outbox, partial(_in_outbox, outbox, customer_id)
+
+
+def _drafts(folder: Path) -> list[Path]:
+    """Return the files that a killed process had begun to write, and that nobody will ever read."""
+    return [path for path in folder.rglob(".*") if path.is_file()]
 
 
 def _in_snapshot(checkpoints: Checkpoints, name: str, config: Config, customer_id: str) -> str:

@@ -33,7 +33,7 @@ from sinks.desk.app import desk_application
 from sinks.desk.output import DeskOutput
 from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
-from sinks.file import FileOutput
+from sinks.file import FileOutput, Rotation
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Output
 from sinks.shapes import Shape
@@ -262,7 +262,7 @@ def output_of(
         StaylineError: there is none of this sort.
     """
     if isinstance(one, settings.FileOutput):
-        return FileOutput(one.path, one.name)
+        return FileOutput(one.path, one.name, Rotation(one.rotate_bytes, one.rotate_s), now_ms)
     if isinstance(one, settings.WebhookOutput):
         return WebhookOutput(
             one.name,

@@ -350,10 +350,12 @@ class ShapedOutput(OutputSection):
 
 
 class FileOutput(ShapedOutput):
-    """`kind = "file"`: one notification a line."""
+    """`kind = "file"`: one notification a line; `rotate_bytes` and `rotate_s` see `sinks.file.Rotation`."""
 
     kind: Literal["file"]
     path: File
+    rotate_bytes: Annotated[int | None, Field(ge=1_024)] = None
+    rotate_s: Annotated[int | None, Field(ge=60)] = None
 
 
 class WebhookOutput(SecretHolder, ShapedOutput):

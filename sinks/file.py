@@ -2,15 +2,41 @@
 
 The outbox commits the file's length together with the rows it holds. What a killed process wrote beyond that length
 was never committed, and is cut off before the next line is added.
+
+A file that is full or of an earlier day is renamed before the next line is added, and a new one begins: what is
+renamed is whole, on disk, and never touched again.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import Struct
+
 from schemas.alerts import Notification
 from schemas.errors import StateError
-from sinks.outputs import NotificationRefusedError, OutputDownError
+from sinks.outputs import Clock, NotificationRefusedError, OutputDownError
+
+
+class Rotation(Struct, frozen=True):
+    """When a file is done with, and a new one begins; None: never for this reason.
+
+    Attributes:
+        size_bytes: it has reached this size.
+        period_s: its newest line is of an earlier period; periods are counted from 1970, so 86 400 is a day of UTC.
+    """
+
+    size_bytes: int | None = None
+    period_s: int | None = None
+
+    def is_due(self, size_bytes: int, written_ms: int, now_ms: int) -> bool:
+        """Whether a file of this size, last written then, is done with."""
+        if size_bytes == 0:
+            return False
+        full = self.size_bytes is not None and size_bytes >= self.size_bytes
+        return full or (
+            self.period_s is not None and written_ms // (1_000 * self.period_s) < now_ms // (1_000 * self.period_s)
+        )
 
 
 class FileOutput:
@@ -20,31 +46,41 @@ class FileOutput:
     committed has lost lines, and is refused.
 
     Args:
-        path: the file; its directory is created where there is none.
+        path: the file; its directory is created where there is none. Those done with are `path.1`, `path.2`...
         name: the configured name.
+        rotation: when a new file begins.
+        clock: Unix milliseconds, as the file system has them; for `rotation` alone.
     """
 
-    def __init__(self, path: Path, name: str = "file") -> None:
+    def __init__(
+        self, path: Path, name: str = "file", rotation: Rotation | None = None, clock: Clock = lambda: 0
+    ) -> None:
         self.path = path
         self.name = name
+        self._rotation = Rotation() if rotation is None else rotation
+        self._clock = clock
 
     def recover(self, position: int) -> int:
-        """Cut off what was never committed.
+        """Cut off what was never committed; rename a file that is done with.
 
         Args:
             position: bytes committed.
 
         Returns:
-            `position`, or 0 where the file was moved away.
+            `position`, or 0 where the file was moved away or renamed.
 
         Raises:
             OutputDownError: the file is out of reach.
             StateError: the file is shorter than `position`.
         """
         try:
-            size = self.path.stat().st_size
+            found = self.path.stat()
+            size = found.st_size
             if size > position:
                 os.truncate(self.path, position)
+            if size >= position and self._rotation.is_due(position, found.st_mtime_ns // 1_000_000, self._clock()):
+                self._rotate()
+                return 0
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -94,6 +130,21 @@ class FileOutput:
             os.close(file)
         if created:
             self._sync_directory()
+
+    def _rotate(self) -> None:
+        """Rename the file to the next free number. Killed just behind it, the next `recover` finds no file: as well."""
+        file = os.open(self.path, os.O_WRONLY)
+        try:
+            # What was cut off must not come back under the new name.
+            os.fsync(file)
+        finally:
+            os.close(file)
+        begun = f"{self.path.name}."
+        names = [one.name for one in self.path.parent.iterdir() if one.name.startswith(begun)]
+        taken = [int(name.removeprefix(begun)) for name in names if name.removeprefix(begun).isdecimal()]
+        number = 1 + max(taken, default=0)
+        self.path.rename(self.path.with_name(f"{self.path.name}.{number}"))
+        self._sync_directory()
 
     def _sync_directory(self) -> None:
         """Make the file's name itself durable."""

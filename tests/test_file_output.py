@@ -1,5 +1,6 @@
 """The output file holds every notification once and in order, whatever is killed when."""
 
+import os
 import signal
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from delivery_kit import FakeClock, dispatcher_of, notice, notices, run_out
 
 from schemas.errors import StateError
-from sinks.file import FileOutput
+from sinks.file import FileOutput, Rotation
 from sinks.outbox import Outbox
 from sinks.outputs import NotificationRefusedError, OutputDownError, Undeliverable
 
@@ -140,11 +141,11 @@ sys.path.insert(0, sys.argv[1])
 from delivery_kit import FakeClock, notices
 import sinks.lanes
 from sinks.dispatcher import Dispatcher
-from sinks.file import FileOutput
+from sinks.file import FileOutput, Rotation
 from sinks.outbox import Outbox
 from sinks.queues import Queue
 
-directory, seed = pathlib.Path(sys.argv[2]), int(sys.argv[3])
+directory, seed, size_bytes = pathlib.Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 sinks.lanes.BATCH = 7
 left = random.Random(seed).randint(1, 60)
 
@@ -159,11 +160,13 @@ def count(step):
 
 # Every step towards the disk is a place to die.
 os.pwrite, os.fsync, os.truncate = count(os.pwrite), count(os.fsync), count(os.truncate)
+pathlib.Path.rename = count(pathlib.Path.rename)
 Queue.commit, Outbox.put, Outbox.prune = count(Queue.commit), count(Outbox.put), count(Outbox.prune)
 
 clock = FakeClock()
+output = FileOutput(directory / "alerts.ndjson", rotation=Rotation(size_bytes or None))
 outbox = Outbox.open(directory / "outbox.db", {"file": 10_000}, clock)
-dispatcher = Dispatcher(outbox, [FileOutput(directory / "alerts.ndjson")], clock, random.Random(seed), keep_ms=-1)
+dispatcher = Dispatcher(outbox, [output], clock, random.Random(seed), keep_ms=-1)
 put = notices(100)
 for first in range(0, 100, 10):
     outbox.put(put[first : first + 10])
@@ -171,8 +174,8 @@ for first in range(0, 100, 10):
 """
 
 
-def run_child(directory: Path, seed: int) -> int:
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(directory), str(seed)]
+def run_child(directory: Path, seed: int, size_bytes: int = 0) -> int:
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(directory), str(seed), str(size_bytes)]
     return subprocess.run(command, check=False, timeout=60).returncode
 
 
@@ -184,3 +187,77 @@ def test_after_kills_at_random_steps_the_file_is_as_if_nothing_had_happened(tmp_
     assert code == 0
     assert kills > 0
     assert (tmp_path / "alerts.ndjson").read_bytes() == lines_of(notices(100))
+
+
+class TestRotation:
+    def test_a_full_file_is_renamed_and_no_line_is_lost_or_cut(self, outbox, clock, tmp_path):
+        path = tmp_path / "alerts.ndjson"
+        put = notices(60)
+        size = len(lines_of(put[:10]))
+        for first in range(0, 60, 5):
+            outbox.put(put[first : first + 5])
+            run_out(dispatcher_of(outbox, clock, FileOutput(path, rotation=Rotation(size_bytes=size))), clock)
+        pieces = [*(tmp_path / f"alerts.ndjson.{number}" for number in range(1, 6)), path]
+        assert b"".join(piece.read_bytes() for piece in pieces) == lines_of(put)
+        assert [len(piece.read_bytes().splitlines()) for piece in pieces] == [10] * 6
+
+    def test_a_file_of_an_earlier_day_is_renamed_before_the_next_line(self, outbox, clock, tmp_path):
+        path = tmp_path / "alerts.ndjson"
+        output = FileOutput(path, rotation=Rotation(period_s=86_400), clock=clock)
+        days = 86_400_000
+        for day, revision in ((0, 1), (0, 2), (1, 3), (3, 4)):
+            clock.now_ms = 1_700_006_400_000 + day * days + revision
+            outbox.put([notice("a", revision)])
+            run_out(dispatcher_of(outbox, clock, output), clock)
+            os.utime(path, ns=(clock.now_ms * 1_000_000,) * 2)
+        found = {one.name: one.read_bytes() for one in tmp_path.glob("alerts*")}
+        assert found == {
+            "alerts.ndjson.1": lines_of([notice("a", 1), notice("a", 2)]),
+            "alerts.ndjson.2": lines_of([notice("a", 3)]),
+            "alerts.ndjson": lines_of([notice("a", 4)]),
+        }
+
+    def test_what_was_never_committed_is_cut_off_before_the_file_is_renamed(self, outbox, clock, tmp_path):
+        path = tmp_path / "alerts.ndjson"
+        output = FileOutput(path, rotation=Rotation(size_bytes=1))
+        outbox.put([notice("a", 1)])
+        run_out(dispatcher_of(outbox, clock, output), clock)
+        with path.open("ab") as file:
+            file.write(b'{"half a li')
+        outbox.put([notice("a", 2)])
+        run_out(dispatcher_of(outbox, clock, output), clock)
+        assert (tmp_path / "alerts.ndjson.1").read_bytes() == lines_of([notice("a", 1)])
+        assert path.read_bytes() == lines_of([notice("a", 2)])
+
+    def test_files_that_are_there_already_are_never_written_over(self, outbox, clock, tmp_path):
+        for name in ("alerts.ndjson.7", "alerts.ndjson.gz", "alerts.ndjson.old.9"):
+            (tmp_path / name).write_bytes(b"theirs")
+        output = FileOutput(tmp_path / "alerts.ndjson", rotation=Rotation(size_bytes=1))
+        for revision in (1, 2):
+            outbox.put([notice("a", revision)])
+            run_out(dispatcher_of(outbox, clock, output), clock)
+        assert (tmp_path / "alerts.ndjson.8").read_bytes() == lines_of([notice("a", 1)])
+        assert (tmp_path / "alerts.ndjson.7").read_bytes() == b"theirs"
+
+    def test_a_file_that_lost_lines_is_refused_and_not_renamed(self, outbox, clock, tmp_path):
+        path = tmp_path / "alerts.ndjson"
+        outbox.put(notices(3))
+        output = FileOutput(path, rotation=Rotation(size_bytes=1))
+        run_out(dispatcher_of(outbox, clock, output), clock)
+        path.write_bytes(path.read_bytes()[:-1])
+        outbox.put([notice("late", 1)])
+        with pytest.raises(StateError, match="must hold the"):
+            run_out(dispatcher_of(outbox, clock, output), clock)
+        assert [one.name for one in tmp_path.glob("alerts*")] == ["alerts.ndjson"]
+
+    @pytest.mark.parametrize(
+        "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 50))]
+    )
+    def test_after_kills_at_random_steps_the_files_together_are_as_if_nothing_had_happened(self, tmp_path, seed):
+        kills = 0
+        while (code := run_child(tmp_path, 1_000 + 100 * seed + kills, 400)) == -signal.SIGKILL:
+            kills += 1
+        assert (code, kills > 0) == (0, True)
+        done = sorted(tmp_path.glob("alerts.ndjson.*"), key=lambda one: int(one.suffix[1:]))
+        assert len(done) > 5
+        assert b"".join(one.read_bytes() for one in [*done, tmp_path / "alerts.ndjson"]) == lines_of(notices(100))

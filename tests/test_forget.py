@@ -88,10 +88,10 @@ def stopped(tmp_path_factory):
         until(lambda: {OTHER, CANARY} <= {orjson.loads(r.body)["subject"] for r in receiver.requests}, "both alerts")
         until(lambda: CANARY in (folder / "alerts.ndjson").read_text(), "the canary's line")
         snapshots = folder / "state/engine"
-        until(lambda: list(snapshots.glob("*.state")), "a checkpoint")
+        until(lambda: list(snapshots.glob("[0-9]*.state")), "a checkpoint")
         later = orjson.dumps(call(OTHER, MONDAY_MS + 30 * HOUR_MS))
         assert httpx2.post(f"{address}/v1/events", content=later, trust_env=False).status_code == 202
-        until(lambda: len(list(snapshots.glob("*.state"))) > 1, "another one")
+        until(lambda: len(list(snapshots.glob("[0-9]*.state"))) > 1, "another one")
         program.kill()
     return folder
 
@@ -138,6 +138,13 @@ def test_a_run_goes_on_from_a_state_in_which_somebody_was_forgotten(deployed):
         program.signal(signal.SIGTERM)
         assert program.wait() == 0, program.stderr()
     assert {orjson.loads(request.body)["subject"] for request in receiver.requests} == {OTHER}
+    assert traces(deployed / "state") == {}
+
+
+def test_half_written_files_of_a_killed_process_go_as_a_whole(deployed):
+    for draft in ("engine/.000000000009.state", "spool/.000000000000.ndjson", ".dead-letters.ndjson"):
+        (deployed / "state" / draft).write_text(CANARY)
+    forget(CANARY, load(deployed / "c.toml", {}), FakeClock())
     assert traces(deployed / "state") == {}
 
 
