@@ -87,6 +87,23 @@ class Gauges(Collector):
         yield pending
         yield held
         yield done
+        oldest = GaugeMetricFamily(
+            "stayline_outbox_oldest_seconds",
+            "Age of the oldest delivery that waits; 0 if none does.",
+            labels=["output"],
+        )
+        breaker = GaugeMetricFamily(
+            "stayline_output_state",
+            "1 for the state that an output is in: closed (sends), open (its receiver fails and is left alone), "
+            "disabled (its receiver asked for no more: 410).",
+            labels=["output", "state"],
+        )
+        for name, output in stats.outputs.items():
+            oldest.add_metric([name], (output.oldest_age_ms or 0) / 1000.0)
+            for state in ("closed", "open", "disabled"):
+                breaker.add_metric([name, state], float(output.breaker == state))
+        yield oldest
+        yield breaker
         conflicts = CounterMetricFamily("stayline_outbox_conflicts", "Notifications of one id that differed.")
         conflicts.add_metric([], stats.conflicts)
         yield conflicts

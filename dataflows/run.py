@@ -316,16 +316,23 @@ def _watched(open_input: OpenInput, dispatcher: Dispatcher) -> OpenInput:
 def _writer(outbox: Outbox, dispatcher: Dispatcher, stop: Stop) -> Callable[[Sequence[Notification]], None]:
     """Return what makes notifications durable; while a backlog is full it waits, and so does the input."""
 
+    known = outbox.stats().conflicts
+
     def write(notifications: Sequence[Notification]) -> None:
+        nonlocal known
         while True:
             dispatcher.raise_if_failed()
             try:
-                outbox.put(notifications)
+                fresh = outbox.put(notifications)
             except OutboxFull as full:
                 if stop.is_set:
                     raise InterruptedRunError(f"stopped while {full}") from None
                 outbox.wait_for_room(WAIT_S)
             else:
-                return
+                break
+        # A repeat after a crash is an old id with its old body. With another one it is a fault of ours.
+        if fresh < len(notifications) and (found := outbox.stats().conflicts) > known:
+            known = found
+            log("outbox.conflict", conflicts=found, problem="an id came again with another body, which was kept apart")
 
     return write
