@@ -315,7 +315,6 @@ def _watched(open_input: OpenInput, dispatcher: Dispatcher) -> OpenInput:
 
 def _writer(outbox: Outbox, dispatcher: Dispatcher, stop: Stop) -> Callable[[Sequence[Notification]], None]:
     """Return what makes notifications durable; while a backlog is full it waits, and so does the input."""
-
     known = outbox.stats().conflicts
 
     def write(notifications: Sequence[Notification]) -> None:
