@@ -3,7 +3,9 @@
 import base64
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import httpx2
 import msgspec
@@ -302,19 +304,27 @@ class TestDiscard:
         outbox.close()
 
 
+APPENDS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_dead_letters import DeadLetterFile, letter
+from pathlib import Path
+for number in range(1_000_000, 1_000_200):
+    DeadLetterFile(Path("state/dead-letters.ndjson")).append([letter(number)])
+"""
+
+
 class TestFile:
     def test_what_is_appended_while_others_are_taken_out_is_not_lost(self, deployed):
-        pid = os.fork()
-        if pid == 0:
-            for number in range(1_000, 1_200):
-                records(deployed).append([letter(number)])
-            os._exit(0)
         letters = records(deployed)
-        for number in range(100):
-            letters.append([letter(number)])
-            letters.remove(lambda _, one, at=f":{number}": one.at.endswith(at))
-        assert os.waitpid(pid, 0)[1] == 0
-        assert len(list(letters.read())) >= 195
+        with subprocess.Popen([sys.executable, "-c", APPENDS, str(Path(__file__).parent)]) as other:
+            number = 0
+            while other.poll() is None or number < 10:
+                letters.append([letter(number)])
+                letters.remove(lambda _, one, at=f":{number}": one.at.endswith(at))
+                number += 1
+        assert other.returncode == 0
+        assert len(list(letters.read())) == 200
 
     def test_a_line_that_is_none_is_damage_and_told(self, deployed):
         (deployed / "state/dead-letters.ndjson").write_bytes(b'{"source":1}\n')
