@@ -106,7 +106,8 @@ def _steps(folder: Path, config: Config, customer_id: str, sought: Sought) -> It
     checkpoints = Checkpoints(folder / "engine")
     for name in checkpoints.names():
         yield folder / "engine" / name, partial(_in_snapshot, checkpoints, name, config, customer_id)
-    for records in RECORD_FOLDERS:
+    # Packets of a capture lie in batches that hold many people's; `_left` says so.
+    for records in RECORD_FOLDERS if config.input.kind != "hep" else RECORD_FOLDERS[1:]:
         for path in sorted((folder / records).glob("*.ndjson")):
             yield path, partial(_in_records, path, sought)
     letters, desk, outbox = folder / "dead-letters.ndjson", folder / "desk.sqlite3", folder / "outbox.sqlite3"
@@ -172,6 +173,12 @@ def _left(config: Config, about: About) -> list[str]:
             left.append(f"output {one.name}: what its receiver has been sent{sent}")
     if about.cases:
         left.append(f"cases at receivers, of which no message will come any more: {', '.join(sorted(about.cases))}")
+    if config.input.kind == "hep":
+        packets, calls = config.state.directory / "spool", config.state.directory / "calls"
+        left.append(
+            f"packets in {packets} and calls still open in {calls}: "
+            "they hold many people's at once, and go as the run passes their segments"
+        )
     if config.input.kind == "file":
         left.append(f"the input: {', '.join(str(path) for path in config.input.file.paths)}")
     left.append("records of this customer that come again: they are then taken as those of a new one")

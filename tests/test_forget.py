@@ -192,6 +192,14 @@ def test_without_a_state_nothing_is_made(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_packets_of_a_capture_are_left_as_they_are_and_named(deployed):
+    given = (deployed / "c.toml").read_text().replace('kind = "http"', 'kind = "hep"').replace("http = {", "hep = {")
+    (deployed / "c.toml").write_text(given)
+    done = forget(CANARY, load(deployed / "c.toml", {}), FakeClock())
+    assert not any("spool" in place for place in done.erased)
+    assert any(one.startswith("packets in state/spool and calls still open in state/calls") for one in done.left)
+
+
 def test_what_a_receiver_quoted_in_its_answer_goes_too(deployed):
     path = deployed / "state/outbox.sqlite3"
     outbox = Outbox.open(path, {"crm": 9}, FakeClock())
