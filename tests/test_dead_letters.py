@@ -258,6 +258,22 @@ end_ms = 4
         assert program.wait() == 0
         assert not list(records(deployed).read())
 
+    def test_files_that_were_read_to_their_end_are_no_obstacle(self, stayline, deployed):
+        (deployed / "events.ndjson").write_bytes(orjson.dumps(call("quiet", MONDAY_MS)) + b'\n{"type":"call"}\n')
+        http = 'kind = "http"\nhttp = { listen = "127.0.0.1:0" }'
+        (deployed / "c.toml").write_text(CONFIG.replace(http, 'file = { paths = ["events.ndjson"] }'))
+        assert Program(deployed, "run", "-c", "c.toml").wait() == 0
+        cut = [orjson.dumps(call("victim", MONDAY_MS + n * 3_600_000, dropped=True)) for n in range(8)]
+        records(deployed).append([letter(n, record) for n, record in enumerate(cut)])
+        code, shown, said = stayline("dead-letters", "replay", "--all")
+        assert (code, shown[:9], "missing_field" in said) == (1, "8 records", True)
+        for _ in range(2):
+            program = Program(deployed, "run", "-c", "c.toml")
+            assert program.wait() == 0
+            (ended,) = [one for one in map(orjson.loads, program.stderr().splitlines()) if one["event"] == "run.ended"]
+            assert (ended["applied"], ended["dead_lettered"]) == (9, 1)
+        assert {orjson.loads(line)["subject"] for line in lines(deployed / "alerts.ndjson")} == {"victim"}
+
     def test_a_replayed_delivery_reaches_the_receiver_under_its_old_id(self, stayline, deployed):
         with Receiver() as receiver:
             (deployed / "c.toml").write_text(CONFIG + CRM % receiver.url)
