@@ -151,6 +151,7 @@ def test(
     from dataflows.config import resolve_secrets
     from dataflows.ping import ping
     from dataflows.run import now_ms, output_of
+    from dataflows.treatments import treatments
 
     loaded = _loaded(config)
     one = next((each for each in loaded.output if each.name == name), None)
@@ -158,7 +159,9 @@ def test(
         raise ConfigError([_no_output(name, loaded)])
     # Of all secrets this output's alone is needed.
     alone = loaded.model_copy(update={"output": (one,), "input": type(loaded.input)()})
-    found = ping(output_of(one, resolve_secrets(alone, os.environ)), loaded.deployment.name, now_ms)
+    secrets = resolve_secrets(alone, os.environ)
+    shape = treatments(alone, secrets.routing_keys)[name].shape
+    found = ping(output_of(one, secrets, shape), loaded.deployment.name, now_ms)
     typer.echo(f"{name}: {found.words} ({found.latency_ms:,.0f} ms)")
     typer.echo(f"found: {found.answer}")
     if not found.taken:
