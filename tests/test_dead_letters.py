@@ -12,7 +12,7 @@ import msgspec
 import orjson
 import pytest
 from delivery_kit import SECRET, FakeClock, Receiver, notice
-from engine_kit import MONDAY_MS, call
+from engine_kit import MONDAY_MS, batch, call, engine
 from run_kit import Program, lines, until
 
 from dataflows import cli
@@ -238,16 +238,16 @@ end_ms = 4
             box.replay(Wanted())
 
     def test_a_running_deployment_takes_replayed_records_once_and_goes_on_behind_them(self, stayline, deployed):
+        cut = [orjson.dumps(call("victim", MONDAY_MS + n * 3_600_000, dropped=True)) for n in range(8)]
+        expected = [one.body for one in engine().apply(batch(cut))]
         program = Program(deployed, "run", "-c", "c.toml")
         program.address("metrics")
-        cut = [orjson.dumps(call("victim", MONDAY_MS + n * 3_600_000, dropped=True)) for n in range(8)]
         records(deployed).append([letter(n, record) for n, record in enumerate(cut)])
         assert stayline("dead-letters", "replay", "--all")[0] == 0
-        until(lambda: lines(deployed / "alerts.ndjson"), "the alert")
+        until(lambda: len(lines(deployed / "alerts.ndjson")) == len(expected) > 0, "the alert")
         program.signal(signal.SIGTERM)
         assert program.wait() == 0
-        told = lines(deployed / "alerts.ndjson")
-        assert {orjson.loads(line)["subject"] for line in told} == {"victim"}
+        assert lines(deployed / "alerts.ndjson") == expected
         # Stopped and started: nothing of it comes twice, and what is replayed meanwhile is taken at the start.
         records(deployed).append([letter(9, orjson.dumps(call("victim", MONDAY_MS + 9 * 3_600_000, dropped=True)))])
         assert stayline("dead-letters", "replay", "--all")[0] == 0

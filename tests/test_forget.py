@@ -9,7 +9,7 @@ import httpx2
 import orjson
 import pytest
 from delivery_kit import RESET, SECRET, FakeClock, Receiver, Reply
-from engine_kit import HOUR_MS, MONDAY_MS, call
+from engine_kit import HOUR_MS, MONDAY_MS, alerts, batch, call, engine, told
 from hypothesis import given
 from hypothesis import strategies as st
 from run_kit import Program, until
@@ -78,6 +78,8 @@ def traces(folder, names=(CANARY,)):
 def stopped(tmp_path_factory):
     """A deployment that was killed while its webhook's receiver failed: something of both lies everywhere."""
     folder = tmp_path_factory.mktemp("forget")
+    # What the program compiles is compiled here: it then answers within the patience of the tests.
+    assert alerts(told(engine().apply(batch(events()))), CANARY)
     (folder / "secret").write_text(SECRET)
     with Receiver(lambda request, _: Reply() if CANARY.encode() in request.body else RESET) as receiver:
         (folder / "c.toml").write_text(CONFIG % receiver.url)
