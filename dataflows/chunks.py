@@ -18,7 +18,7 @@ class Chunk:
         name: file, topic partition, or peer.
         data: contract events as NDJSON, whole lines; or as columns.
         positions: the place of each record of `data`: line number, offset, row.
-        originals: for each line the vendor's record that it was converted from; None where it is its own.
+        originals: for each line what it was converted with; None where it is its own record.
         rejects: records that could not even be converted; their `position` is a place already.
     """
 
@@ -26,7 +26,7 @@ class Chunk:
     name: str
     data: bytes | Packet
     positions: Sequence[int]
-    originals: list[bytes] | None = None
+    originals: list[Converted] | None = None
     rejects: list[Reject] = field(default_factory=list)
 
 
@@ -38,7 +38,7 @@ def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
         name=name,
         data=b"\n".join(event.line for event in events),
         positions=[event.position for event in events],
-        originals=[event.record for event in events],
+        originals=events,
         rejects=[item for item in items if isinstance(item, Reject)],
     )
 
@@ -55,7 +55,7 @@ def decoded(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter
 
 
 def _placed(chunk: Chunk, reject: Reject) -> Reject:
-    record = reject.record if chunk.originals is None else chunk.originals[reject.position]
+    record = reject.record if chunk.originals is None else chunk.originals[reject.position].shown()
     if reject.reason == DeadReason.TOO_LARGE:
         # How much of it is here depends on where the chunks were cut; the dead letter must not.
         record = record[:HEAD_BYTES]

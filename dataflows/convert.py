@@ -107,5 +107,5 @@ def _judged(item: Converted | Reject) -> tuple[int, bytes] | Reject:
     try:
         event = decode_record(item.line)
     except RecordError as error:
-        return Reject(item.position, error.reason, error.detail, item.record)
+        return Reject(item.position, error.reason, error.detail, item.shown())
     return event.end_ms if isinstance(event, Call) else event.at_ms, item.line

@@ -186,7 +186,8 @@ class TestConvert:
         dead = letters(vendor / "events.ndjson.dead.ndjson")
         assert [one["at"] for one in dead] == [f"{vendor / 'cdr.csv'}:{line}" for line in (3, 4, 5)]
         assert [one["reason"] for one in dead] == ["inconsistent", "wrong_type", "missing_field"]
-        assert base64.b64decode(dead[0]["record_b64"]) == b"c2,0999 2,3000,2000"
+        # Its number is masked: only where the record stood is it still to be read.
+        assert base64.b64decode(dead[0]["record_b64"]) == b"x#,#### #,####,####"
         assert not any("999" in one["detail"] for one in dead)
 
     def test_the_format_may_be_the_configuration_s(self, stayline, vendor):

@@ -336,7 +336,7 @@ class TestVendorFormat:
         assert applied(cuts) == ["c1", "c4", "c5"]
         assert [position for cut in cuts for position in cut.chunk.positions] == [2, 4, 7, 8]
         found = [(letter.at, letter.reason, base64.b64decode(letter.record_b64)[:2]) for letter in letters_of(cuts)]
-        assert found == [(f"{paths[0]}:4", "inconsistent", b"c2"), (f"{paths[0]}:6", "wrong_type", b"c3")]
+        assert found == [(f"{paths[0]}:4", "inconsistent", b"x#"), (f"{paths[0]}:6", "wrong_type", b"x#")]
 
     @given(CHUNKS, CHUNKS, st.data())
     def test_reading_goes_on_inside_a_file(self, folder, first, second, data):

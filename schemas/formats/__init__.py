@@ -19,7 +19,8 @@ What every format keeps:
   text: the record's number). So `file:position` is where a dead letter points.
 - Chunks may be cut anywhere: the items are the same.
 - Memory is bounded by `RECORD_BYTES_MAX`, whatever the input holds; one bad record never costs the next.
-- The detail of a reject shows no value of the record, only its `shape`: any column may turn out to be an identity.
+- The detail of a reject shows no value of the record, only its `shape`, and its record is `masked`: any column may
+  turn out to be an identity.
 - No clock, no input or output.
 
 A new format is one file with a class that has `feed` and `finish`, the constants of `Description`, and one line in
@@ -38,6 +39,7 @@ from msgspec import Struct
 
 from schemas.deadletters import Reject
 from schemas.errors import ConfigError
+from schemas.formats.masks import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,6 +85,10 @@ class Converted(Struct, frozen=True, gc=False):
     position: int
     line: bytes
     record: bytes
+
+    def shown(self) -> bytes:
+        """Return the record as a dead letter may hold it: a vendor's masked, an event that was one before as it is."""
+        return self.record if self.record is self.line else masked(self.record)
 
 
 class Format(Protocol):

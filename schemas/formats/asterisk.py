@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from schemas.deadletters import DeadReason, Reject
+from schemas.deadletters import DeadReason
 from schemas.formats import Line, Options, Tokens
 from schemas.formats.calls import (
     count,
@@ -37,6 +37,7 @@ from schemas.formats.calls import (
     span_of,
     worse,
 )
+from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,
     Event,
@@ -262,7 +263,7 @@ class AsteriskReader(LineReader):
         try:
             events = self._from_channels(call)
         except Unfit as unfit:
-            return [Reject(call.position, unfit.reason, unfit.detail, call.record)]
+            return [refused(call.position, unfit.reason, unfit.detail, call.record)]
         return list(converted(call.position, call.record, events))
 
     def _given(self, call: _Call, rows: list[tuple[int, bytes, Row]]) -> Items:
@@ -272,7 +273,7 @@ class AsteriskReader(LineReader):
             try:
                 items += converted(position, record, self._events(row, call))
             except Unfit as unfit:
-                items.append(Reject(position, unfit.reason, unfit.detail, record))
+                items.append(refused(position, unfit.reason, unfit.detail, record))
         return items
 
     def _from_channels(self, call: _Call) -> list[Event]:

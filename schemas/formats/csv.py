@@ -33,6 +33,7 @@ from schemas.deadletters import DeadReason, Reject
 from schemas.errors import ConfigError, InputError
 from schemas.formats import RECORD_BYTES_MAX, Converted, Line, Lines, Options, Tokens
 from schemas.formats.columnmap import ColumnMap
+from schemas.formats.masks import refused
 from schemas.formats.rows import Rows, Unfit
 
 GIVES = ("every field of every event type that the column map names",)
@@ -115,7 +116,7 @@ class CsvReader:
                 items.append(self._let_go(lines, DeadReason.NOT_JSON, _RUNS_ON))
             elif line.too_long:
                 detail = f"a row must be at most {RECORD_BYTES_MAX} bytes, was longer"
-                items.append(Reject(line.position, DeadReason.TOO_LARGE, detail, line.data))
+                items.append(refused(line.position, DeadReason.TOO_LARGE, detail, line.data))
             elif self._ends_in_quotes(line.data):
                 self._held.append(line)
                 self._held_bytes += len(line.data) + 1
@@ -131,7 +132,7 @@ class CsvReader:
         first, *others = self._held
         lines.extendleft(reversed(others))
         self._held, self._held_bytes = [], 0
-        return Reject(first.position, reason, detail, first.data)
+        return refused(first.position, reason, detail, first.data)
 
     def _ends_in_quotes(self, data: bytes) -> bool:
         """Tell whether a quoted field is still open at the end of this line. Agrees with the `csv` module."""
@@ -176,7 +177,7 @@ class CsvReader:
             if len(self._held) > 1:
                 return [self._let_go(lines, DeadReason.NOT_JSON, _RUNS_ON)]
             self._held = []
-            return [Reject(first.position, unfit.reason, unfit.detail, record)]
+            return [refused(first.position, unfit.reason, unfit.detail, record)]
         self._held, self._held_bytes = [], 0
         if self._rows is None:
             self._rows = Rows(self._map, self._tokens, row)
@@ -184,7 +185,7 @@ class CsvReader:
         try:
             event = self._rows.event(row)
         except Unfit as unfit:
-            return [Reject(first.position, unfit.reason, unfit.detail, record)]
+            return [refused(first.position, unfit.reason, unfit.detail, record)]
         return [Converted(first.position, orjson.dumps(event), record)]
 
     def _row(self, record: bytes, *, ended: bool) -> list[str]:

@@ -6,7 +6,8 @@ counted them; they belong together by `globalCallID_*` and the leg's call identi
 
 A CDR waits for the CMRs of its legs, in bounded memory and in the order of the CDRs; what has not come when the bound
 is reached or the input ends is not waited for. A CMR without a CDR (its file is read on its own, or the CDR is gone)
-becomes a `media` event of its own, with the `call_id` that the leg's call has.
+becomes a `media` event of its own, with the `call_id` that the leg's call has; one without a directory number is a
+trunk's, of which no customer is known, and becomes none.
 
 **Who released.** Cisco sets the cause of the party that cleared and leaves the other at 0.
 
@@ -22,7 +23,7 @@ import re
 from operator import itemgetter
 from typing import Any
 
-from schemas.deadletters import DeadReason, Reject
+from schemas.deadletters import DeadReason
 from schemas.formats import Line, Options, Tokens, shape
 from schemas.formats.calls import (
     count,
@@ -36,6 +37,7 @@ from schemas.formats.calls import (
     span_of,
     worse,
 )
+from schemas.formats.masks import refused
 from schemas.formats.records import (
     Event,
     Items,
@@ -203,7 +205,7 @@ class CucmReader(LineReader):
             try:
                 events = self._events(row, [None if found is None else found[2] for found in media])
             except Unfit as unfit:
-                items.append(Reject(position, unfit.reason, unfit.detail, whole))
+                items.append(refused(position, unfit.reason, unfit.detail, whole))
             else:
                 items += converted(position, whole, events)
         known = {leg for _, _, row in call.rows for leg in _legs(row)}
@@ -214,10 +216,12 @@ class CucmReader(LineReader):
 
     def _alone(self, position: int, record: bytes, row: dict[str, str]) -> Items:
         """Return the media event of a CMR that belongs to no CDR."""
+        if not row.get("directoryNum", "").strip():
+            return []
         try:
             return list(converted(position, record, [self._media_event(row)]))
         except Unfit as unfit:
-            return [Reject(position, unfit.reason, unfit.detail, record)]
+            return [refused(position, unfit.reason, unfit.detail, record)]
 
     def _media_event(self, row: dict[str, str]) -> Event:
         side = sides(self._tokens, row.get("directoryNum"), None)[0]

@@ -16,7 +16,9 @@ was the cause.
 
 **Media.** `rtp_audio_in_*` counts what came from the leg's party, `rtp_audio_out_*` what was sent to it. Where the
 phone reports its own counts (`P-RTP-Stat` on BYE), those are taken. `rtp_audio_in_mos` is no E-model value: it is the
-share of packets without a flaw, whatever the codec, and 4.5 at most (`switch_rtp.c`).
+share of packets without a flaw, whatever the codec, and 4.5 at most (`switch_rtp.c`). It begins with 4.5 and its loss
+with 0: where no interval between packets was measured (`rtp_audio_in_mean_interval` of 0) neither says anything. A
+call that was on hold (`hold_accum_usec`) has silence by intention, so its counts are no sign of one-way audio.
 """
 
 import base64
@@ -28,9 +30,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from schemas.deadletters import DeadReason, Reject
+from schemas.deadletters import DeadReason
 from schemas.formats import RECORD_BYTES_MAX, Line, Options, Tokens, shape
 from schemas.formats.calls import (
+    Heard,
     agent_of,
     codec_of,
     count,
@@ -48,6 +51,7 @@ from schemas.formats.calls import (
     span_of,
     status_of,
 )
+from schemas.formats.masks import refused
 from schemas.formats.records import Event, Items, LineReader, converted, decoded
 from schemas.formats.rows import Unfit
 
@@ -113,6 +117,7 @@ class _Variables(Struct, gc=False):
     sip_gateway_name: _Value = None
     sip_gateway: _Value = None
     sip_p_rtp_stat: _Value = None
+    hold_accum_usec: _Value = None
     rtp_use_codec_name: _Value = None
     read_codec: _Value = None
     start_epoch: _Value = None
@@ -124,6 +129,7 @@ class _Variables(Struct, gc=False):
     rtp_audio_in_media_packet_count: _Value = None
     rtp_audio_in_jitter_loss_rate: _Value = None
     rtp_audio_in_jitter_burst_rate: _Value = None
+    rtp_audio_in_mean_interval: _Value = None
     rtp_audio_in_mos: _Value = None
     rtp_audio_out_media_packet_count: _Value = None
 
@@ -146,6 +152,7 @@ class _Flow(Struct, gc=False):
 
 class _Direction(Struct, gc=False):
     media_packet_count: _Value = None
+    mean_interval: _Value = None
     mos: _Value = None
 
 
@@ -216,7 +223,7 @@ class FreeswitchReader(LineReader):
         try:
             return self._converted(begin, record)
         except Unfit as unfit:
-            return [Reject(begin, unfit.reason, unfit.detail, record)]
+            return [refused(begin, unfit.reason, unfit.detail, record)]
 
     def _rest(self) -> Items:
         """Give up an object that never closed; its first line stands for it."""
@@ -224,7 +231,7 @@ class FreeswitchReader(LineReader):
             return []
         record, self._held = self._held[0], []
         return [
-            Reject(self._begin, DeadReason.TRUNCATED, "an object must close with a line of its own, did not", record)
+            refused(self._begin, DeadReason.TRUNCATED, "an object must close with a line of its own, did not", record)
         ]
 
     def _converted(self, position: int, record: bytes) -> Items:
@@ -358,15 +365,19 @@ def _media(cdr: _Cdr, *, own: bool) -> dict[str, Any]:
     given, audio = cdr.variables, cdr.call_stats.audio
     came = count(_first(given.rtp_audio_in_media_packet_count, audio.inbound.media_packet_count))
     went = count(_first(given.rtp_audio_out_media_packet_count, audio.outbound.media_packet_count))
-    mos = mos_of(_first(given.rtp_audio_in_mos, audio.inbound.mos))
-    loss, jitter_ms = ratio_of(given.rtp_audio_in_jitter_loss_rate), None
-    burst = measure(given.rtp_audio_in_jitter_burst_rate)
+    mos = loss = burst = jitter_ms = None
+    if measure(_first(given.rtp_audio_in_mean_interval, audio.inbound.mean_interval)) != 0.0:
+        mos = mos_of(_first(given.rtp_audio_in_mos, audio.inbound.mos))
+        loss = ratio_of(given.rtp_audio_in_jitter_loss_rate)
+        burst = measure(given.rtp_audio_in_jitter_burst_rate)
     received, sent = (went, came) if own else (came, went)
     phone = {} if not own or given.sip_p_rtp_stat is None else dict(_PHONE_STAT.findall(str(given.sip_p_rtp_stat)))
     if "PR" in phone:
         received, sent = count(phone["PR"]), count(phone.get("PS", sent))
         loss, jitter_ms = loss_of(phone.get("PL"), received), span_of(phone.get("JI"))
     audible = heard(received, sent, mos)
+    if measure(given.hold_accum_usec):
+        audible = Heard(None, None, audible.mos)
     return {
         "mos": audible.mos,
         "loss_ratio": None if audible.received == 0 else loss,

@@ -24,6 +24,7 @@ from typing import Any
 from schemas.deadletters import DeadReason, Reject
 from schemas.formats import Converted, Line, Options, Tokens
 from schemas.formats.calls import Side, place_of, present, q850_of, reason_of, released_by, sides, status_of
+from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,
     Event,
@@ -295,4 +296,4 @@ def _left(call: _Open) -> list[Converted | Reject]:
     if call.answer_ms is None:
         return []  # its row is a dead letter already
     detail = "an answered call must have a row or an event of its end, none came"
-    return [Reject(call.position, DeadReason.TRUNCATED, detail, call.record)]
+    return [refused(call.position, DeadReason.TRUNCATED, detail, call.record)]

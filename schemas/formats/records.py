@@ -10,6 +10,7 @@ import orjson
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import COUNT_MAX, TIME_MS_MAX
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines, shape
+from schemas.formats.masks import refused
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -76,12 +77,12 @@ class LineReader:
             # What ended before its line did was cut off, whatever it looks like.
             cut_off = not line.ended and unfit.reason == DeadReason.NOT_JSON
             reason = DeadReason.TRUNCATED if cut_off else unfit.reason
-            return (Reject(line.position, reason, unfit.detail, line.data),)
+            return (refused(line.position, reason, unfit.detail, line.data),)
 
 
 def too_large(position: int, head: bytes) -> Reject:
     """Return the reject of a record that is too long, of which only the head is at hand."""
-    return Reject(
+    return refused(
         position, DeadReason.TOO_LARGE, f"a record must be at most {RECORD_BYTES_MAX} bytes, was longer", head
     )
 

@@ -16,9 +16,10 @@ nothing was measured (RFC 3611, section 4.7), and so does a round trip of 0.
 import re
 from collections.abc import Iterator
 
-from schemas.deadletters import DeadReason, Reject
+from schemas.deadletters import DeadReason
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options, Tokens
 from schemas.formats.calls import Side, agent_of, codec_of, leg_side, mos_of, present, span_of, worse
+from schemas.formats.masks import refused
 from schemas.formats.records import Event, Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
@@ -76,12 +77,12 @@ class VqrtcpxrReader:
             # Before the first report stand the headers of its message, or nothing that belongs here.
             known = not data or data.isspace() or message is not None
             rule = "a report must begin with VQSessionReport, VQIntervalReport or VQAlertReport, did not"
-            return [] if known else [Reject(position, DeadReason.NOT_JSON, rule, data)]
+            return [] if known else [refused(position, DeadReason.NOT_JSON, rule, data)]
         report = data if message is None else data[: message.start()]
         try:
             return list(converted(position, report, [self._event(report)]))
         except Unfit as unfit:
-            return [Reject(position, unfit.reason, unfit.detail, report)]
+            return [refused(position, unfit.reason, unfit.detail, report)]
 
     def _event(self, report: bytes) -> Event:
         """Return the event of one report."""

@@ -18,6 +18,7 @@ from schemas.formats import HEAD_BYTES, Converted, Options
 from schemas.formats.hep.events import Customers
 from schemas.formats.hep.packets import MAGIC, BadPacketError, PacketReader, packet_bytes
 from schemas.formats.hep.table import CALLS_MAX, CallTable, Counts, GivenUp
+from schemas.formats.masks import masked_binary
 
 __all__ = ["Counts", "HepReader", "open_hep"]
 
@@ -136,7 +137,7 @@ class HepReader:
                 made = self._table.take(packet)
             except BadPacketError as error:
                 record = data[at : at + size]
-                items.append(Reject(self.position, error.reason, error.detail, record[:HEAD_BYTES]))
+                items.append(Reject(self.position, error.reason, error.detail, masked_binary(record[:HEAD_BYTES])))
             else:
                 if made:
                     items += [self._item(one) for one in made]
@@ -160,7 +161,7 @@ class HepReader:
         """Make one dead letter of the bytes between two packets."""
         if self._junk_bytes:
             self.position += 1
-            items.append(Reject(self.position, *self._why, self._junk))
+            items.append(Reject(self.position, *self._why, masked_binary(self._junk)))
             self._junk, self._junk_bytes = b"", 0
 
 

@@ -29,6 +29,9 @@ VOIP_METRICS = 7
 RTT_MS_MAX = 60_000
 """A longer round trip is a clock that was set."""
 
+JITTER_MS_MAX = 10_000.0
+"""More jitter than that is none: no packet is played so late. Encrypted RTCP read as if it were plain gives hours."""
+
 COUNT_32 = 1 << 32
 
 COPIES_KEPT = 8
@@ -114,6 +117,7 @@ class Ear(Struct, gc=False):
     def _heard(self, report: Report, interval_ms: int, clock_hz: int) -> dict[str, Any]:
         loss_ratio = report.loss_ratio or 0.0
         jitter_ms = None if report.jitter_units is None else report.jitter_units * 1000.0 / clock_hz
+        jitter_ms = None if jitter_ms is None or jitter_ms > JITTER_MS_MAX else jitter_ms
         self.hearing += 1
         self.weight_ms += interval_ms
         self.loss_weighted += loss_ratio * interval_ms
@@ -182,7 +186,7 @@ def read_report(payload: bytes) -> Report:
         digest=zlib.crc32(payload),
         sent_packets=_count(sender, "packets") if is_sender else None,
         sent_mid=((seconds or 0) & 0xFFFF) << 16 | (fraction or 0) >> 16,
-        hears=bool(block or metrics),
+        hears=bool(metrics) or _names_a_source(block),
         loss_ratio=None if loss is None else min(loss / FRACTION, 1.0),
         discard_ratio=None if discard is None else min(discard / FRACTION, 1.0),
         lost_packets=_lost(block),
@@ -198,6 +202,11 @@ def _object(given: Any) -> dict[str, Any]:
     if isinstance(given, list) and given:
         given = given[0]
     return given if isinstance(given, dict) else {}
+
+
+def _names_a_source(block: dict[str, Any]) -> bool:
+    """Tell whether a report block is about a stream: some endpoints send one full of zeros while they hear nothing."""
+    return bool(block) and (block.get("source_ssrc") != 0 or block.get("highest_seq_no", 0) != 0)
 
 
 def _count(given: dict[str, Any], name: str) -> int | None:
