@@ -40,6 +40,7 @@ from msgspec import Struct
 from schemas.deadletters import Reject
 from schemas.errors import ConfigError
 from schemas.formats.masks import masked
+from schemas.patterns import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -282,7 +283,8 @@ class Description(NamedTuple):
     Attributes:
         name: of the format.
         gives: `GIVES`: the fields of events that it can fill.
-        shows: `SHOWS`: the kinds of pattern that can be found in such events.
+        shows: the kinds of pattern that can be found in such events (`schemas.patterns`), or `SHOWS` where the fields
+            are not the format's to say.
         lacks: `LACKS`: a sentence on what cannot be concluded from them.
     """
 
@@ -302,9 +304,8 @@ def described() -> list[Description]:
     found = []
     for name, place in _OPENERS.items():
         module = import_module(place.partition(":")[0])
-        found.append(
-            Description(name, getattr(module, "GIVES", ()), getattr(module, "SHOWS", ()), getattr(module, "LACKS", ""))
-        )
+        gives: tuple[str, ...] = module.GIVES
+        found.append(Description(name, gives, getattr(module, "SHOWS", None) or shown(gives), module.LACKS))
     return found
 
 

@@ -59,7 +59,6 @@ GIVES = (
     "call_id", "customer_id", "peer_id", "direction", "start_ms", "answer_ms", "end_ms", "q850", "released_by",
     "loss_ratio", "jitter_ms", "rtt_ms", "packets_received", "packets_sent", "trunk",
 )  # fmt: skip
-SHOWS = ("drop_rate", "duration_lock", "time_of_day", "route", "one_way_audio", "redial", "quality", "setup_failure")
 LACKS = (
     "A CDR alone cannot show drops: it has no release cause, and a call cut off is ANSWERED like any other. Causes and "
     "who released need CEL's HANGUP events in the same input; media need RTPAUDIOQOS in a column or in userfield. "

@@ -53,10 +53,6 @@ GIVES = (
     "call_id", "customer_id", "peer_id", "direction", "start_ms", "answer_ms", "end_ms", "q850", "released_by", "codec",
     "mos", "loss_ratio", "jitter_ms", "packets_received", "packets_sent", "trunk",
 )  # fmt: skip
-SHOWS = (
-    "drop_rate", "duration_lock", "time_of_day", "route", "one_way_audio", "redial", "quality", "setup_failure",
-    "worsening",
-)  # fmt: skip
 LACKS = (
     "No raw SIP status or Reason and no silence before the end; media only with CMR, in the same input, and CMR is off "
     "by default. Without customers_file a call is the caller's alone."

@@ -60,10 +60,6 @@ GIVES = (
     "released_by", "codec", "mos", "loss_ratio", "burst_ratio", "jitter_ms", "packets_received", "packets_sent",
     "cpe_model", "cpe_firmware", "trunk", "sbc",
 )  # fmt: skip
-SHOWS = (
-    "drop_rate", "duration_lock", "time_of_day", "route", "one_way_audio", "redial", "quality", "setup_failure",
-    "worsening",
-)  # fmt: skip
 LACKS = "No silence before the end and no round-trip time; jitter only where phones send P-RTP-Stat."
 
 _Value = str | int | float | None

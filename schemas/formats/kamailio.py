@@ -45,7 +45,6 @@ GIVES = (
     "call_id", "customer_id", "peer_id", "direction", "start_ms", "answer_ms", "end_ms", "sip_status", "q850", "reason",
     "released_by", "trunk", "sbc",
 )  # fmt: skip
-SHOWS = ("drop_rate", "duration_lock", "time_of_day", "route", "redial", "setup_failure")
 LACKS = (
     "No media: neither one-way audio nor poor sound can be seen. Drops are seen only where BYE's Reason is accounted "
     "(acc_extra reason=$hdr(Reason)); a call without any BYE has no row of its end and becomes a dead letter, unless "

@@ -48,10 +48,6 @@ GIVES = (
     "released_by", "codec", "mos", "loss_ratio", "jitter_ms", "rtt_ms", "packets_received", "packets_sent",
     "silence_ms", "cpe_model", "cpe_firmware", "probe_id",
 )  # fmt: skip
-SHOWS = (
-    "drop_rate", "duration_lock", "time_of_day", "route", "one_way_audio", "redial", "quality", "setup_failure",
-    "worsening",
-)  # fmt: skip
 LACKS = (
     "No trunk, and the texts of Reason are in another table; the SIP Call-ID (fbasename) is in cdr_next: without it in "
     "the export a call of two sniffers counts twice. Without customers_file a call is the caller's alone."

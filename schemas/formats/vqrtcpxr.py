@@ -28,7 +28,6 @@ GIVES = (
     "call_id", "customer_id", "peer_id", "direction", "start_ms", "answer_ms", "end_ms", "codec", "mos", "loss_ratio",
     "discard_ratio", "jitter_ms", "rtt_ms", "cpe_model", "cpe_firmware",
 )  # fmt: skip
-SHOWS = ("duration_lock", "time_of_day", "redial", "quality", "worsening")
 LACKS = (
     "No release cause, nobody who released, no failed attempts and no packet counts: drops, set-up failures and "
     "one-way audio cannot be seen. A phone that loses its power or its line sends no report."

@@ -27,10 +27,6 @@ GIVES = (
     "released_by", "codec", "mos", "loss_ratio", "discard_ratio", "jitter_ms", "rtt_ms", "packets_received",
     "packets_sent", "cpe_model", "cpe_firmware", "probe_id",
 )  # fmt: skip
-SHOWS = (
-    "drop_rate", "duration_lock", "time_of_day", "route", "one_way_audio", "redial", "quality", "setup_failure",
-    "worsening",
-)  # fmt: skip
 LACKS = (
     "No trunk, no access and no silence before the end; media only where phones or relays send RTCP reports and the "
     "agent captures them. A call whose BYE never came ends at its session timer, as a conclusion."
