@@ -280,6 +280,33 @@ def check(config: ConfigFile) -> None:
 
 
 @app.command()
+def doctor(
+    config: ConfigFile,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=0.1, max=3_600, help="How long to read at most.")
+    ] = 60.0,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Read a minute of the input: what arrives, how late, what is missing. Takes and changes nothing."""
+    from dataflows.config import load, resolve_token_key
+    from dataflows.doctor import diagnose, told
+    from dataflows.progress import progress
+
+    loaded = load(config, os.environ)
+    key = resolve_token_key(loaded, os.environ)
+    with progress("doctor", int(seconds), "seconds") as report:
+        diagnosis = diagnose(loaded, key, partial(typer.echo, err=True), seconds=seconds, report=report)
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(diagnosis))
+        return
+    for line in told(diagnosis):
+        typer.echo(line)
+
+
+@app.command()
 def explain(
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, as events have it.")],
     config: ConfigFile,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
 
-Unit = Literal["bytes", "days", "records"]
+Unit = Literal["bytes", "days", "records", "seconds"]
 Clock = Callable[[], float]
 Report = Callable[[int], None]
 """Is told how much has been done in all."""
