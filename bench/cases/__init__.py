@@ -18,6 +18,7 @@ from bench.cases.detect import detect_only
 from bench.cases.detection import detection_board
 from bench.cases.flood import flood_of_strangers
 from bench.cases.flow import bottleneck, flow_with_checkpoints, whole_flow
+from bench.cases.formats import vendor_formats
 from bench.cases.latency import latency_at_rates
 from bench.cases.peers import peers_race
 from bench.cases.profile import time_by_part
@@ -37,6 +38,7 @@ CASES: dict[str, Case] = {
     "skew": hot_customers,
     "latency": latency_at_rates,
     "arrow": arrow_streams,
+    "formats": vendor_formats,
     "profile": time_by_part,
     "peers": peers_race,
     "detection": detection_board,
