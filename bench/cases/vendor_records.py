@@ -82,9 +82,9 @@ def asterisk(call: Call) -> bytes:
     """Return a row of Master.csv."""
     begin, answer, end = (_stamp(at) for at in (call.begin, call.begin + call.ring, call.end))
     return (
-        f'"","{call.caller}","{call.callee}","from-internal","""A"" <{call.caller}>","PJSIP/{call.caller}-{call.number:08x}",'
-        f'"PJSIP/trunk-{call.number:08x}","Dial","PJSIP/x@trunk,60","{begin}","{answer}","{end}",{call.end - call.begin},'
-        f'{call.talk},"ANSWERED","DOCUMENTATION","{call.begin}.{call.number}",""\n'
+        f'"","{call.caller}","{call.callee}","from-internal","""A"" <{call.caller}>",'
+        f'"PJSIP/{call.caller}-{call.number:08x}","PJSIP/trunk-{call.number:08x}","Dial","PJSIP/x@trunk,60","{begin}",'
+        f'"{answer}","{end}",{call.end - call.begin},{call.talk},"ANSWERED","DOCUMENTATION","{call.begin}.{call.number}",""\n'
     ).encode()
 
 
@@ -99,19 +99,31 @@ def kamailio(call: Call) -> bytes:
     return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
 
 
-CUCM_HEADS = (
+CUCM_CDR = (
     b'"cdrRecordType","globalCallID_callManagerId","globalCallID_callId","origLegCallIdentifier","dateTimeOrigination",'
     b'"callingPartyNumber","origCause_value","origMediaCap_payloadCapability","destLegIdentifier",'
     b'"originalCalledPartyNumber","finalCalledPartyNumber","destCause_value","dateTimeConnect","dateTimeDisconnect",'
-    b'"origDeviceName","destDeviceName","duration"\n',
+    b'"origDeviceName","destDeviceName","duration"\n'
+)
+CUCM_CMR = (
     b'"cdrRecordType","globalCallID_callManagerId","globalCallID_callId","nodeId","directoryNum","callIdentifier",'
     b'"dateTimeStamp","numberPacketsSent","numberPacketsReceived","numberPacketsLost","jitter","latency","deviceName",'
-    b'"varVQMetrics","duration"\n',
+    b'"varVQMetrics","duration"\n'
 )
+CUCM_ROWS = 500
+"""So many calls stand in one pair of files."""
 
 
-def cucm(call: Call) -> bytes:
-    """Return the CDR and the CMR of the caller's phone; the other end is a trunk."""
+def cucm(some: list[Call]) -> bytes:
+    """Return a CDR file and behind it the CMR file of the callers' phones; the other ends are trunks."""
+    out = []
+    for at in range(0, len(some), CUCM_ROWS):
+        rows = [_cucm(call) for call in some[at : at + CUCM_ROWS]]
+        out += [CUCM_CDR, *(cdr for cdr, _ in rows), CUCM_CMR, *(cmr for _, cmr in rows)]
+    return b"".join(out)
+
+
+def _cucm(call: Call) -> tuple[bytes, bytes]:
     leg, device = 2 * call.number, f"SEP{call.number % CUSTOMERS:012X}"
     cdr = (
         f'1,1,{call.number},{leg},{call.begin},"{call.caller}",16,4,{leg + 1},"{call.callee}","{call.callee}",0,'
@@ -122,7 +134,7 @@ def cucm(call: Call) -> bytes:
         f'2,1,{call.number},1,"{call.caller}",{leg},{call.end},{call.packets},{call.packets - call.lost},{call.lost},'
         f'{call.lost},0,"{device}","{metrics}",{call.talk}\n'
     )
-    return b"".join([CUCM_HEADS[0], cdr.encode(), CUCM_HEADS[1], cmr.encode()])
+    return cdr.encode(), cmr.encode()
 
 
 VOIPMONITOR_HEAD = (
@@ -137,8 +149,8 @@ def voipmonitor(call: Call) -> bytes:
     """Return a row of the cdr table."""
     return (
         f"{call.number},{_stamp(call.begin)},{_stamp(call.end)},{call.end - call.begin},{call.talk},{call.caller},"
-        f"{call.callee},callee,3,200,\\N,16,8,{call.packets},{call.packets - call.lost},0,{call.lost},23,{call.lost},43,41,"
-        f"410,0,0.02,3,{call.number}@192.0.2.10,Yealink SIP-T46G 66.84.0.15\n"
+        f"{call.callee},callee,3,200,\\N,16,8,{call.packets},{call.packets - call.lost},0,{call.lost},23,{call.lost},43,"
+        f"41,410,0,0.02,3,{call.number}@192.0.2.10,Yealink SIP-T46G 66.84.0.15\n"
     ).encode()
 
 
@@ -180,8 +192,9 @@ def hep(call: Call) -> Iterator[bytes]:
     for at, first, cseq, to_tag, body in lines:
         method = cseq.partition(" ")[2]
         text = (
-            f"{first.format(call.caller, call.callee)}\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{cseq[0]}{call.number}"
-            f"\r\nMax-Forwards: 70\r\nFrom: <sip:{call.caller}@example.com>;tag=a\r\nTo: <sip:{call.callee}@example.com>{to_tag}"
+            f"{first.format(call.caller, call.callee)}"
+            f"\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{cseq[0]}{call.number}\r\nMax-Forwards: 70"
+            f"\r\nFrom: <sip:{call.caller}@example.com>;tag=a\r\nTo: <sip:{call.callee}@example.com>{to_tag}"
             f"\r\nCall-ID: {call.number}@192.0.2.10\r\nCSeq: {cseq}\r\nContact: <sip:{call.caller}@192.0.2.10:5060>"
             f"\r\nUser-Agent: Acme HT801 1.0.19\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE"
             f"\r\nContent-Length: {len(body)}\r\n\r\n{body}"
@@ -207,14 +220,18 @@ def _packet(payload: bytes, at: int, ends: tuple[tuple[bytes, bytes], ...], prot
     return b"HEP3" + struct.pack(">H", 6 + len(chunks)) + chunks
 
 
-RECORDS: dict[str, tuple[bytes, Callable[[Call], bytes], int]] = {
-    "freeswitch": (b"", freeswitch, 1),
-    "asterisk": (b"", asterisk, 1),
-    "kamailio": (b"", kamailio, 2),
-    "cucm": (b"", cucm, 2),
-    "voipmonitor": (VOIPMONITOR_HEAD, voipmonitor, 1),
-    "vqrtcpxr": (b"", vqrtcpxr, 1),
-    "csv": (",".join(CSV_COLUMNS).encode() + b"\n", delimited, 1),
-    "hep": (b"", lambda call: b"".join(hep(call)), 8),
+def _each(write: Callable[[Call], bytes]) -> Callable[[list[Call]], bytes]:
+    return lambda some: b"".join(map(write, some))
+
+
+RECORDS: dict[str, tuple[Callable[[list[Call]], bytes], int]] = {
+    "freeswitch": (_each(freeswitch), 1),
+    "asterisk": (_each(asterisk), 1),
+    "kamailio": (_each(kamailio), 2),
+    "cucm": (cucm, 2),
+    "voipmonitor": (lambda some: VOIPMONITOR_HEAD + _each(voipmonitor)(some), 1),
+    "vqrtcpxr": (_each(vqrtcpxr), 1),
+    "csv": (lambda some: ",".join(CSV_COLUMNS).encode() + b"\n" + _each(delimited)(some), 1),
+    "hep": (_each(lambda call: b"".join(hep(call))), 8),
 }
-"""Format -> its header, what writes a call, and how many records that is (of `hep`: packets)."""
+"""Format -> what writes calls, and how many records one is (of `hep`: packets)."""

@@ -15,9 +15,9 @@ number, or is outside what it can be (a MOS of 0), was not measured: it is left 
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from schemas.deadletters import DeadReason
 from schemas.events import COUNT_MAX
@@ -29,6 +29,9 @@ PACKETS_MAX = 1_000_000_000
 
 SPAN_MS_MAX = 1_000_000.0
 """Nor does a packet travel, or vary by, a quarter of an hour."""
+
+NUMBER_CHARS_MAX = 32
+"""No number of a record is written longer."""
 
 _KEPT = 65_536
 """So many texts of numbers and ends are kept with what they mean: a few megabytes."""
@@ -64,6 +67,15 @@ _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.-]{0,63}")
 _UNFIT_MODEL = re.compile(r"@|[0-9]{6}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}")
 _VERSION = re.compile(r"[/ ][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]|\Z)")
 _PRIVATE = re.compile(r"(?:10\.[0-9]+|127\.[0-9]+|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+")
+
+
+_Value = TypeVar("_Value", covariant=True)
+
+
+class _Reader(Protocol[_Value]):
+    """Reads a value of a record, in another unit where a factor is given."""
+
+    def __call__(self, value: object, factor: float = 1.0) -> _Value | None: ...
 
 
 class Side(NamedTuple):
@@ -169,31 +181,27 @@ def heard(received: int | None, sent: int | None, mos: float | None) -> Heard:
     return Heard(low, high, None)
 
 
-def count(value: object) -> int | None:
-    """Return a count; None where the source has none."""
-    number = measure(value)
-    return None if number is None else int(number)
+def _remembered(read: Callable[[object, float], _Value | None]) -> "_Reader[_Value]":
+    """Remember what texts mean: the same ones come again and again. Longer ones are no numbers."""
+    known = lru_cache(_KEPT)(read)
+
+    def remembering(value: object, factor: float = 1.0) -> _Value | None:
+        if isinstance(value, str):
+            return known(value, factor) if len(value) <= NUMBER_CHARS_MAX else None
+        return read(value, factor)
+
+    return remembering
 
 
-def measure(value: object) -> float | None:
-    """Return a measure, at least 0; None where the source has none."""
-    return scaled(value, 1.0)
-
-
+@_remembered
 def scaled(value: object, factor: float) -> float | None:
-    """Return a measure in another unit."""
+    """Return a measure, at least 0, in another unit; None where the source has none."""
     if isinstance(value, str):
-        return _scaled(value, factor) if len(value) <= 32 else None
+        plain = value.strip()
+        return _in_range(float(plain), factor) if _NUMBER.fullmatch(plain) else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _in_range(float(value) if abs(value) <= COUNT_MAX else math.inf, factor)
     return None
-
-
-@lru_cache(_KEPT)
-def _scaled(text: str, factor: float) -> float | None:
-    """Read a number; the same ones come again and again."""
-    plain = text.strip()
-    return _in_range(float(plain), factor) if _NUMBER.fullmatch(plain) else None
 
 
 def _in_range(number: float, factor: float) -> float | None:
@@ -202,22 +210,50 @@ def _in_range(number: float, factor: float) -> float | None:
     return number if factor == 1.0 else round(number * factor, 6)
 
 
-def span_of(value: object, factor: float = 1.0) -> float | None:
+measure = scaled
+"""A measure, at least 0, as it is."""
+
+
+@_remembered
+def count(value: object, factor: float) -> int | None:
+    """Return a count; None where the source has none."""
+    number = scaled(value, factor)
+    return None if number is None else int(number)
+
+
+@_remembered
+def span_of(value: object, factor: float) -> float | None:
     """Return a jitter or a delay in milliseconds; None where it is none."""
     number = scaled(value, factor)
     return number if number is not None and number <= SPAN_MS_MAX else None
 
 
-def mos_of(value: object, factor: float = 1.0) -> float | None:
+@_remembered
+def mos_of(value: object, factor: float) -> float | None:
     """Return a MOS; None where none was measured: what lies outside 1..5 is a vendor's way to say so."""
     number = scaled(value, factor)
     return number if number is not None and 1.0 <= number <= 5.0 else None
 
 
-def ratio_of(value: object, factor: float = 1.0) -> float | None:
+@_remembered
+def ratio_of(value: object, factor: float) -> float | None:
     """Return a ratio; None where it is none."""
     number = scaled(value, factor)
     return number if number is not None and number <= 1.0 else None
+
+
+@_remembered
+def status_of(value: object, factor: float) -> int | None:
+    """Return a SIP status; None where there was none (switches write 0)."""
+    number = count(value, factor)
+    return number if number is not None and 100 <= number <= 699 else None
+
+
+@_remembered
+def q850_of(value: object, factor: float) -> int | None:
+    """Return a release cause; None where there was none (0 is no cause of Q.850)."""
+    number = count(value, factor)
+    return number if number is not None and 1 <= number <= 1023 else None
 
 
 def loss_of(lost: object, received: object) -> float | None:
@@ -233,18 +269,6 @@ def worse(first: float | None, second: float | None) -> float | None:
     if first is None or (second is not None and second > first):
         return second
     return first
-
-
-def status_of(value: object) -> int | None:
-    """Return a SIP status; None where there was none (switches write 0)."""
-    number = count(value)
-    return number if number is not None and 100 <= number <= 699 else None
-
-
-def q850_of(value: object) -> int | None:
-    """Return a release cause; None where there was none (0 is no cause of Q.850)."""
-    number = count(value)
-    return number if number is not None and 1 <= number <= 1023 else None
 
 
 def codec_of(value: object) -> str | None:
