@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo test chaos lint type ci readme lock clean
+.PHONY: help setup demo test chaos fuzz lint type ci readme lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -28,6 +28,13 @@ test: setup ## all tests
 
 chaos: setup ## many more kills at random moments; takes minutes
 	$(BIN)/pytest -m slow
+
+FUZZ_TARGETS ?= freeswitch asterisk kamailio cucm voipmonitor vqrtcpxr csv hep arrow events
+FUZZ_S ?= 30
+
+fuzz: setup ## fuzz every decoder, coverage-guided, FUZZ_S seconds each (Linux on x86-64)
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --only-binary :all: -r requirements-fuzz.lock
+	@for target in $(FUZZ_TARGETS); do echo "fuzz $$target"; $(BIN)/python tests/fuzz.py $$target $(FUZZ_S) || exit 1; done
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .

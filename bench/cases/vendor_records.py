@@ -84,7 +84,8 @@ def asterisk(call: Call) -> bytes:
     return (
         f'"","{call.caller}","{call.callee}","from-internal","""A"" <{call.caller}>",'
         f'"PJSIP/{call.caller}-{call.number:08x}","PJSIP/trunk-{call.number:08x}","Dial","PJSIP/x@trunk,60","{begin}",'
-        f'"{answer}","{end}",{call.end - call.begin},{call.talk},"ANSWERED","DOCUMENTATION","{call.begin}.{call.number}",""\n'
+        f'"{answer}","{end}",{call.end - call.begin},{call.talk},"ANSWERED","DOCUMENTATION",'
+        f'"{call.begin}.{call.number}",""\n'
     ).encode()
 
 
@@ -149,8 +150,8 @@ def voipmonitor(call: Call) -> bytes:
     """Return a row of the cdr table."""
     return (
         f"{call.number},{_stamp(call.begin)},{_stamp(call.end)},{call.end - call.begin},{call.talk},{call.caller},"
-        f"{call.callee},callee,3,200,\\N,16,8,{call.packets},{call.packets - call.lost},0,{call.lost},23,{call.lost},43,"
-        f"41,410,0,0.02,3,{call.number}@192.0.2.10,Yealink SIP-T46G 66.84.0.15\n"
+        f"{call.callee},callee,3,200,\\N,16,8,{call.packets},{call.packets - call.lost},0,{call.lost},23,{call.lost},"
+        f"43,41,410,0,0.02,3,{call.number}@192.0.2.10,Yealink SIP-T46G 66.84.0.15\n"
     ).encode()
 
 

@@ -69,13 +69,13 @@ _VERSION = re.compile(r"[/ ][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]
 _PRIVATE = re.compile(r"(?:10\.[0-9]+|127\.[0-9]+|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+")
 
 
-_Value = TypeVar("_Value", covariant=True)
+_Value_co = TypeVar("_Value_co", covariant=True)
 
 
-class _Reader(Protocol[_Value]):
+class _Reader(Protocol[_Value_co]):
     """Reads a value of a record, in another unit where a factor is given."""
 
-    def __call__(self, value: object, factor: float = 1.0) -> _Value | None: ...
+    def __call__(self, value: object, factor: float = 1.0) -> _Value_co | None: ...
 
 
 class Side(NamedTuple):
@@ -181,11 +181,11 @@ def heard(received: int | None, sent: int | None, mos: float | None) -> Heard:
     return Heard(low, high, None)
 
 
-def _remembered(read: Callable[[object, float], _Value | None]) -> "_Reader[_Value]":
+def _remembered(read: Callable[[object, float], _Value_co | None]) -> "_Reader[_Value_co]":
     """Remember what texts mean: the same ones come again and again. Longer ones are no numbers."""
     known = lru_cache(_KEPT)(read)
 
-    def remembering(value: object, factor: float = 1.0) -> _Value | None:
+    def remembering(value: object, factor: float = 1.0) -> _Value_co | None:
         if isinstance(value, str):
             return known(value, factor) if len(value) <= NUMBER_CHARS_MAX else None
         return read(value, factor)

@@ -39,7 +39,8 @@ _WORDS = """
 _LETTERS, _DIGITS = bytes([*range(65, 91), *range(97, 123), *range(128, 256)]), b"0123456789"
 _TEXT = bytes.maketrans(_LETTERS + _DIGITS, b"x" * len(_LETTERS) + b"#" * len(_DIGITS))
 _KNOWN = re.compile(
-    rb"(?<![A-Za-z0-9])(?:%s)(?![A-Za-z0-9])" % b"|".join(sorted(map(re.escape, _WORDS.encode().split()), reverse=True))
+    rb"(?<![A-Za-z0-9_\x80-\xff])(?:%s)(?![A-Za-z0-9_\x80-\xff])"
+    % b"|".join(sorted(map(re.escape, _WORDS.encode().split()), reverse=True))
 )
 
 

@@ -1,0 +1,168 @@
+"""Nothing that anybody could be called or traced by leaves ingest: not by an output, a log, a metric, a dead letter.
+
+Every vendor's input is given with numbers, SIP URIs and addresses planted in sound and in broken records; then all
+that a run and a conversion leave behind is searched for them, in every spelling that a program might use.
+"""
+
+import base64
+import random
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from formats_kit import FORMATS, KEY
+from fuzz_kit import SEEDS
+from test_fuzz import mutated
+
+from dataflows import cli, run
+from dataflows.config import load
+
+NAMES = ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "vqrtcpxr", "csv", "hep")
+PLANTED = ("01632960001", "+44 1632 960001", "sip:alice@pbx.example", "10.20.30.40", "2001:db8::77", "0A1B2C3D4E5F")
+NEEDLES = (
+    "1632960", "632960001", "960001", "960002", "1632 960", "2079460", "79460001", "alice", "pbx.example", "192.0.2.",
+    "10.20.30.40", "2001:db8", "0A1B2C3D4E5F", "A1B2C3D4", "cust-desk",
+)  # fmt: skip
+PACKED = (bytes([192, 0, 2, 10]), bytes([192, 0, 2, 20]), bytes([10, 20, 30, 40]))
+"""Addresses as packets have them."""
+
+MAP = """
+[input.csv]
+delimiter = ";"
+decimal_comma = true
+date_formats = ["iso", "%d/%m/%Y %H:%M"]
+[input.csv.columns]
+call_id = "id"
+customer_id = "from"
+start_ms = "at"
+duration_s = "s"
+loss_percent = "loss"
+"""
+
+
+def spellings(needle):
+    """Give the bytes under which a text might be hiding, in lower case where case says nothing."""
+    raw = needle.encode()
+    yield raw.lower()
+    yield needle.encode("utf-16-le").lower()
+    yield raw[::-1].lower()
+    yield raw.hex().encode()
+    for shift in range(3):
+        # In base64 a text looks different by where it stands; the characters that its neighbours share are left out.
+        text = base64.b64encode(b"\0" * shift + raw)
+        yield text[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6].lower()
+
+
+def found_in(data):
+    """Return what of all planted things is in some bytes, `record_b64` of dead letters undone as well."""
+    letters = [line for line in data.split(b"\n") if b"record_b64" in line]
+    records = [base64.b64decode(orjson.loads(line)["record_b64"]) for line in letters]
+    shown = b"\n".join([data, *records])
+    low = shown.lower()
+    texts = [needle for needle in NEEDLES if any(one in low for one in spellings(needle))]
+    return texts + [address for address in PACKED if address in shown]
+
+
+def left_in(folder, *known):
+    """Return file -> what was found in it, of all files but the known ones."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path not in known]
+    assert files
+    return {path.name: found for path in files if (found := found_in(path.read_bytes()))}
+
+
+def planted(name):
+    """Return an input of that format: sound records, and some that are damaged or hold what they should not."""
+    chance = random.Random(f"canary {name}")  # noqa: S311 - the seed makes the run the same every time
+    if name == "hep":
+        head = b"HEP3\0\x40" + PLANTED[2].encode() + bytes([10, 20, 30, 40])
+        return b"".join([*SEEDS[name], head, *(mutated(seed, chance) for seed in SEEDS[name] for _ in range(20))])
+    parts = list(SEEDS[name])
+    for seed in SEEDS[name]:
+        lines = seed.splitlines(keepends=True)
+        for what in PLANTED:
+            line = chance.choice(lines)
+            at = chance.randrange(len(line))
+            parts += [line[:at] + what.encode() + line[at:], what.encode() + b"\n", line[:at] + b"\n"]
+        parts.append(mutated(seed, chance).decode("latin-1").encode("utf-16-le") + b"\n")
+    return b"".join(parts)
+
+
+def cut_off(number):
+    """Return a leg of FreeSWITCH that was cut off: many of them are worth an alert."""
+    begun_s = 1_767_346_200 + number * 10_000
+    variables = {
+        "direction": "inbound", "uuid": f"cut-{number}", "hangup_cause": "MEDIA_TIMEOUT", "sip_from_user": PLANTED[0],
+        "sip_to_user": "01632960002", "start_uepoch": f"{begun_s}000000", "answer_uepoch": f"{begun_s + 5}000000",
+        "end_uepoch": f"{begun_s + 95}000000", "sip_hangup_disposition": "send_bye",
+    }  # fmt: skip
+    return orjson.dumps({"variables": variables}) + b"\n"
+
+
+@pytest.fixture(params=NAMES)
+def deployment(request, tmp_path, monkeypatch):
+    """A vendor's input, and a configuration with every output that needs no other machine."""
+    monkeypatch.setenv("STAYLINE_TOKEN_KEY", KEY.decode())
+    name = request.param
+    source = tmp_path / "input"
+    source.write_bytes(planted(name) + (b"".join(map(cut_off, range(60))) if name == "freeswitch" else b""))
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'[input]\nformat = "{name}"\nfile = {{ paths = ["{source}"] }}\n'
+        '[input.tokens]\ncountry = "44"\nnational_digits = 10\n'
+        f"{MAP if name == 'csv' else ''}"
+        f'[state]\ndirectory = "{tmp_path / "out" / "state"}"\n'
+        f'[[output]]\nkind = "file"\nname = "file"\npath = "{tmp_path / "out" / "alerts.ndjson"}"\n'
+        '[[output]]\nkind = "desk"\nname = "desk"\n[desk]\nlisten = "127.0.0.1:0"\n[metrics]\nlisten = "127.0.0.1:0"\n'
+    )
+    (tmp_path / "out").mkdir()
+    return name, source, config
+
+
+def test_nothing_leaves_a_run(deployment, tmp_path, monkeypatch, capfd):
+    name, _, path = deployment
+    made, pages, gauges, log = [], [], run.Gauges, run.log
+
+    def logged(event, **fields):
+        if event == "run.ended":
+            pages.append(made[0].page())
+        log(event, **fields)
+
+    monkeypatch.setattr(run, "Gauges", lambda *given: made.append(gauges(*given)) or made[0])
+    monkeypatch.setattr(run, "log", logged)
+    run.run(load(path, {}), epoch=timedelta(milliseconds=50))
+    assert left_in(tmp_path / "out") == {}
+    assert found_in(pages[0]) == []
+    assert b"stayline_" in pages[0]
+    assert found_in("".join(capfd.readouterr()).encode()) == []
+    letters = (tmp_path / "out" / "state" / "dead-letters.ndjson").read_bytes().splitlines()
+    assert letters, "broken records were planted"
+    if name == "freeswitch":
+        assert (tmp_path / "out" / "alerts.ndjson").read_bytes().count(b'"subject":"tok_')
+
+
+def test_nothing_leaves_a_conversion(deployment, tmp_path, monkeypatch, capsys):
+    name, source, path = deployment
+    out = tmp_path / "out" / "events.ndjson"
+    monkeypatch.setattr(sys, "argv", ["stayline", "convert", "--format", name, "-c", str(path), str(source), str(out)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert left_in(tmp_path / "out") == {}
+    said = "".join(capsys.readouterr())
+    assert found_in(said.replace(str(tmp_path), "").encode()) == []
+    assert out.stat().st_size
+    assert Path(f"{out}.dead.ndjson").stat().st_size
+
+
+def test_a_plant_is_found_in_every_spelling():
+    for needle in NEEDLES:
+        for hidden in (
+            needle.encode(), needle.upper().encode(), needle.encode("utf-16-le"), needle.encode().hex().encode(),
+            *(base64.b64encode(b"xyz"[:size] + needle.encode() + b"behind") for size in range(4)),
+            orjson.dumps({"record_b64": base64.b64encode(b"-" + needle.encode()).decode()}),
+        ):  # fmt: skip
+            assert needle in found_in(b"..." + hidden + b"..." if b"record_b64" not in hidden else hidden)
+    assert found_in(b"x" + PACKED[0] + b"y") == [PACKED[0]]
+    assert found_in((FORMATS / "freeswitch" / "legs.ndjson").read_bytes()) == []
