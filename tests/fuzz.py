@@ -11,6 +11,9 @@ from pathlib import Path
 
 import atheris
 
+import schemas.arrow
+import schemas.decode  # compiled code cannot be instrumented: it is there before  # noqa: F401
+
 with atheris.instrument_imports(include=["schemas.formats", "schemas.arrow_stream", "schemas.arrow_batch"]):
     import fuzz_kit
 

@@ -13,6 +13,9 @@ _WANTED = (
     b"call-id", b"from", b"to", b"cseq", b"via", b"reason", b"p-asserted-identity", b"user-agent", b"server",
     b"session-expires",
 )  # fmt: skip
+_LISTS = frozenset({b"via", b"reason", b"p-asserted-identity"})
+"""Headers that may come more than once (RFC 3261, section 7.3.1); of any other the first one counts."""
+
 _COMPACT = {b"i": b"call-id", b"f": b"from", b"t": b"to", b"v": b"via", b"x": b"session-expires"}
 """RFC 3261, section 7.3.3; RFC 4028, section 4."""
 
@@ -40,7 +43,7 @@ class Message(Struct, frozen=True, gc=False):
         status: of a response, 100..699; 0: a request.
         call_id, from_tag, to_tag: what they are; a tag is empty where there is none.
         cseq: the number of the request.
-        headers: those that are wanted, by their long names in lower case; repeated ones joined by commas.
+        headers: those that are wanted, by their long names in lower case; repeated lists joined by commas.
         body: what follows the headers.
     """
 
@@ -111,7 +114,11 @@ def _headers(lines: list[bytes]) -> dict[bytes, bytes] | None:
                 return None
             known = _known(name)
         if known:
-            headers[known] = headers[known] + b"," + value.strip() if known in headers else value.strip()
+            before = headers.get(known)
+            if before is None:
+                headers[known] = value.strip()
+            elif known in _LISTS:
+                headers[known] = before + b"," + value.strip()
     return headers
 
 
