@@ -74,10 +74,10 @@ def judge(line: bytes) -> object:
 def events(data: bytes) -> None:
     """The compiled decoder takes and refuses what `decode_record` does, and nothing else."""
     batch = Decoder().decode(data)
-    lines = [line for line in data.split(b"\n") if line.strip()]
+    lines = [(at, line) for at, line in enumerate(data.split(b"\n")) if line.strip(b" \t\r")]
     assert batch.records == len(lines)
-    if all(len(line) < RECORD_BYTES_MAX for line in lines):
-        refused = [at for at, line in enumerate(lines) if not isinstance(judge(line), msgspec.Struct)]
+    if all(len(line) < RECORD_BYTES_MAX for _, line in lines):
+        refused = [at for at, line in lines if not isinstance(judge(line), msgspec.Struct)]
         assert [reject.position for reject in batch.rejects] == refused
     taken = len(batch.calls) + len(batch.media) + len(batch.links) + len(batch.business)
     assert taken + len(batch.rejects) == batch.records

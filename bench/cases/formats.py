@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from bench.cases.common import BASE, Bench, parse
-from bench.cases.vendor_records import CSV_COLUMNS, RECORDS, calls, hep
+from bench.cases.vendor_records import CSV_COLUMNS, RECORDS, calls, packets
 from bench.harness import isolated, race
 from dataflows.hep import Listener, Source
 from dataflows.spool import Spool
@@ -76,15 +76,15 @@ def _events(name: str, data: bytes) -> bytes:
 
 def _over_udp(bench: Bench, rate: int) -> None:
     """Send packets at a rate to a listener whose packets are read at the same time."""
-    packets = int(rate * bench.options.seconds)
+    count = int(rate * bench.options.seconds)
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
-        told = isolated(listened, Path(name), packets, rate)
-    bench.report.record("hep", offered=rate, packets=packets, **told)
+        told = isolated(listened, Path(name), count, rate)
+    bench.report.record("hep", offered=rate, packets=count, **told)
     bench.report.row(
         {
             "": "hep over UDP",
             "offered/s": f"{rate:,}",
-            "sent": f"{packets:,}",
+            "sent": f"{count:,}",
             "received": f"{told['received']:,}",
             "dropped": f"{told['dropped']:,}",
             "events": f"{told['events']:,}",
@@ -93,13 +93,13 @@ def _over_udp(bench: Bench, rate: int) -> None:
     )
 
 
-def listened(folder: Path, packets: int, rate: int) -> dict[str, float]:
+def listened(folder: Path, count: int, rate: int) -> dict[str, float]:
     """Listen while another process sends; return what arrived, what was dropped, and how far reading was behind."""
     source = Source(Spool(folder / "spool"), folder / "calls", open_hep(OPTIONS))
     listener = Listener(source.spool, "127.0.0.1", 0)
     host, _, port = listener.address.rpartition(":")
     listener.start()
-    sender = _sender(host, int(port), packets, rate)
+    sender = _sender(host, int(port), count, rate)
     events, ended_s = 0, 0.0
     try:
         for cut in source.read(None):
@@ -107,7 +107,7 @@ def listened(folder: Path, packets: int, rate: int) -> dict[str, float]:
             if ended_s == 0.0 and not sender.is_alive():
                 ended_s = time.perf_counter()
             arrived = listener.received + (listener.dropped() or 0)
-            if ended_s and cut is None and (arrived >= packets or time.perf_counter() - ended_s > 1.0):
+            if ended_s and cut is None and (arrived >= count or time.perf_counter() - ended_s > 1.0):
                 break
             if cut is None:
                 time.sleep(0.005)
@@ -119,17 +119,17 @@ def listened(folder: Path, packets: int, rate: int) -> dict[str, float]:
     return {"received": received, "dropped": dropped, "events": events, "behind_s": behind_s}
 
 
-def _sender(host: str, port: int, packets: int, rate: int) -> SpawnProcess:
+def _sender(host: str, port: int, count: int, rate: int) -> SpawnProcess:
     ready = get_context("spawn").Event()
-    process = get_context("spawn").Process(target=_send, args=(host, port, packets, rate, ready), daemon=True)
+    process = get_context("spawn").Process(target=_send, args=(host, port, count, rate, ready), daemon=True)
     process.start()
     ready.wait()
     return process
 
 
-def _send(host: str, port: int, packets: int, rate: int, ready: Event) -> None:
+def _send(host: str, port: int, count: int, rate: int, ready: Event) -> None:
     """Send calls, packet by packet, at a rate."""
-    sending = [packet for call in calls(packets // 8 + 1) for packet in hep(call)][:packets]
+    sending = packets(calls(count // 8 + 1))[:count]
     ready.set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.connect((host, port))

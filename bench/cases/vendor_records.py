@@ -6,8 +6,9 @@ Nobody's: numbers are from a range for drama, addresses from ranges for document
 import json
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 CUSTOMERS, FAR_ENDS = 5_000, 20_000
@@ -177,7 +178,14 @@ def delimited(call: Call) -> bytes:
 _SDP = "v=0\r\nc=IN IP4 192.0.2.{}\r\nm=audio {} RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\n"
 
 
-def hep(call: Call) -> Iterator[bytes]:
+def packets(some: Iterable[Call]) -> list[bytes]:
+    """Return the packets of calls in order of time."""
+    timed = [one for call in some for one in _hep(call)]
+    timed.sort(key=itemgetter(0))
+    return [packet for _, packet in timed]
+
+
+def _hep(call: Call) -> Iterator[tuple[int, bytes]]:
     """Give the packets of a call: from INVITE to the answer to BYE, and a report of RTCP in the midst."""
     near, far = (b"\xc0\x00\x02\x0a", b"\x13\xc4"), (b"\xc0\x00\x02\x14", b"\x13\xc4")
     answer = call.begin + call.ring
@@ -201,7 +209,7 @@ def hep(call: Call) -> Iterator[bytes]:
             f"\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         )
         ends = (far, near) if first.startswith("SIP") else (near, far)
-        yield _packet(text.encode(), at, ends, 1, b"")
+        yield at, _packet(text.encode(), at, ends, 1, b"")
         if method == "ACK":
             report = {
                 "sender_information": {"ntp_timestamp_sec": at, "ntp_timestamp_usec": 0, "packets": 250},
@@ -210,7 +218,7 @@ def hep(call: Call) -> Iterator[bytes]:
                 ],
             }
             ports = ((near[0], b"\x0f\xa1"), (far[0], b"\x17\x71"))
-            yield _packet(json.dumps(report).encode(), at, ports, 5, f"{call.number}@192.0.2.10".encode())
+            yield at, _packet(json.dumps(report).encode(), at, ports, 5, f"{call.number}@192.0.2.10".encode())
 
 
 def _packet(payload: bytes, at: int, ends: tuple[tuple[bytes, bytes], ...], protocol: int, correlation: bytes) -> bytes:
@@ -233,6 +241,6 @@ RECORDS: dict[str, tuple[Callable[[list[Call]], bytes], int]] = {
     "voipmonitor": (lambda some: VOIPMONITOR_HEAD + _each(voipmonitor)(some), 1),
     "vqrtcpxr": (_each(vqrtcpxr), 1),
     "csv": (lambda some: ",".join(CSV_COLUMNS).encode() + b"\n" + _each(delimited)(some), 1),
-    "hep": (_each(lambda call: b"".join(hep(call))), 8),
+    "hep": (lambda some: b"".join(packets(some)), 8),
 }
 """Format -> what writes calls, and how many records one is (of `hep`: packets)."""
