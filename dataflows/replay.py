@@ -1,6 +1,8 @@
 """The same flow over recorded events, as fast as it can, from the first record to the last."""
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,28 @@ from schemas.deadletters import DeadLetter
 from schemas.formats import Format
 
 EPOCH = timedelta(seconds=10)
+
+
+@contextlib.contextmanager
+def _stopped_by_interrupt() -> Iterator[Stop]:
+    """Give a `Stop` that the first SIGINT sets; a second one ends the process at once.
+
+    An exception raised by the handler itself would be lost where Python happens to be in a destructor or a callback.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def replay(
@@ -53,9 +77,13 @@ def replay(
 
     def open_input(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)
-        return iter(FileReader(list(files), begin, chunk_bytes=chunk_bytes, open_format=open_format, report=report))
+        for cut in FileReader(list(files), begin, chunk_bytes=chunk_bytes, open_format=open_format, report=report):
+            if stop.is_set:
+                raise KeyboardInterrupt
+            yield cut
 
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stopped_by_interrupt())
         # Opened before anything is read: who cannot write the result need not wait for it.
         out = stack.enter_context(written_whole(alerts))
         letters = None if dead_letters is None else stack.enter_context(written_whole(dead_letters))
