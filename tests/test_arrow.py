@@ -237,6 +237,11 @@ class TestLossless:
         batch = table(as_timestamps(rng, kind, drawn) | {"more": pa.array(range(count))}, kind)
         skip = rng.randrange(count)  # a slice begins inside its buffers
         sent = stream([batch.slice(skip)], compression=rng.choice([None, "lz4", "zstd"]))
+        needed = [name for name, field in FIELDS[kind].items() if field.required]
+        if any(pa.types.is_null(batch.schema.field(name).type) for name in needed):
+            with pytest.raises(InputError, match="was null"):
+                fed(sent, rng.randint(20, 3_000))
+            return
         packets = fed(sent, rng.randint(20, 3_000))
         assert {packet.first for packet in packets} <= {1}
         assert sum(packet.count for packet in packets) == count - skip
