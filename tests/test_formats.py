@@ -1,5 +1,7 @@
 """Vendor records become the events that they mean, and nothing of them that could be called back leaves the format."""
 
+import base64
+import hmac
 import random
 import re
 import tracemalloc
@@ -185,6 +187,11 @@ class TestPrivacy:
     def test_without_a_key_nothing_is_opened(self, name):
         with pytest.raises(ConfigError, match="must give a key"):
             open_format(name, Options())
+
+    @given(key=st.binary(max_size=130), text=st.text())
+    def test_a_token_is_the_beginning_of_an_hmac(self, key, text):
+        digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
+        assert Tokens(key).opaque(text) == f"tok_{base64.b32encode(digest[:15]).decode()}"
 
 
 class TestMeaning:

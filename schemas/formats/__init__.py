@@ -27,8 +27,9 @@ A new format is one file with a class that has `feed` and `finish`, the constant
 `_OPENERS`.
 """
 
-import hmac
+import hashlib
 import re
+import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -195,7 +196,9 @@ _NUMBER = re.compile(r"\+?[0-9 ()./-]+")
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _TRIPLES = ["".join(letters) for letters in product(_ALPHABET, repeat=3)]
-_SHIFTS = range(105, -1, -15)
+_HALVES = struct.Struct(">QQ").unpack_from
+_MASK = 32_767
+_BLOCK_BYTES = 64
 
 _IDENTITIES_KEPT = 65_536
 """The same customers and far ends come again and again; at some 200 bytes each this stays near 13 MB."""
@@ -215,7 +218,10 @@ class Tokens:
     """
 
     def __init__(self, key: bytes, plan: NumberPlan | None = None, customers: Mapping[str, str] | None = None) -> None:
-        self._key = key
+        # RFC 2104, section 4: what depends on the key alone is computed once, which halves the time of each token.
+        block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
         self._plan = NumberPlan() if plan is None else plan
         self._owners: dict[str, str] | None = None
         if customers is not None:
@@ -239,10 +245,18 @@ class Tokens:
 
     def opaque(self, text: str) -> str:
         """Return the token of any other text, taken as it is."""
-        digest = hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256")
-        number = int.from_bytes(digest[:15], "big")
-        # Three characters at a time: four times as fast as the library's, and every call needs one.
-        return "tok_" + "".join([_TRIPLES[number >> shift & 32_767] for shift in _SHIFTS])
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text.encode("utf-8", "surrogatepass"))
+        outer.update(inner.digest())
+        high, low = _HALVES(outer.digest())
+        low = (high & 15) << 56 | low >> 8
+        high >>= 4
+        # Three characters at a time, written out: every call needs a token or more.
+        three = _TRIPLES
+        return (
+            f"tok_{three[high >> 45]}{three[high >> 30 & _MASK]}{three[high >> 15 & _MASK]}{three[high & _MASK]}"
+            f"{three[low >> 45]}{three[low >> 30 & _MASK]}{three[low >> 15 & _MASK]}{three[low & _MASK]}"
+        )
 
     def _made(self, text: str) -> tuple[str, bool]:
         name = self._plan.normalised(text)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from schemas.deadletters import DeadReason
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options, Tokens
-from schemas.formats.calls import Side, agent_of, codec_of, leg_side, mos_of, present, span_of, worse
+from schemas.formats.calls import Side, agent_of, codec_of, leg_side, present, worse
 from schemas.formats.masks import refused
 from schemas.formats.records import Event, Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
@@ -162,14 +162,17 @@ def _metrics(upper: bytes) -> dict[str, float | None]:
         "mos": there if here is None or (there is not None and there < here) else here,
         "loss_ratio": _ratio(local, remote, b"NLR"),
         "discard_ratio": _ratio(local, remote, b"JDR"),
-        "jitter_ms": worse(span_of(local.get(b"IAJ")), span_of(remote.get(b"IAJ"))),
-        "rtt_ms": worse(span_of(local.get(b"RTD")), span_of(remote.get(b"RTD"))) or None,
+        "jitter_ms": worse(local.get(b"IAJ"), remote.get(b"IAJ")),
+        "rtt_ms": worse(local.get(b"RTD"), remote.get(b"RTD")) or None,
     }
 
 
 def _mos(metrics: dict[bytes, float]) -> float | None:
-    score = mos_of(metrics.get(b"MOSCQ"))
-    return mos_of(metrics.get(b"MOSLQ")) if score is None else score
+    for name in (b"MOSCQ", b"MOSLQ"):
+        score = metrics.get(name, 0.0)
+        if 1.0 <= score <= 5.0:
+            return score
+    return None
 
 
 def _ratio(local: dict[bytes, float], remote: dict[bytes, float], key: bytes) -> float | None:
