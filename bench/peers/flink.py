@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.peers.job import NotHereError, report
-from bench.peers.maven import built
+from bench.maven import NotHereError, built
+from bench.peers.job import report
 
 RUNS = 8
 """Runs in one JVM, of some hundred thousand calls each: after the fourth or fifth, times fall no more."""

@@ -5,7 +5,7 @@ variance of MOS, as river defines them from 0.24 on. A call whose drop bit makes
 is a *firing*. The drop bit here is the crude one that a first draft would take: answered, and cleared by the network.
 River's threshold of 50 would never fire on it; 3 does for about one customer in fifteen.
 
-This module runs in other interpreters than the project's own too, so it imports the standard library alone.
+This module runs in other interpreters than the project's own too, so what it imports needs the standard library alone.
 """
 
 import hashlib
@@ -20,16 +20,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.maven import NotHereError
+
 FADE = 0.05
 """Weight of the newest value in both exponentially weighted statistics."""
 MIN_INSTANCES, DELTA, THRESHOLD, ALPHA = 30, 0.005, 3.0, 1 - 0.0001
 """Of Page-Hinkley: river's defaults but for the threshold."""
 
 DIGEST_SIZE = 12
-
-
-class NotHereError(Exception):
-    """What a peer needs is not on this machine; the text is one sentence that says what."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.peers.job import Clock, Found, NotHereError, Reading, Work, main, peak_mb
+from bench.maven import NotHereError
+from bench.peers.job import Clock, Found, Reading, Work, main, peak_mb
 
 END_MS = 2**63 - 1
 

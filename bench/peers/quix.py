@@ -10,19 +10,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.peers.broker import TOPIC, broker, fill
+from bench.broker import broker_elsewhere, fill, make_topic
 from bench.peers.job import Clock, Found, Work, main
+
+TOPIC = "calls"
 
 
 def prepare(events: Path) -> Work:
     """Start the broker and fill the topic."""
+    import orjson
     from quixstreams import Application  # type: ignore[import-not-found]  # in an environment of its own
 
     from bench.peers.river_detectors import Detectors
 
     with ExitStack() as stack:
-        address = stack.enter_context(broker())
-        count = fill(address, events)
+        address = stack.enter_context(broker_elsewhere())
+        make_topic(address, TOPIC)
+        with events.open("rb") as lines:
+            count = fill(address, TOPIC, ((orjson.loads(line)["customer_id"].encode(), line[:-1]) for line in lines))
         app = Application(
             broker_address=address,
             consumer_group="peers",

@@ -1,4 +1,7 @@
-"""Jars that Maven fetches, kept in the user's cache under a digest of what asked for them."""
+"""Jars that Maven fetches, kept in the user's cache under a digest of what asked for them.
+
+Standard library alone: peers of the race import it in other interpreters than the project's own.
+"""
 
 import hashlib
 import os
@@ -7,7 +10,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench.peers.job import NotHereError
+
+class NotHereError(Exception):
+    """What is needed is not on this machine; the text is one sentence that says what."""
 
 
 def built(project: Path) -> str:
