@@ -54,7 +54,7 @@ class Broker:
         options: Iterable[str] = (),
     ) -> None:
         self._java = ["java", *options, "-cp", built(Path(__file__).parent / "kafka")]
-        self._folder = folder
+        self.folder = folder
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._port, controller = free_port(), free_port()
@@ -72,19 +72,19 @@ class Broker:
         Raises:
             NotHereError: it ends, or does not listen in time.
         """
-        if not (self._folder / "data").exists():
+        if not (self.folder / "data").exists():
             form = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(self._settings), *self._arguments]
             done = subprocess.run([*self._java, *form], check=False, capture_output=True, text=True)  # noqa: S603  ours
             if done.returncode != 0:
                 raise NotHereError(f"the broker's folder could not be prepared: {done.stderr.strip()[-300:]}")
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             command = [*self._java, "kafka.Kafka", str(self._settings)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  our own words
         deadline_s = time.monotonic() + READY_S
         while not _listens(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 self.kill()
-                raise NotHereError(f"the broker did not come up in {READY_S:.0f} s; its log: {self._folder / 'log'}")
+                raise NotHereError(f"the broker did not come up in {READY_S:.0f} s; its log: {self.folder / 'log'}")
             time.sleep(0.05)
 
     def kill(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter, DeadReason, Reject, dead_letter
@@ -29,6 +30,24 @@ class Chunk:
     originals: list[Converted] | None = None
     rejects: list[Reject] = field(default_factory=list)
 
+    def at(self, position: int) -> str:
+        """Return where a record stood, for its dead letter; the position is one of `positions` or of a reject."""
+        return f"{self.name}:{position}"
+
+
+class Read(Protocol):
+    """What an input gives at once, and where reading goes on behind it: no checkpoint falls in between.
+
+    Attributes:
+        chunks: in the order of their records; none where the place alone is news.
+        place: integers that mean something to the input alone.
+    """
+
+    @property
+    def chunks(self) -> Sequence[Chunk]: ...  # noqa: D102 - see above
+    @property
+    def place(self) -> tuple[int, ...]: ...  # noqa: D102 - see above
+
 
 def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
     """Make a chunk of what a vendor format gave."""
@@ -48,7 +67,7 @@ def decoded(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter
     batch = decoder.decode(chunk.data) if isinstance(chunk.data, bytes) else chunk.data.decode(decoder)
     rejects = [*chunk.rejects, *(_placed(chunk, reject) for reject in batch.rejects)]
     rejects.sort(key=lambda reject: reject.position)
-    letters = [dead_letter(chunk.source, f"{chunk.name}:{reject.position}", reject) for reject in rejects]
+    letters = [dead_letter(chunk.source, chunk.at(reject.position), reject) for reject in rejects]
     if not chunk.rejects:
         return batch, letters
     return replace(batch, records=batch.records + len(chunk.rejects), rejects=rejects), letters

@@ -22,7 +22,7 @@ from dataflows import toml
 from dataflows.customers import read_customers
 from dataflows.overrides import override
 from dataflows.problems import duplicate_names, shape_problems
-from dataflows.settings import Config, SecretHolder, ShapedOutput, WebhookOutput
+from dataflows.settings import Config, KafkaOutput, MaySecretHolder, ShapedOutput, WebhookOutput
 from dataflows.treatments import routing_key_problem
 from detectors.settings import Settings
 from schemas import formats
@@ -41,8 +41,10 @@ TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
 
 SECRET_FILE_BYTES_MAX = 4_096
 
-INPUTS_RUNNABLE = ("file", "http", "hep")
-OUTPUTS_RUNNABLE = ("file", "webhook", "desk")
+PASSWORD = "the password for the brokers"  # noqa: S105 - what it is called
+
+INPUTS_RUNNABLE = ("file", "kafka", "http", "hep")
+OUTPUTS_RUNNABLE = ("file", "webhook", "kafka", "desk")
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -145,11 +147,15 @@ class Secrets:
         webhooks: name of the output -> its `whsec_` secrets, the current one first.
         token_key: turns identities into tokens; None: the input's format has no use for it.
         routing_keys: name of the output -> PagerDuty's key.
+        input_password: of the user that reads from Kafka; None: there is none.
+        output_passwords: name of the output -> password of the user that writes to Kafka.
     """
 
     webhooks: Mapping[str, tuple[str, ...]] = field(repr=False)
     token_key: bytes | None = field(repr=False)
     routing_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    input_password: str | None = field(default=None, repr=False)
+    output_passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
@@ -162,16 +168,23 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     """
     problems: list[str] = []
     webhooks: dict[str, tuple[str, ...]] = {}
+    passwords: dict[str, str] = {}
     for place, output in enumerate(config.output):
         if isinstance(output, WebhookOutput):
             secrets = tuple(_secret(output, f"output.{place}", "the webhook's secret", environ, problems).split())
             problems += _webhook_problems(f"output.{place}", secrets)
             webhooks[output.name] = secrets
+        elif isinstance(output, KafkaOutput) and output.username is not None:
+            passwords[output.name] = _secret(output, f"output.{place}", PASSWORD, environ, problems)
     token_key = _token_key(config, environ, problems)
     routing_keys = _routing_keys(config, environ, problems)
+    password = None
+    given = config.input.kafka
+    if config.input.kind == "kafka" and given is not None and given.username is not None:
+        password = _secret(given, "input.kafka", PASSWORD, environ, problems)
     if problems:
         raise ConfigError(problems)
-    return Secrets(webhooks, token_key, routing_keys=routing_keys)
+    return Secrets(webhooks, token_key, routing_keys, password, passwords)
 
 
 def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | None:
@@ -198,7 +211,7 @@ def _routing_keys(config: Config, environ: Mapping[str, str], problems: list[str
     return found
 
 
-def _secret(holder: SecretHolder, key: str, what: str, environ: Mapping[str, str], problems: list[str]) -> str:
+def _secret(holder: MaySecretHolder, key: str, what: str, environ: Mapping[str, str], problems: list[str]) -> str:
     """Return the text of one secret, empty (and a problem) where there is none."""
     if holder.secret_file is None:
         text = environ.get(str(holder.secret_env), "").strip()

@@ -52,6 +52,11 @@ class Cut(NamedTuple):
     chunk: Chunk
     place: Place
 
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The chunk alone."""
+        return [self.chunk]
+
 
 class FileReader:
     """Reads files as chunks.

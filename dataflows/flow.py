@@ -26,9 +26,8 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
 
 from dataflows.checkpoints import KEPT, Checkpoints
-from dataflows.chunks import Chunk, decoded
+from dataflows.chunks import Chunk, Read, decoded
 from dataflows.durable import sync_folder
-from dataflows.files import Cut
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
@@ -42,11 +41,14 @@ IDLE = timedelta(milliseconds=50)
 KEY = "engine"
 
 Place = tuple[int, ...]
-OpenInput = Callable[[Place | None], Iterable[Cut | None]]
+OpenInput = Callable[[Place | None], Iterable[Read | None]]
 """Opens an input at a place that it gave itself; None: at its beginning."""
 
 Passed = Callable[[Place], None]
-"""Is told a place that so many checkpoints have passed that none will go back behind it."""
+"""Is told a place that checkpoints have passed."""
+
+COMMITTED = 3
+"""The place of so many snapshots ago, this one counted, is in a committed checkpoint."""
 
 
 class Stop:
@@ -65,35 +67,38 @@ class Part(NamedTuple):
 
     Attributes:
         open_input: opens it at a place.
-        passed: is told what of it no restart needs any more.
+        passed: is told what of it no restart needs any more: none goes back behind that place.
+        committed: is told a place that a checkpoint holds, soon after it was taken.
         idle: how soon it is asked again when it had nothing.
     """
 
     open_input: OpenInput
     passed: Passed = lambda _: None
+    committed: Passed = lambda _: None
     idle: timedelta = IDLE
 
 
 class _Reading(StatefulSourcePartition[Chunk, Place | None]):
     def __init__(self, part: Part, place: Place | None, stop: Stop) -> None:
-        self._cuts = iter(part.open_input(place))
+        self._reads = iter(part.open_input(place))
         self._place = place
         self._stop = stop
         self._passed = part.passed
+        self._committed = part.committed
         self._wait = part.idle
         self._snapshots: deque[Place | None] = deque(maxlen=KEPT)
         self._idle = False
 
-    def next_batch(self) -> list[Chunk]:
+    def next_batch(self) -> Sequence[Chunk]:
         if self._stop.is_set:
             raise StopIteration
         with _said_in_one_line():
-            cut = next(self._cuts)
-        self._idle = cut is None
-        if cut is None:
+            read = next(self._reads)
+        self._idle = read is None
+        if read is None:
             return []
-        self._place = tuple(cut.place)
-        return [cut.chunk]
+        self._place = tuple(read.place)
+        return read.chunks
 
     def next_awake(self) -> datetime | None:
         # The engine's own clock: it decides when to ask again, never what comes out.
@@ -104,6 +109,9 @@ class _Reading(StatefulSourcePartition[Chunk, Place | None]):
         oldest = self._snapshots[0]
         if len(self._snapshots) == KEPT and oldest is not None:
             self._passed(oldest)
+        kept = self._snapshots[-COMMITTED] if len(self._snapshots) >= COMMITTED else None
+        if kept is not None:
+            self._committed(kept)
         return self._place
 
 
@@ -188,6 +196,7 @@ def build(
     ends: bool,
     checkpoints: Checkpoints | None = None,
     passed: Passed = lambda _: None,
+    committed: Passed = lambda _: None,
     beside: Mapping[str, Part] | None = None,
 ) -> Dataflow:
     """Describe the flow.
@@ -199,7 +208,7 @@ def build(
         stop: ends the flow early.
         ends: the input has an end, at which every decision that waits is taken.
         checkpoints: where the engine's state is kept; None: nowhere.
-        passed: is told what of the input no restart needs any more.
+        passed, committed: see `Part`.
         beside: what else is read, by the names under which the checkpoint keeps the places.
 
     Raises:
@@ -213,7 +222,7 @@ def build(
         return _Detecting(engine, checkpoints, stop, ends=ends)
 
     flow = Dataflow("stayline")
-    chunks = op.input("input", flow, Input({KEY: Part(open_input, passed), **(beside or {})}, stop))
+    chunks = op.input("input", flow, Input({KEY: Part(open_input, passed, committed), **(beside or {})}, stop))
     decoder = Decoder()
     pairs = op.map("decode", chunks, lambda chunk: _decode(decoder, chunk))
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)

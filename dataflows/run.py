@@ -11,13 +11,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from prometheus_client.registry import Collector
+
 from dataflows import config as configuration
 from dataflows import hep, settings
 from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.chunks import Read
 from dataflows.deadletters import DeadLetterFile
 from dataflows.files import Cut, FileReader, Place
 from dataflows.flow import OpenInput, Part, Passed, Stop, build, execute
 from dataflows.http import Server, events_application, metrics_application
+from dataflows.kafka import KafkaFigures, KafkaReader
+from dataflows.kafka_client import connection
 from dataflows.logs import log
 from dataflows.metrics import Gauges
 from dataflows.resubmitted import Resubmitted
@@ -34,6 +39,7 @@ from sinks.desk.output import DeskOutput
 from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
 from sinks.file import FileOutput, Rotation
+from sinks.kafka import KafkaOutput
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Output
 from sinks.shapes import Shape
@@ -67,14 +73,20 @@ class _Source(NamedTuple):
         listener: takes packets; None for others.
         figures: what the input has to show of its own.
         passed: is told a place behind which no restart will go back.
+        committed: is told a place that a checkpoint holds.
+        finish: is called once the last checkpoint is taken.
+        close: lets go of what the input holds.
     """
 
     open_input: OpenInput
     ends: bool
     spool: Spool | None = None
     listener: hep.Listener | None = None
-    figures: hep.Figures | None = None
+    figures: Collector | None = None
     passed: Passed = lambda _: None
+    committed: Passed = lambda _: None
+    finish: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None
 
 
 def now_ms() -> int:
@@ -110,6 +122,7 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         )
         stack.callback(outbox.close)
         source = _source(config, secrets, folder)
+        stack.callback(source.close)
         store = DeskStore(folder / "desk.sqlite3") if _has_desk(config) else None
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
@@ -134,11 +147,13 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
             ends=source.ends,
             checkpoints=Checkpoints(folder / "engine"),
             passed=source.passed,
+            committed=source.committed,
             beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
         )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
             execute(flow, folder / "recovery", epoch)
+            source.finish()
         if stopping.is_set:
             log("run.stopping")
         while not stopping.is_set and not dispatcher.drain(WAIT_S):
@@ -218,6 +233,18 @@ def _source(config: settings.Config, secrets: configuration.Secrets, folder: Pat
     name = config.input.format
     options = configuration.format_options(config, secrets.token_key)
     opener = None if name == "stayline" else lambda: open_format(name, options)
+    if config.input.kafka is not None and config.input.kind == "kafka":
+        reached = connection(config.input.kafka, secrets.input_password)
+        group = config.input.kafka.group or f"stayline-{config.deployment.name}"
+        reader = KafkaReader(config.input.kafka, reached, group, opener)
+        return _Source(
+            reader.read,
+            ends=False,
+            figures=KafkaFigures(reader),
+            committed=reader.committed,
+            finish=reader.finish,
+            close=reader.close,
+        )
     given = config.input.file
 
     def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
@@ -243,7 +270,7 @@ def _resubmitted(folder: Path, *, ends: bool) -> Part:
     def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         return records.read(Place() if place is None else Place(*place), ends=ends)
 
-    return Part(read, lambda place: records.prune(Place(*place).file), RESUBMITTED_EVERY)
+    return Part(read, passed=lambda place: records.prune(Place(*place).file), idle=RESUBMITTED_EVERY)
 
 
 def _has_desk(config: settings.Config) -> bool:
@@ -277,6 +304,9 @@ def output_of(
             client_cert_file=one.client_cert_file,
             content_type=shape.content_type,
         )
+    if isinstance(one, settings.KafkaOutput):
+        reached = connection(one, secrets.output_passwords.get(one.name))
+        return KafkaOutput(one.name, one.topic, reached, content_type=shape.content_type)
     if isinstance(one, settings.DeskOutput) and store is not None:
         return DeskOutput(one.name, store)
     raise StaylineError(f"output {one.name}: must be of a kind that this version can run, was {one.kind}")
@@ -305,12 +335,12 @@ def _refuse_outcome(_: bytes) -> None:
 def _watched(open_input: OpenInput, dispatcher: Dispatcher) -> OpenInput:
     """Return an input that ends with an error as soon as an output can never work: to go on would tell nobody."""
 
-    def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
-        for cut in open_input(place):
+    def watched(place: tuple[int, ...] | None) -> Iterator[Read | None]:
+        for read in open_input(place):
             dispatcher.raise_if_failed()
-            yield cut
+            yield read
 
-    return read
+    return watched
 
 
 def _writer(outbox: Outbox, dispatcher: Dispatcher, stop: Stop) -> Callable[[Sequence[Notification]], None]:

@@ -136,6 +136,18 @@ def _zone(text: str) -> str:
     return text
 
 
+def _different(given: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(given)) != len(given):
+        raise ValueError("must hold different topics")
+    return given
+
+
+def _under_tls(given: Path | None, info: ValidationInfo) -> Path | None:
+    if given is not None and info.data.get("tls") is False:
+        raise ValueError("must not stand where tls is false")
+    return given
+
+
 Listen = Annotated[Address, PlainValidator(parse_address), PlainSerializer(str)]
 File = Annotated[Path, PlainValidator(_path), PlainSerializer(str)]
 Name = Annotated[str, _matching(r"[A-Za-z0-9._-]{1,64}", "must be 1 to 64 letters, digits, dots, dashes, underscores")]
@@ -159,6 +171,7 @@ ContentType = Annotated[
     ),
 ]
 ShapeName = Annotated[str, _matching("|".join(SHAPE_NAMES), f"must be one of {', '.join(SHAPE_NAMES)}")]
+User = Annotated[str, _matching(r"[!-~]{1,256}", "must be a user's name: printable ASCII without spaces")]
 Digits = Annotated[str, _matching(r"[0-9]{0,8}", "must be up to 8 digits")]
 FormatName = Annotated[
     str,
@@ -172,10 +185,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class SecretHolder(Section):
-    """A table that names where its secret stands."""
+class MaySecretHolder(Section):
+    """A table that may name where its secret stands."""
 
     secret_file: File | None = None
+    secret_env: Variable | None = None
+
+
+class SecretHolder(MaySecretHolder):
+    """A table that names where its secret stands."""
+
     secret_env: Variable | None = Field(default=None, validate_default=True)
 
     @field_validator("secret_env")
@@ -199,13 +218,49 @@ class FileInput(Section):
     follow: bool = False
 
 
-class KafkaInput(Section):
-    """`[input.kafka]`."""
+class KafkaAccess(MaySecretHolder):
+    """How brokers are reached, by reader and writer alike.
+
+    `tls` encrypts, and holds the certificate against the host's name and the system's authorities, or those of
+    `ca_file`; `client_cert_file` is certificate and key (PEM) to show to the brokers. `username` logs in with the
+    password that stands where the secret does.
+    """
 
     brokers: Brokers
-    topics: Annotated[tuple[Topic, ...], Field(min_length=1)]
+    tls: bool = False
+    ca_file: Annotated[File | None, AfterValidator(_under_tls)] = None
+    client_cert_file: Annotated[File | None, AfterValidator(_under_tls)] = None
+    username: Annotated[User | None, Field(validate_default=True)] = None
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+
+    @field_validator("username")
+    @classmethod
+    def _with_password(cls, value: str | None, info: ValidationInfo) -> str | None:
+        secrets = [info.data.get(key) for key in ("secret_file", "secret_env")]
+        if secrets.count(None) != (2 if value is None else 1):
+            raise ValueError("must stand beside secret_env or secret_file, one of them, and they beside it")
+        return value
+
+    @field_validator("sasl_mechanism")
+    @classmethod
+    def _unreadable(cls, value: str, info: ValidationInfo) -> str:
+        if value == "PLAIN" and not info.data.get("tls"):
+            raise ValueError("must not be PLAIN without tls: anybody could read the password")
+        return value
+
+
+class KafkaInput(KafkaAccess):
+    """`[input.kafka]`.
+
+    Offsets are shown to tools under `group`, or `stayline-` and the deployment's name. `on_gap` says what to do where
+    the brokers have deleted messages before they were read.
+    """
+
+    topics: Annotated[tuple[Topic, ...], Field(min_length=1), AfterValidator(_different)]
     partitions: Partitions = "all"
     start: Literal["earliest", "latest"] = "earliest"
+    group: Name | None = None
+    on_gap: Literal["stop", "skip"] = "stop"
 
 
 class HttpInput(Section):
@@ -390,11 +445,10 @@ class WebhookOutput(SecretHolder, ShapedOutput):
         return url
 
 
-class KafkaOutput(ShapedOutput):
+class KafkaOutput(KafkaAccess, ShapedOutput):
     """`kind = "kafka"`."""
 
     kind: Literal["kafka"]
-    brokers: Brokers
     topic: Topic
 
 

@@ -19,7 +19,7 @@ from bench.cases.common import Bench, Events, bodies, from_file, new_engine, run
 from bench.harness import digest
 from bench.plot import bar_chart
 from dataflows.checkpoints import Checkpoints
-from dataflows.files import Cut
+from dataflows.chunks import Read
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.decode import Decoder
@@ -118,7 +118,7 @@ def _run(bench: Bench, watch: Stopwatch, steps: tuple[tuple[str, Any, str], ...]
     told: list[Notification] = []
     read = from_file(bench.telco.path)
 
-    def open_input(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
+    def open_input(place: tuple[int, ...] | None) -> Iterator[Read | None]:
         return watch.each("reading", iter(read(place)))
 
     with contextlib.ExitStack() as stack:

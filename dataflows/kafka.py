@@ -1,0 +1,301 @@
+"""Kafka as an input: what one poll gives is one item of the flow.
+
+Where reading goes on stands in the checkpoint alone. The group's offsets on the brokers are written too, behind the
+checkpoint, for tools that show lag; they are never read. An offset that the brokers do not have (any more) is an
+error: the client's own answer to it would be to go on somewhere else without a word.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dataflows.chunks import Chunk, Read
+from dataflows.files import CHUNK_BYTES
+from dataflows.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
+from dataflows.logs import log
+from dataflows.messages import converted, joined, place_of
+from dataflows.settings import KafkaInput
+from schemas.errors import ConfigError, InputError
+from schemas.formats import Format
+
+POLL_S = 0.05
+"""So long a poll may wait for its chunk to fill: what it adds to an alert's delay."""
+
+MESSAGES_MAX = 5_000
+"""Messages of one poll; fewer where they are large, so that a chunk stays near `CHUNK_BYTES`."""
+
+LOOK_S = 10.0
+"""How often topics are looked at: for new partitions, and whether they are still the same."""
+
+FINISH_S = 2.0
+"""So long the end of a run waits until the brokers have taken the last offsets."""
+
+
+class Poll(NamedTuple):
+    """What one poll gave, and where reading goes on behind it."""
+
+    chunks: list[Chunk]
+    place: tuple[int, ...]
+
+
+class KafkaReader:
+    """Reads partitions of topics.
+
+    Args:
+        given: `[input.kafka]`.
+        reached: how the brokers are reached (see `kafka_client.connection`).
+        group: under whose name offsets are shown to tools.
+        open_format: opens the vendor's format for one message; None: messages hold contract events.
+
+    Attributes:
+        lag: messages of each partition that waited to be read when it was measured last.
+        lost: messages that were gone before they were read, and were passed over.
+
+    Raises:
+        ConfigError: the client does not take the properties: a file of certificates cannot be read, for example.
+    """
+
+    def __init__(
+        self,
+        given: KafkaInput,
+        reached: Mapping[str, str],
+        group: str,
+        open_format: Callable[[], Format] | None = None,
+    ) -> None:
+        self._given = given
+        self._open_format = open_format
+        self._trouble = Trouble()
+        own = {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "check.crcs": True,
+            # By default a full queue is looked at again after a second: longer than it takes to empty it.
+            "fetch.queue.backoff.ms": 50,
+            "error_cb": self._trouble.hear,
+            "on_commit": self._trouble.of_commit,
+        }
+        try:
+            self._consumer = Consumer(dict(reached) | own)
+            self._brokers = Brokers(reached, given.topics, self._trouble)
+        except KafkaException as error:
+            raise ConfigError(
+                [f"input.kafka: must be what a client can use, was not: {error_of(error).str()}"]
+            ) from None
+        self._topics: dict[str, Topic] = {}
+        self._offsets: dict[Partition, int] = {}
+        self._kept: list[int] = []
+        self._count = MESSAGES_MAX
+        self._asked: dict[str, Future[Any]] = {}
+        self._look_at_s = 0.0
+        self._shown: dict[Partition, int] = {}
+        self._commits = 0
+        self.lag: dict[Partition, int] = {}
+        self.lost = 0
+
+    def read(self, place: tuple[int, ...] | None) -> Iterator[Read | None]:
+        """Give what the partitions hold from a place on, for ever; None where there is nothing new yet.
+
+        Args:
+            place: four integers a partition: the topic's name (CRC-32) and mark, the partition's number, the offset.
+
+        Raises:
+            InputError: a topic is not there, is another one than before, may not be read, or no longer holds what
+                comes next (on iteration).
+        """
+        self._topics = yield from self._brokers.topics(lambda: self._consumer.poll(0.0))
+        yield from self._begin(() if place is None else place)
+        # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
+        yield Poll([], self._place())
+        while True:
+            messages = self._consumer.consume(self._count, POLL_S)
+            failed = [message for message in messages if message.error() is not None]
+            taken = [message for message in messages if message.error() is None] if failed else messages
+            yield self._poll(taken) if taken else None
+            for message in failed:
+                yield from self._mend(message)
+            yield from self._look()
+
+    def committed(self, place: tuple[int, ...]) -> None:
+        """Show a place that a checkpoint holds to tools that watch the group."""
+        fresh = {part: at for part, at in self._known(place).items() if self._shown.get(part) != at}
+        if fresh:
+            self._shown |= fresh
+            self._commits += 1
+            self._consumer.commit(offsets=[TopicPartition(*part, at) for part, at in fresh.items()], asynchronous=True)
+
+    def finish(self) -> None:
+        """Show how far reading came, once the last checkpoint is taken, and wait a moment until the brokers know."""
+        if not self._offsets:
+            return
+        self._consumer.unassign()
+        self.committed(self._place())
+        deadline_s = time.monotonic() + FINISH_S
+        while self._trouble.commits < self._commits and time.monotonic() < deadline_s:
+            self._consumer.consume(1, POLL_S)
+
+    def close(self) -> None:
+        """Let go of the brokers."""
+        self._consumer.close()
+
+    # Where reading begins and goes on
+
+    def _begin(self, place: tuple[int, ...]) -> Generator[None, None, None]:
+        topics = {_name(topic): topic for topic in self._given.topics}
+        for name, mark, _, _ in _fours(place):
+            if name in topics:
+                _require_same(topics[name], mark, self._topics[topics[name]].mark)
+        known = self._known(place)
+        wanted = [(topic, number) for topic in self._given.topics for number in self._wanted(topic)]
+        fresh = [part for part in wanted if part not in known]
+        # A partition that came to a topic while nobody read it is new from its first message on.
+        seen = {topic for topic, _ in known}
+        late = [part for part in fresh if part[0] not in seen and self._given.start == "latest"]
+        early = [part for part in fresh if part not in late]
+        self._offsets = {part: at for part, at in known.items() if part in wanted}
+        self._offsets |= yield from self._brokers.ends(early, latest=False)
+        self._offsets |= yield from self._brokers.ends(late, latest=True)
+        # What is known of partitions that are not read now is kept: they may be read again.
+        read = {(_name(topic), number) for topic, number in wanted}
+        self._kept = [number for four in _fours(place) if (four[0], four[2]) not in read for number in four]
+        self._assign()
+
+    def _known(self, place: tuple[int, ...]) -> dict[Partition, int]:
+        topics = {_name(topic): topic for topic in self._given.topics}
+        return {(topics[name], number): at for name, _, number, at in _fours(place) if name in topics}
+
+    def _wanted(self, topic: str) -> Iterable[int]:
+        there = self._topics[topic].partitions
+        if self._given.partitions == "all":
+            return there
+        missing = set(self._given.partitions) - set(there)
+        if missing:
+            found = f"{topic} has {len(there)}, and none of number {min(missing)}"
+            raise InputError(f"input.kafka.partitions: must be partitions of each topic, were not: {found}")
+        return self._given.partitions
+
+    def _place(self) -> tuple[int, ...]:
+        flat = list(self._kept)
+        for (topic, number), at in self._offsets.items():
+            flat += (_name(topic), self._topics[topic].mark, number, at)
+        return tuple(flat)
+
+    def _assign(self) -> None:
+        self._consumer.assign([TopicPartition(*part, at) for part, at in self._offsets.items()])
+
+    # What comes
+
+    def _poll(self, messages: list[Message]) -> Poll:
+        values = [message.value() for message in messages]
+        origins: list[Any] = [(message.topic(), message.partition(), message.offset()) for message in messages]
+        self._offsets.update({(topic, number): offset + 1 for topic, number, offset in origins})
+        chunks: list[Chunk] = (
+            [joined(values, origins)] if self._open_format is None else converted(values, origins, self._open_format)
+        )
+        size = sum(map(len, messages)) + 1
+        self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * len(messages) // size))
+        return Poll(chunks, self._place())
+
+    # What goes wrong
+
+    def _mend(self, message: Message) -> Generator[None, None, None]:
+        """Judge what a partition gave in place of a message."""
+        error, part = message.error(), (str(message.topic()), int(message.partition() or 0))
+        if error is None or passes(error):
+            return
+        if error.name() in GONE:
+            self._trouble.gone = True
+        elif error.name() == "_AUTO_OFFSET_RESET" and part in self._offsets:
+            yield from self._pass_over(part)
+        else:
+            raise InputError(f"{part[0]}[{part[1]}]: must be readable, was not: {error.str()}")
+
+    def _pass_over(self, part: Partition) -> Generator[None, None, None]:
+        """Go on behind messages that are gone, if that is wanted."""
+        at = self._offsets[part]
+        first = (yield from self._brokers.ends([part], latest=False))[part]
+        behind = (yield from self._brokers.ends([part], latest=True))[part]
+        rule = f"{place_of(*part, at)}: must be there, where reading goes on; the partition begins at {first}"
+        if at > behind:
+            raise InputError(f"{rule} and ends at {behind}: the brokers have lost what was read already")
+        if at < first and self._given.on_gap == "stop":
+            raise InputError(f'{rule}: {first - at} messages are lost unread; on_gap = "skip" passes over such gaps')
+        if at < first:
+            log("input.lost", at=place_of(*part, at), messages=first - at)
+            self.lost += first - at
+            self._offsets[part] = first
+        self._assign()
+
+    def _look(self) -> Generator[None, None, None]:
+        """Look now and then whether topics are the same, and have new partitions."""
+        self._trouble.raise_if_fatal(starting=False)
+        now_s = time.monotonic()
+        if not self._asked and (now_s >= self._look_at_s or self._trouble.gone):
+            self._look_at_s, self._trouble.gone = now_s + LOOK_S, False
+            self._asked = self._brokers.ask_topics()
+            self._measure()
+        if not self._asked or not all(future.done() for future in self._asked.values()):
+            return
+        asked, self._asked = self._asked, {}
+        errors = {topic: error_of(one) for topic, future in asked.items() if (one := future.exception()) is not None}
+        for topic, error in errors.items():
+            if not passes(error):
+                raise InputError(f"{topic}: must stay a topic that can be read, did not: {error.str()}")
+        if not errors:
+            yield from self._learn(described({topic: future.result() for topic, future in asked.items()}))
+
+    def _learn(self, topics: dict[str, Topic]) -> Generator[None, None, None]:
+        for topic, found in topics.items():
+            _require_same(topic, self._topics[topic].mark, found.mark)
+        self._topics = topics
+        new = [(topic, n) for topic in topics for n in self._wanted(topic) if (topic, n) not in self._offsets]
+        if new:
+            self._offsets |= yield from self._brokers.ends(new, latest=False)
+            log("input.partitions", new=len(new), all=len(self._offsets))
+            self._assign()
+
+    def _measure(self) -> None:
+        for part, at in self._offsets.items():
+            ends = self._consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
+            if ends is not None and ends[1] >= at:
+                self.lag[part] = ends[1] - at
+
+
+class KafkaFigures(Collector):
+    """What a reader shows of itself."""
+
+    def __init__(self, reader: KafkaReader) -> None:
+        self._reader = reader
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric as it stands."""
+        labels = ["topic", "partition"]
+        lag = GaugeMetricFamily("stayline_input_lag_messages", "Messages that wait to be read.", labels=labels)
+        for (topic, number), count in dict(self._reader.lag).items():
+            lag.add_metric([topic, str(number)], count)
+        yield lag
+        lost = CounterMetricFamily("stayline_input_lost_messages", "Messages gone before they were read.")
+        lost.add_metric([], self._reader.lost)
+        yield lost
+
+
+def _name(topic: str) -> int:
+    return zlib.crc32(topic.encode())
+
+
+def _fours(place: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    return zip(*[iter(place)] * 4, strict=True)
+
+
+def _require_same(topic: str, before: int, now: int) -> None:
+    # Brokers before 2.8 have no ids.
+    if before and now and before != now:
+        found = "is another one of its name: it was deleted and made again"
+        raise InputError(f"{topic}: must be the topic that was read before, {found}")

@@ -1,0 +1,110 @@
+"""Messages as chunks: what one poll of a broker gave becomes one item of the flow, whatever the messages hold."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from dataflows.chunks import Chunk
+from schemas.deadletters import DeadReason, Reject
+from schemas.errors import InputError
+from schemas.formats import Converted, Format, PacketFormat
+
+_one_value = msgspec.json.Decoder(msgspec.Raw)
+
+Origin = tuple[str, int, int]
+"""Topic, partition and offset of a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Messages(Chunk):
+    """The records of one poll; their positions number its messages.
+
+    Attributes:
+        origins: topic, partition and offset of each message.
+    """
+
+    origins: Sequence[Origin] = ()
+
+    def at(self, position: int) -> str:
+        """Return where a message stood."""
+        return place_of(*self.origins[position])
+
+
+def joined(values: Sequence[bytes | None], origins: Sequence[Origin]) -> Messages:
+    """Join contract events; a message without a record is a dead letter, for what was read must add up."""
+    if not any(value is None or not value or value.isspace() for value in values):
+        data = b"\n".join(values)  # type: ignore[arg-type]  # none is None
+        if data.count(b"\n") == len(values) - 1:
+            return Messages("kafka", "", data, range(len(values)), origins=origins)
+    parts: list[bytes] = []
+    positions: list[int] = []
+    rejects: list[Reject] = []
+    for index, value in enumerate(values):
+        if value is None or not value or value.isspace():
+            found = "was null" if value is None else "was empty"
+            rejects.append(Reject(index, DeadReason.NOT_JSON, f"a message must hold a record, {found}", value or b""))
+            continue
+        lines = _record_or_records(value) if b"\n" in value else value
+        parts.append(lines)
+        positions += [index] * (lines.count(b"\n") + 1)
+    return Messages("kafka", "", b"\n".join(parts), positions, rejects=rejects, origins=origins)
+
+
+def _record_or_records(value: bytes) -> bytes:
+    """Return the lines of a message: one for a record that was written over several."""
+    value = value.strip(b"\r\n")
+    try:
+        _one_value.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return value
+    # Between the words of one JSON value a line end is space; inside of them it cannot stand.
+    return value.replace(b"\n", b" ")
+
+
+def converted(
+    values: Sequence[bytes | None], origins: Sequence[Origin], open_format: Callable[[], Format]
+) -> list[Chunk]:
+    """Convert messages, each an input of its own, as a request body or a file is."""
+    events: list[Converted] = []
+    rejects: list[Reject] = []
+    packets: list[Chunk] = []
+    for index, value in enumerate(values):
+        reader = open_format()
+        try:
+            if isinstance(reader, PacketFormat):
+                packets += _packets(value or b"", reader, place_of(*origins[index]))
+                continue
+            items = [*reader.feed(value or b""), *reader.finish()]
+        except InputError as error:
+            items = [Reject(0, DeadReason.NOT_JSON, str(error), value or b"")]
+        if not items:
+            items = [Reject(0, DeadReason.NOT_JSON, "a message must hold a record, held none", value or b"")]
+        for item in items:
+            # Of a message its number is what counts here; the line inside of it would say little.
+            placed = msgspec.structs.replace(item, position=index)
+            events.append(placed) if isinstance(placed, Converted) else rejects.append(placed)
+    text = Messages(
+        source="kafka",
+        name="",
+        data=b"\n".join(event.line for event in events),
+        positions=[event.position for event in events],
+        originals=[event.record for event in events],
+        rejects=rejects,
+        origins=origins,
+    )
+    return [text, *packets] if events or rejects else packets
+
+
+def _packets(value: bytes, reader: PacketFormat, at: str) -> list[Chunk]:
+    packets = [*reader.cut(value), *reader.cut(b"")]
+    chunks = [Chunk("kafka", at, one, range(one.first, one.first + one.count)) for one in packets]
+    if not chunks:
+        reject = Reject(1, DeadReason.NOT_JSON, "a message must hold a record, held none", value)
+        return [Chunk("kafka", at, b"", (), rejects=[reject])]
+    return chunks
+
+
+def place_of(topic: str, partition: int, offset: int) -> str:
+    """Write where a message stands."""
+    return f"{topic}[{partition}]@{offset}"

@@ -1,0 +1,162 @@
+"""Notifications on a Kafka topic, in the outbox's order.
+
+A batch counts as delivered when the broker has confirmed every message of it. Where it has not, the batch is sent again
+later: a message may then stand on the topic twice, with the same id (header `ce_id`), but none is missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.alerts import Notification
+from schemas.errors import ConfigError
+from sinks.outputs import NotificationRefusedError, OutputDownError
+
+CONFIRMED_S = 10.0
+"""So long the broker may take to confirm a batch; a program that is asked to end waits for it."""
+
+CONTENT_TYPE = "application/cloudevents+json"
+"""CloudEvents 1.0, Kafka binding, section 3.3: structured mode: what a notification is if it has no other shape."""
+
+REFUSED = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG", "INVALID_MSG_SIZE", "_INVALID_ARG"})
+"""Errors of one message that no waiting mends; by the client's names."""
+
+
+class KafkaOutput:
+    """A stream output that writes to a topic.
+
+    The key is the case, so that its revisions keep their order in one partition; of an incident, in the shape that says
+    it, it is the element.
+
+    Args:
+        name: the configured name.
+        topic: it must be there.
+        properties: how the brokers are reached, as librdkafka names it; what is given here wins.
+        content_type: of the bodies, whatever shape they come in.
+
+    Raises:
+        ConfigError: the client does not take the properties: a file of certificates cannot be read, for example.
+    """
+
+    def __init__(
+        self, name: str, topic: str, properties: Mapping[str, Any], *, content_type: str = CONTENT_TYPE
+    ) -> None:
+        self.name = name
+        self._content_type = content_type
+        self._topic = topic
+        self._properties = {
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            # A topic may take less at once than the client would send.
+            "batch.size": 65_536,
+            "compression.type": "lz4",
+            # Shorter than what a batch is waited for: each message has its report by then.
+            "message.timeout.ms": int(800 * CONFIRMED_S),
+            "error_cb": self._hear,
+            **properties,
+        }
+        self._trouble = ""
+        try:
+            self._producer: Producer | None = Producer(self._properties)
+        except KafkaException as error:
+            raise ConfigError([f"output {name}: must be what a client can use, was not: {_said(error)}"]) from None
+
+    def recover(self, position: int) -> int:
+        """Return the position: what a topic holds stays, and is told again by its ids."""
+        return position
+
+    def append(self, position: int, notifications: Sequence[Notification]) -> int:
+        """Write a batch; return the number of notifications written so far.
+
+        Raises:
+            OutputDownError: the broker has not confirmed all of them.
+            NotificationRefusedError: the broker never takes this one. Others of the batch may have been written, and
+                are written again.
+        """
+        errors = self._send(notifications)
+        if any(error is not None and error.name() in REFUSED for error in errors):
+            # Messages travel together and are refused together: which of them it is shows when each goes alone.
+            errors = [self._send([notification])[0] for notification in notifications]
+        for index, error in enumerate(errors):
+            if error is not None and error.name() in REFUSED:
+                raise NotificationRefusedError(index, f"the broker must take the message, did not: {error.str()}")
+        failed = [error for error in errors if error is not None]
+        if failed:
+            raise self._down(f"{len(failed)} of {len(errors)} refused: {failed[0].str()}")
+        return position + len(notifications)
+
+    def _send(self, notifications: Sequence[Notification]) -> list[KafkaError | None]:
+        """Write some, wait for the broker's answers, and return what it said of each."""
+        if self._producer is None:
+            self._producer = Producer(self._properties)
+        self._trouble = ""
+        reports = [_Report() for _ in notifications]
+        for notification, report in zip(notifications, reports, strict=True):
+            self._produce(self._producer, notification, report)
+        left = self._producer.flush(CONFIRMED_S)
+        errors = [report.error for report in reports]
+        if left or not all(report.ended for report in reports) or any(errors):
+            self._give_up()
+        if left or not all(report.ended for report in reports):
+            raise self._down(f"{left} of {len(reports)} without an answer after {CONFIRMED_S:.0f} s")
+        return errors
+
+    def _produce(self, producer: Producer, notification: Notification, report: "_Report") -> None:
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("content-type", self._content_type),
+            ("ce_id", notification.id.encode()),
+        ]
+        while True:
+            try:
+                producer.produce(
+                    self._topic, notification.body, self._key(notification), on_delivery=report.end, headers=headers
+                )
+            except BufferError:
+                # The client's queue is full: what is in it must go out first, or expire.
+                producer.poll(0.1)
+            except KafkaException as error:
+                report.end(error.args[0], None)
+                return
+            else:
+                return
+
+    def _give_up(self) -> None:
+        """Drop a client that has failed, with all that it holds and believes; the next batch opens another."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.poll(0)
+            self._producer = None
+
+    def _key(self, notification: Notification) -> str:
+        if self._content_type != CONTENT_TYPE or not notification.type.startswith("stayline.incident."):
+            return notification.case
+        subject: str = orjson.loads(notification.body)["subject"]
+        return subject
+
+    def _hear(self, error: KafkaError) -> None:
+        if error.name() != "_ALL_BROKERS_DOWN" or not self._trouble:
+            self._trouble = error.str()
+
+    def _down(self, found: str) -> OutputDownError:
+        more = f" ({self._trouble})" if self._trouble else ""
+        return OutputDownError(
+            f"output {self.name}: topic {self._topic} must confirm every message, found {found}{more}"
+        )
+
+
+class _Report:
+    """What the broker said of one message."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.error: KafkaError | None = None
+
+    def end(self, error: KafkaError | None, _: object) -> None:
+        self.ended, self.error = True, error
+
+
+def _said(failure: KafkaException) -> str:
+    found = failure.args[0] if failure.args else failure
+    return str(found.str()) if isinstance(found, KafkaError) else str(found)

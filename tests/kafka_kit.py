@@ -1,0 +1,149 @@
+"""What the Kafka tests share: a real broker, a mock of one that fails on demand, certificates, what a topic holds."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.broker import QUICK_START, Broker
+from bench.maven import NotHereError
+from dataflows.kafka import KafkaReader
+from dataflows.kafka_client import connection
+from dataflows.settings import KafkaInput
+
+REQUIRED = "kafka" in os.environ.get("STAYLINE_CI_REQUIRE", "").split(",")
+"""Where the broker must run, as in the continuous integration, it is a failure that it cannot."""
+
+USER, PASSWORD = "probe", "correct horse"
+
+NOT_AUTHORISED, TIMED_OUT, TOO_LARGE, TRANSPORT = 29, 7, 10, -195
+PRODUCE, FETCH = 0, 1
+"""Numbers of the protocol: errors, requests."""
+
+
+def started(folder: Path) -> Broker:
+    """Start a broker; where it cannot run, skip the test that asked for it."""
+    try:
+        tls = folder / "tls"
+        settings, listeners, arguments = secured(tls) if make_certificates(tls) else ({}, {}, [])
+        broker = Broker(
+            folder,
+            settings=settings | {"message.max.bytes": "4194304", "replica.fetch.max.bytes": "4194304"},
+            listeners=listeners,
+            arguments=arguments,
+            options=QUICK_START,
+        )
+        broker.start()
+    except NotHereError as error:
+        text = f"a Kafka broker cannot run here: {error}"
+        pytest.fail(text) if REQUIRED else pytest.skip(text)
+    return broker
+
+
+def make_certificates(folder: Path) -> bool:
+    """Make an authority, a server that is `localhost`, and a client; False where there is no openssl."""
+    if shutil.which("openssl") is None:
+        return False
+    folder.mkdir()
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
+    for name, alternative in (("server", "DNS:localhost"), ("client", "DNS:client")):
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={alternative}")
+        more = ("-addext", "basicConstraints=critical,CA:FALSE")
+        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}", *signed, *more)
+        (folder / f"{name}.pem").write_text((folder / f"{name}.key").read_text() + (folder / f"{name}.crt").read_text())
+    return True
+
+
+def secured(tls: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]], list[str]]:
+    """Return what a broker needs for a listener with passwords and one with clients' certificates."""
+    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    settings = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(tls / "server.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(tls / "ca.pem"),
+        "listener.name.certs.ssl.client.auth": "required",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.words.scram-sha-512.sasl.jaas.config": scram,
+    }
+    listeners = {"WORDS": ("SASL_SSL", "localhost"), "CERTS": ("SSL", "localhost")}
+    return settings, listeners, ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
+
+
+def records(address: str, topic: str, partitions: int = 1) -> list[tuple[str, bytes, str]]:
+    """Return key, value and id of all that a topic holds, one partition behind the other."""
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
+    found = []
+    try:
+        for number in range(partitions):
+            _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+            consumer.assign([TopicPartition(topic, number, 0)])
+            at = 0
+            while at < end:
+                for message in consumer.consume(1_000, 1.0):
+                    assert message.error() is None, message.error()
+                    at = message.offset() + 1
+                    name = dict(message.headers() or [])["ce_id"].decode()
+                    found.append((message.key().decode(), message.value(), name))
+    finally:
+        consumer.close()
+    return found
+
+
+@contextmanager
+def reader(address: str, *topics: str, password: str | None = None, open_format=None, **given) -> Iterator[KafkaReader]:
+    """Open a reader of topics."""
+    access = KafkaInput(brokers=address, topics=topics, **given)
+    one = KafkaReader(access, connection(access, password), "tests", open_format)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+class Mock:
+    """A cluster in this process, which answers with errors when told to (librdkafka's mock cluster)."""
+
+    def __init__(self, *topics: str) -> None:
+        (path,) = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka*")
+        lib = self._lib = ctypes.CDLL(str(path))
+        for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_mock_cluster_new"):
+            getattr(lib, name).restype = ctypes.c_void_p
+        lib.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+        conf = ctypes.c_void_p(lib.rd_kafka_conf_new())
+        text = ctypes.create_string_buffer(512)
+        lib.rd_kafka_conf_set(conf, b"log_level", b"0", text, 512)
+        self._client = ctypes.c_void_p(lib.rd_kafka_new(0, conf, text, 512))
+        self._cluster = ctypes.c_void_p(lib.rd_kafka_mock_cluster_new(self._client, 1))
+        self.address = lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
+        for topic in topics:
+            lib.rd_kafka_mock_topic_create(self._cluster, topic.encode(), 1, 1)
+
+    def fail(self, request: int, *errors: int) -> None:
+        """Answer the next requests of one sort with these errors."""
+        codes = (ctypes.c_int * len(errors))(*errors)
+        self._lib.rd_kafka_mock_push_request_errors_array(
+            self._cluster, ctypes.c_int16(request), ctypes.c_size_t(len(errors)), codes
+        )
+
+    def down(self) -> None:
+        self._lib.rd_kafka_mock_broker_set_down(self._cluster, ctypes.c_int32(1))
+
+    def up(self) -> None:
+        self._lib.rd_kafka_mock_broker_set_up(self._cluster, ctypes.c_int32(1))
+
+    def close(self) -> None:
+        self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
+        self._lib.rd_kafka_destroy(self._client)
