@@ -15,6 +15,9 @@ from schemas.errors import InputError
 CONNECT_S = 30.0
 """So long brokers may take to answer at the start. Later they may be away as long as they like."""
 
+ANSWER_S = 5.0
+"""So long one question may take before it is asked again."""
+
 TELL_S = 60.0
 """How often one sort of trouble is logged while it lasts."""
 
@@ -163,7 +166,7 @@ class Brokers:
 
     def ask_topics(self) -> dict[str, Future[Any]]:
         """Ask for a description of the topics; the answer can be read by `described` once all of it is there."""
-        return self._admin.describe_topics(TopicCollection(self._names), request_timeout=5.0)
+        return self._admin.describe_topics(TopicCollection(self._names), request_timeout=ANSWER_S)
 
     def topics(self, meanwhile: Callable[[], object]) -> Generator[None, None, dict[str, Topic]]:
         """Return the topics.
@@ -186,7 +189,7 @@ class Brokers:
         wanted = {TopicPartition(*part): end for part in parts}
         if not wanted:
             return {}
-        found = yield from self._answers(lambda: self._admin.list_offsets(wanted, request_timeout=5.0))
+        found = yield from self._answers(lambda: self._admin.list_offsets(wanted, request_timeout=ANSWER_S))
         return {(part.topic, part.partition): result.offset for part, result in found.items()}
 
     def _answers(

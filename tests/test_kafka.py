@@ -316,7 +316,8 @@ class TestMessages:
         row = io.StringIO()
         csv_module.writer(row).writerow(["c1", "k", "1000", "2000"])
         columns = {"call_id": 1, "customer_id": 2, "start_ms": 3, "end_ms": 4}
-        options = Options(csv=ColumnMap(type="call", header=False, columns=columns, tokenise=()))
+        map_ = ColumnMap(type="call", header=False, columns=columns, tokenise=(), date_formats=("unix_ms",))
+        options = Options(csv=map_)
         fill(broker.address, topic, [(None, row.getvalue().encode()), (None, b"c2,k,one,2000"), (None, None)])
         with reader(broker.address, topic, open_format=lambda: open_format("csv", options)) as one:
             batches, letters, place = reads(one, messages=3)
@@ -361,14 +362,13 @@ class TestPlaces:
         assert calls(batches) == ["c2"]
 
     def test_partitions_are_read_as_named_and_what_is_known_of_others_is_kept(self, broker, topic):
-        AdminClient({"bootstrap.servers": broker.address}).create_partitions([NewPartitions(topic, 2)])[topic].result(
-            10
-        )
+        admin = AdminClient({"bootstrap.servers": broker.address})
+        admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
         for number in (0, 1):
             until(lambda n=number: fill(broker.address, topic, [(None, CALL % n)], n), "the partition")
         with reader(broker.address, topic) as one:
             _, _, both = reads(one, messages=2)
-        with reader(broker.address, topic, partitions=(1,)) as one:
+        with reader(broker.address, topic, partitions=[1]) as one:
             batches, _, place = reads(one, messages=1)
             assert calls(batches) == ["c1"]
             fill(broker.address, topic, [(None, CALL % 2)], 1)
@@ -376,7 +376,7 @@ class TestPlaces:
         assert calls(batches) == ["c2"]
         assert dict(zip(place[2::4], place[3::4], strict=True)) == {0: 1, 1: 2}
         with (
-            reader(broker.address, topic, partitions=(1, 2)) as one,
+            reader(broker.address, topic, partitions=[1, 2]) as one,
             pytest.raises(InputError, match="none of number 2"),
         ):
             reads(one, messages=1)
@@ -429,7 +429,7 @@ class TestLetIn:
         return SimpleNamespace(**broker.addresses, folder=broker.folder / "tls")
 
     def test_a_user_with_the_password_reads_and_writes(self, topic, secured):
-        given = {"tls": True, "ca_file": secured.folder / "ca.pem", "username": USER, "secret_env": "X"}
+        given = {"tls": True, "ca_file": str(secured.folder / "ca.pem"), "username": USER, "secret_env": "X"}
         table = OutputTable(kind="kafka", brokers=secured.WORDS, topic=topic, **given)
         KafkaOutput("kafka", topic, connection(table, PASSWORD)).append(0, notices(3))
         with reader(secured.WORDS, topic, password=PASSWORD, **given) as one:
@@ -439,20 +439,22 @@ class TestLetIn:
                 reads(one, messages=1)
             assert PASSWORD[::-1] not in str(caught.value)
 
-    def test_a_client_with_a_certificate_is_let_in_and_one_without_is_not(self, topic, secured):
-        given = {"tls": True, "ca_file": secured.folder / "ca.pem"}
-        shown = {"client_cert_file": secured.folder / "client.pem"}
+    def test_a_client_with_a_certificate_is_let_in_and_one_without_is_not(self, topic, secured, monkeypatch):
+        given = {"tls": True, "ca_file": str(secured.folder / "ca.pem")}
+        shown = {"client_cert_file": str(secured.folder / "client.pem")}
         table = OutputTable(kind="kafka", brokers=secured.CERTS, topic=topic, **given, **shown)
         KafkaOutput("kafka", topic, connection(table, None)).append(0, notices(3))
         with reader(secured.CERTS, topic, **given, **shown) as one:
             assert len(reads(one, messages=3)[1]) == 3
-        with reader(secured.CERTS, topic, **given) as one, pytest.raises(InputError, match="let in by the brokers"):
+        monkeypatch.setattr(kafka_client, "CONNECT_S", 2.5)
+        monkeypatch.setattr(kafka_client, "ANSWER_S", 0.5)
+        with reader(secured.CERTS, topic, **given) as one, pytest.raises(InputError, match="SSL alert"):
             reads(one, messages=1)
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
     def test_a_certificate_of_another_host_or_authority_is_refused(self, topic, secured, host):
         # The certificate is localhost's; the authority of the second is not among the system's.
-        trusted = {"ca_file": secured.folder / "ca.pem"} if host == "127.0.0.1" else {}
+        trusted = {"ca_file": str(secured.folder / "ca.pem")} if host == "127.0.0.1" else {}
         address = f"{host}:{secured.WORDS.rpartition(':')[2]}"
         given = {"tls": True, "username": USER, "secret_env": "X", **trusted}
         with (
@@ -463,7 +465,7 @@ class TestLetIn:
 
     def test_a_file_that_is_no_certificate_is_a_problem_of_the_configuration(self, tmp_path):
         (tmp_path / "ca.pem").write_text("nonsense")
-        table = OutputTable(kind="kafka", brokers="127.0.0.1:9", topic="t", tls=True, ca_file=tmp_path / "ca.pem")
+        table = OutputTable(kind="kafka", brokers="127.0.0.1:9", topic="t", tls=True, ca_file=str(tmp_path / "ca.pem"))
         with pytest.raises(ConfigError, match="output kafka: must be what a client can use"):
             KafkaOutput("kafka", "t", connection(table, None))
         with pytest.raises(ConfigError, match=r"input\.kafka: must be"), reader("127.0.0.1:9", "t", **table_of(table)):
@@ -471,7 +473,7 @@ class TestLetIn:
 
 
 def table_of(table):
-    return {"tls": table.tls, "ca_file": table.ca_file}
+    return {"tls": table.tls, "ca_file": str(table.ca_file)}
 
 
 class TestInjected:
@@ -555,10 +557,12 @@ class TestInjected:
             reads(reading, messages=2)
 
     def test_brokers_that_do_not_answer_are_named_with_what_was_found(self, monkeypatch):
-        monkeypatch.setattr(kafka_client, "CONNECT_S", 0.0)
+        # The client that hears why connects after a second.
+        monkeypatch.setattr(kafka_client, "CONNECT_S", 2.5)
+        monkeypatch.setattr(kafka_client, "ANSWER_S", 0.5)
         with (
             reader("127.0.0.1:9", "t") as one,
-            pytest.raises(InputError, match=r"^127\.0\.0\.1:9: must answer within 0 s, did not: .*Connection refused"),
+            pytest.raises(InputError, match=r"^127\.0\.0\.1:9: must answer within 2 s, did not: .*Connection refused"),
         ):
             reads(one, messages=1)
 
