@@ -110,8 +110,15 @@ class KafkaReader:
             InputError: a topic is not there, is another one than before, may not be read, or no longer holds what
                 comes next (on iteration).
         """
+        try:
+            yield from self._read(() if place is None else place)
+        except KafkaException as error:
+            raise InputError(f"input.kafka: must be readable, was not: {error_of(error).str()}") from None
+
+    def _read(self, place: tuple[int, ...]) -> Iterator[Read | None]:
         self._topics = yield from self._brokers.topics(lambda: self._consumer.poll(0.0))
-        yield from self._begin(() if place is None else place)
+        yield from self._begin(place)
+        self._brokers.patient = True
         # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
         yield Poll([], self._place())
         while True:
@@ -129,7 +136,11 @@ class KafkaReader:
         if fresh:
             self._shown |= fresh
             self._commits += 1
-            self._consumer.commit(offsets=[TopicPartition(*part, at) for part, at in fresh.items()], asynchronous=True)
+            offsets = [TopicPartition(*part, at) for part, at in fresh.items()]
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+            except KafkaException as error:
+                self._trouble.of_commit(error_of(error), None)
 
     def finish(self) -> None:
         """Show how far reading came, once the last checkpoint is taken, and wait a moment until the brokers know."""

@@ -155,6 +155,9 @@ class Brokers:
         properties: of the client.
         topics: that are asked about.
         trouble: what another client of the same properties has heard.
+
+    Attributes:
+        patient: wait for answers as long as it takes; at first nobody waits longer than `CONNECT_S`.
     """
 
     def __init__(self, properties: Mapping[str, Any], topics: Iterable[str], trouble: Trouble) -> None:
@@ -163,6 +166,7 @@ class Brokers:
         self._address = properties["bootstrap.servers"]
         self._names = list(topics)
         self._trouble = trouble
+        self.patient = False
 
     def ask_topics(self) -> dict[str, Future[Any]]:
         """Ask for a description of the topics; the answer can be read by `described` once all of it is there."""
@@ -200,14 +204,14 @@ class Brokers:
             futures = ask()
             while not all(future.done() for future in futures.values()):
                 meanwhile()
-                self._trouble.raise_if_fatal(starting=True)
+                self._trouble.raise_if_fatal(starting=not self.patient)
                 yield None
             errors = [error_of(one) for future in futures.values() if (one := future.exception()) is not None]
             if not errors:
                 return {key: future.result() for key, future in futures.items()}
             if not passes(errors[0]):
                 raise InputError(f"input.kafka.topics: must be topics that can be read, were not: {errors[0].str()}")
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > deadline_s and not self.patient:
                 found = self._trouble.last or errors[0].str()
                 raise InputError(f"{self._address}: must answer within {CONNECT_S:.0f} s, did not: {found}")
 

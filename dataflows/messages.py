@@ -8,9 +8,12 @@ import msgspec
 from dataflows.chunks import Chunk
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import InputError
-from schemas.formats import Converted, Format, PacketFormat
+from schemas.formats import Converted, Format, Packet, PacketFormat
 
 _one_value = msgspec.json.Decoder(msgspec.Raw)
+
+_NONE = "a message must hold a record, held none"
+_INSIDE = "a message must hold whole records, ended inside of one"
 
 Origin = tuple[str, int, int]
 """Topic, partition and offset of a message."""
@@ -71,19 +74,19 @@ def converted(
     packets: list[Chunk] = []
     for index, value in enumerate(values):
         reader = open_format()
+        if isinstance(reader, PacketFormat):
+            packets += _packets(value or b"", reader, place_of(*origins[index]))
+            continue
         try:
-            if isinstance(reader, PacketFormat):
-                packets += _packets(value or b"", reader, place_of(*origins[index]))
-                continue
             items = [*reader.feed(value or b""), *reader.finish()]
         except InputError as error:
             items = [Reject(0, DeadReason.NOT_JSON, str(error), value or b"")]
-        if not items:
-            items = [Reject(0, DeadReason.NOT_JSON, "a message must hold a record, held none", value or b"")]
-        for item in items:
+        for item in items or [Reject(0, DeadReason.NOT_JSON, _NONE, value or b"")]:
             # Of a message its number is what counts here; the line inside of it would say little.
             placed = msgspec.structs.replace(item, position=index)
             events.append(placed) if isinstance(placed, Converted) else rejects.append(placed)
+    if packets:
+        return packets
     text = Messages(
         source="kafka",
         name="",
@@ -93,15 +96,25 @@ def converted(
         rejects=rejects,
         origins=origins,
     )
-    return [text, *packets] if events or rejects else packets
+    return [text]
 
 
 def _packets(value: bytes, reader: PacketFormat, at: str) -> list[Chunk]:
-    packets = [*reader.cut(value), *reader.cut(b"")]
+    """Cut one message; what of it is nothing whole becomes a dead letter behind what is."""
+    packets: list[Packet] = []
+    problem, reason, rest = "", DeadReason.NOT_JSON, value
+    try:
+        packets += reader.cut(value)
+        packets += reader.cut(b"")
+    except InputError as error:
+        problem = str(error)
+    if not problem and reader.unread:
+        problem, reason, rest = _INSIDE, DeadReason.TRUNCATED, reader.unread
+    if not problem and not packets:
+        problem = _NONE
     chunks = [Chunk("kafka", at, one, range(one.first, one.first + one.count)) for one in packets]
-    if not chunks:
-        reject = Reject(1, DeadReason.NOT_JSON, "a message must hold a record, held none", value)
-        return [Chunk("kafka", at, b"", (), rejects=[reject])]
+    if problem:
+        chunks.append(Chunk("kafka", at, b"", (), rejects=[Reject(reader.position + 1, reason, problem, rest)]))
     return chunks
 
 

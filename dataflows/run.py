@@ -309,7 +309,7 @@ def output_of(
         return KafkaOutput(one.name, one.topic, reached, content_type=shape.content_type)
     if isinstance(one, settings.DeskOutput) and store is not None:
         return DeskOutput(one.name, store)
-    raise StaylineError(f"output {one.name}: must be of a kind that this version can run, was {one.kind}")
+    raise StaylineError(f"output {one.name}: must have a store where its kind is desk, had none")
 
 
 def _servers(

@@ -54,10 +54,10 @@ class KafkaOutput:
             "compression.type": "lz4",
             # Shorter than what a batch is waited for: each message has its report by then.
             "message.timeout.ms": int(800 * CONFIRMED_S),
-            "error_cb": self._hear,
             **properties,
         }
         self._trouble = ""
+        self._failed = False
         try:
             self._producer: Producer | None = Producer(self._properties)
         except KafkaException as error:
@@ -90,16 +90,21 @@ class KafkaOutput:
     def _send(self, notifications: Sequence[Notification]) -> list[KafkaError | None]:
         """Write some, wait for the broker's answers, and return what it said of each."""
         if self._producer is None:
-            self._producer = Producer(self._properties)
+            # What goes wrong with connections is heard by a client alone that is in use until it has failed or done
+            # its work: an idle one would hoard what nobody fetches from it.
+            self._producer = Producer(self._properties | ({"error_cb": self._hear} if self._failed else {}))
         self._trouble = ""
         reports = [_Report() for _ in notifications]
         for notification, report in zip(notifications, reports, strict=True):
             self._produce(self._producer, notification, report)
         left = self._producer.flush(CONFIRMED_S)
         errors = [report.error for report in reports]
-        if left or not all(report.ended for report in reports) or any(errors):
+        silent = left or not all(report.ended for report in reports)
+        failed = silent or any(error is not None for error in errors)
+        if failed or self._failed:
             self._give_up()
-        if left or not all(report.ended for report in reports):
+        self._failed = bool(failed)
+        if silent:
             raise self._down(f"{left} of {len(reports)} without an answer after {CONFIRMED_S:.0f} s")
         return errors
 
@@ -123,7 +128,7 @@ class KafkaOutput:
                 return
 
     def _give_up(self) -> None:
-        """Drop a client that has failed, with all that it holds and believes; the next batch opens another."""
+        """Drop a client with all that it holds and believes; the next batch opens another."""
         if self._producer is not None:
             self._producer.purge()
             self._producer.poll(0)

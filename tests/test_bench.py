@@ -8,13 +8,14 @@ import numpy as np
 import orjson
 import pytest
 
-from bench.cases import CASES, GROUPS, Options, customers, latency, run
+from bench.cases import CASES, GROUPS, Options, customers, kafka, latency, run
 from bench.cases.broken import EVERY, broken_lines
 from bench.cases.common import Events
 from bench.cases.latency import PacedReader
 from bench.cases.profile import PARTS, STEPS, Stopwatch
 from bench.cases.synthetic import BEGIN_MS, calls, everybody
 from bench.harness import Rate, Report, isolated, measure, peak_bytes, quantiles, race, resident_bytes
+from bench.maven import NotHereError
 from bench.plot import bar_chart, line_chart, short
 from bench.simulator import TelcoSpec, simulate
 from dataflows import cli
@@ -37,6 +38,10 @@ TINY = Options(
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+def no_broker():
+    raise NotHereError("kafka needs javac on the PATH")
+
+
 def parsed(picture):
     return ET.fromstring(picture)  # noqa: S314 - our own
 
@@ -47,6 +52,8 @@ def everything(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     shown = []
     with pytest.MonkeyPatch.context() as patched:
+        # The broker has tests of its own; here it is not worth the seconds.
+        patched.setattr(kafka, "broker_elsewhere", no_broker)
         # One case with a process of its own, the flood, shows that this works; the others save the start.
         for module in (customers, latency):
             patched.setattr(module, "isolated", lambda work, *arguments: work(*arguments))
@@ -65,6 +72,10 @@ def raw(everything):
 
 
 class TestCases:
+    def test_a_case_that_cannot_run_here_says_so_in_a_sentence(self, everything):
+        said = "kafka: not measured, a broker cannot run here: kafka needs javac on the PATH"
+        assert said in everything[1]
+
     def test_a_report_has_its_conditions_and_names_the_bottleneck(self, everything):
         report, shown, _ = everything
         assert shown == report.text

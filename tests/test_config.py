@@ -328,6 +328,26 @@ class TestSecrets:
         key = resolve_token_key(converting, {"STAYLINE_TOKEN_KEY": "k" * 16})
         assert format_options(converting, key).tokens.identity("1") != "1"
 
+    def test_passwords_for_brokers_are_fetched_where_there_is_a_user(self, tmp_path):
+        (tmp_path / "word").write_text("of the file\n")
+        environ = {
+            "STAYLINE_CRM_SECRET": SECRET,
+            "STAYLINE_INPUT__KAFKA__USERNAME": "reader",
+            "STAYLINE_INPUT__KAFKA__SECRET_ENV": "READER",
+            "STAYLINE_OUTPUT__1__USERNAME": "writer",
+            "STAYLINE_OUTPUT__1__SECRET_FILE": str(tmp_path / "word"),
+        }
+        config = load(FULL, environ)
+        secrets = resolve_secrets(config, environ | {"READER": "of the environment"})
+        assert (secrets.input_password, secrets.output_passwords) == ("of the environment", {"kafka": "of the file"})
+        assert not any(word in repr(secrets) + render(config) for word in ("of the environment", "of the file"))
+        with pytest.raises(ConfigError, match=r"input\.kafka\.secret_env: the password for the brokers must stand"):
+            resolve_secrets(config, environ)
+        # An input that is not read needs no password.
+        unread = load(FULL, environ | {"STAYLINE_INPUT__KIND": "http"})
+        assert resolve_secrets(unread, environ).input_password is None
+        assert resolve_secrets(load(FULL, {}), environ).output_passwords == {}
+
     def test_all_secrets_missing_are_told_at_once(self):
         with pytest.raises(ConfigError) as caught:
             resolve_secrets(with_format(load(FULL, {}), "cucm"), {})
@@ -335,16 +355,17 @@ class TestSecrets:
 
 
 class TestRunnable:
-    def test_what_this_version_cannot_run_is_told_all_at_once(self):
-        assert [problem.split(":")[0] for problem in runnable(load(FULL, {}))] == ["input.kind", "output.1.kind"]
+    def test_what_cannot_be_run_is_told_all_at_once(self):
+        config = with_format(load(FULL, {}), "hep").model_copy(update={"output": ()})
+        assert [problem.split(":")[0] for problem in runnable(config)] == ["input.format", "output"]
 
     def test_nothing_to_read_and_nowhere_to_write_cannot_be_run(self):
         keys = [problem.split(":")[0] for problem in runnable(load(None, {}))]
         assert keys == ["input.file.paths", "output"]
 
-    @pytest.mark.parametrize("kind", ["file", "http"])
-    def test_files_and_http_to_files_and_webhooks_can_be_run(self, kind):
-        environ = {"STAYLINE_INPUT__KIND": kind, "STAYLINE_OUTPUT__1": '{ kind = "file", path = "alerts.ndjson" }'}
+    @pytest.mark.parametrize("kind", ["file", "http", "hep", "kafka"])
+    def test_every_input_and_output_can_be_run(self, kind):
+        environ = {"STAYLINE_INPUT__KIND": kind, "STAYLINE_OUTPUT__2": '{ kind = "file", path = "alerts.ndjson" }'}
         assert runnable(load(FULL, environ)) == []
 
     def test_a_format_that_nobody_knows_is_refused(self):

@@ -1,5 +1,6 @@
 """Kafka in and out, against a real broker that is killed and started again, and a mock that fails on demand."""
 
+import contextlib
 import csv as csv_module
 import io
 import random
@@ -35,6 +36,9 @@ from kafka_kit import (
 from run_kit import PATIENCE_S, Program, lines, recorded, until
 
 from bench.broker import fill, make_topic
+from bench.cases import Options as BenchOptions
+from bench.cases import kafka as kafka_case
+from bench.cases import run as bench_run
 from dataflows import kafka, kafka_client, replay
 from dataflows.chunks import decoded
 from dataflows.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
@@ -171,6 +175,8 @@ class TestRun:
             # Half of the records are there when it starts, half of them come while it runs.
             slice_ = list(keyed(telco.events[at * size : (at + 1) * size]))
             fill(broker.address, topic, slice_[: size // 2])
+            if rng.random() < 0.5:
+                until(lambda p=program: "run.started" in p.stderr(), "the start")
             blow = program.kill_after(rng.uniform(0.0, 1.5))
             fill(broker.address, topic, slice_[size // 2 :])
             blow.join()
@@ -230,6 +236,11 @@ class TestRun:
         assert figures(program.address("metrics"))["stayline_input_lost_messages_total"] == 15.0
         assert ended(program) == 0
 
+    def test_a_run_that_waits_for_brokers_ends_when_it_is_asked_to(self, tmp_path):
+        program = Program(deployed(tmp_path, "127.0.0.1:9", "t"), "run", "-c", "c.toml")
+        until(lambda: "run.started" in program.stderr(), "the start")
+        assert ended(program) == 0
+
     def test_a_topic_that_is_not_there_is_said_in_one_line(self, broker, tmp_path):
         program = Program(deployed(tmp_path, broker.address, "nowhere"), "run", "-c", "c.toml")
         assert program.wait() == 1
@@ -237,6 +248,15 @@ class TestRun:
             "stayline: input.kafka.topics: must be topics that can be read, were not: "
             "Broker: Unknown topic or partition"
         )
+
+
+class TestBench:
+    def test_the_flow_from_a_broker_gives_the_same_as_the_flow_from_a_file(self, broker, topic, monkeypatch):
+        monkeypatch.setattr(kafka_case, "broker_elsewhere", lambda: contextlib.nullcontext(broker.address))
+        monkeypatch.setattr(kafka_case, "TOPIC", f"{topic}.bench")
+        report = bench_run(["flow", "kafka"], BenchOptions(customers=100, days=3, rounds=1), lambda _: None)
+        names = ["flow", "flow, kafka", "flow, kafka, checkpoints"]
+        assert len({report.rates[name].digest for name in names}) == 1
 
 
 def reads(one, place=None, *, messages):
@@ -327,11 +347,12 @@ class TestMessages:
         stream = io.BytesIO()
         with pa.ipc.new_stream(stream, table.schema.with_metadata({"type": "call"})) as writer:
             writer.write_table(table)
-        fill(broker.address, topic, [(None, stream.getvalue()), (None, b"nonsense"), (None, None)])
+        whole = stream.getvalue()
+        fill(broker.address, topic, [(None, value) for value in (whole, b"nonsense", None, whole[:-100])])
         with reader(broker.address, topic, open_format=lambda: open_format("arrow", options)) as one:
-            batches, letters, _ = reads(one, place, messages=3)
+            batches, letters, _ = reads(one, place, messages=4)
         assert calls(batches) == ["a"]
-        assert [letter.at.partition("@")[2] for letter in letters] == ["3:2", "4:1", "5:1"]
+        assert [letter.at.partition("@")[2] for letter in letters] == ["3:2", "4:1", "5:1", "6:1"]
 
 
 def is_json(value):
@@ -508,8 +529,9 @@ class TestInjected:
         monkeypatch.setattr(sink, "CONFIRMED_S", 1.0)
         output = self.output(mock)
         mock.down()
-        with pytest.raises(OutputDownError, match=r"found 5 of 5 .*Connection refused"):
-            output.append(0, notices(5))
+        for found in ("timed out", "Connection refused"):
+            with pytest.raises(OutputDownError, match=rf"found 5 of 5 .*{found}"):
+                output.append(0, notices(5))
         mock.up()
         monkeypatch.setattr(sink, "CONFIRMED_S", 20.0)
         assert self.output(mock).append(0, notices(5)) == 5

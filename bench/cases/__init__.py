@@ -19,6 +19,7 @@ from bench.cases.detection import detection_board
 from bench.cases.flood import flood_of_strangers
 from bench.cases.flow import bottleneck, flow_with_checkpoints, whole_flow
 from bench.cases.formats import vendor_formats
+from bench.cases.kafka import flow_from_broker
 from bench.cases.latency import latency_at_rates
 from bench.cases.peers import peers_race
 from bench.cases.profile import time_by_part
@@ -39,6 +40,7 @@ CASES: dict[str, Case] = {
     "latency": latency_at_rates,
     "arrow": arrow_streams,
     "formats": vendor_formats,
+    "kafka": flow_from_broker,
     "profile": time_by_part,
     "peers": peers_race,
     "detection": detection_board,
