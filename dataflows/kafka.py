@@ -33,7 +33,7 @@ MESSAGES_MAX = 5_000
 LOOK_S = 10.0
 """How often topics are looked at: for new partitions, and whether they are still the same."""
 
-FINISH_S = 2.0
+FINISH_S = 5.0
 """So long the end of a run waits until the brokers have taken the last offsets."""
 
 
@@ -131,24 +131,28 @@ class KafkaReader:
             yield from self._look()
 
     def committed(self, place: tuple[int, ...]) -> None:
-        """Show a place that a checkpoint holds to tools that watch the group."""
-        fresh = {part: at for part, at in self._known(place).items() if self._shown.get(part) != at}
-        if fresh:
-            self._shown |= fresh
-            self._commits += 1
-            offsets = [TopicPartition(*part, at) for part, at in fresh.items()]
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            except KafkaException as error:
-                self._trouble.of_commit(error_of(error), None)
+        """Show a place that a checkpoint holds to tools that watch the group; passed over while one is on its way."""
+        offsets = {part: at for part, at in self._known(place).items() if part in self._offsets}
+        # Two that wait for the group's broker may come there in either order.
+        if offsets == self._shown or self._trouble.commits < self._commits:
+            return
+        self._shown = offsets
+        self._commits += 1
+        try:
+            fresh = [TopicPartition(*part, at) for part, at in offsets.items()]
+            self._consumer.commit(offsets=fresh, asynchronous=True)
+        except KafkaException as error:
+            self._trouble.of_commit(error_of(error), None)
 
     def finish(self) -> None:
         """Show how far reading came, once the last checkpoint is taken, and wait a moment until the brokers know."""
-        if not self._offsets:
-            return
-        self._consumer.unassign()
-        self.committed(self._place())
         deadline_s = time.monotonic() + FINISH_S
+        self._consumer.unassign()
+        self._await_shown(deadline_s)
+        self.committed(self._place())
+        self._await_shown(deadline_s)
+
+    def _await_shown(self, deadline_s: float) -> None:
         while self._trouble.commits < self._commits and time.monotonic() < deadline_s:
             self._consumer.consume(1, POLL_S)
 

@@ -1,18 +1,19 @@
 """What the Kafka tests share: a real broker, a mock of one that fails on demand, certificates, what a topic holds."""
 
+import contextlib
 import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from run_kit import until
 
-from bench.broker import QUICK_START, Broker
+from bench.broker import QUICK_START, Broker, make_topic
 from bench.maven import NotHereError
 from dataflows.kafka import KafkaReader
 from dataflows.kafka_client import connection
@@ -41,10 +42,25 @@ def started(folder: Path) -> Broker:
             options=QUICK_START,
         )
         broker.start()
+        settle_groups(broker.address)
     except NotHereError as error:
         text = f"a Kafka broker cannot run here: {error}"
         pytest.fail(text) if REQUIRED else pytest.skip(text)
     return broker
+
+
+def settle_groups(address: str) -> None:
+    """Let the broker make the topic that keeps groups' offsets, which takes its time once."""
+    make_topic(address, "settled")
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
+
+    def settled() -> bool:
+        with contextlib.suppress(KafkaException):
+            return bool(consumer.committed([TopicPartition("settled", 0)], timeout=5.0))
+        return False
+
+    until(settled, "the topic of the groups' offsets")
+    consumer.close()
 
 
 def make_certificates(folder: Path) -> bool:
@@ -102,7 +118,7 @@ def records(address: str, topic: str, partitions: int = 1) -> list[tuple[str, by
     return found
 
 
-@contextmanager
+@contextlib.contextmanager
 def reader(address: str, *topics: str, password: str | None = None, open_format=None, **given) -> Iterator[KafkaReader]:
     """Open a reader of topics."""
     access = KafkaInput(brokers=address, topics=topics, **given)
