@@ -92,7 +92,7 @@ def converted(
         name="",
         data=b"\n".join(event.line for event in events),
         positions=[event.position for event in events],
-        originals=[event.record for event in events],
+        originals=events,
         rejects=rejects,
         origins=origins,
     )
