@@ -1,6 +1,7 @@
 """Records that are lines of a text, and records that wait for others of the same call."""
 
 import csv
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -32,7 +33,7 @@ Items = list[Converted | Reject]
 Event = dict[str, Any]
 
 
-class LineReader:
+class LineReader(ABC):
     """Reads records of one line each; a format of them says what a line gives. See `schemas.formats`."""
 
     def __init__(self) -> None:
@@ -52,13 +53,13 @@ class LineReader:
         items.extend(self._rest())
         return items
 
+    @abstractmethod
     def _record(self, line: Line) -> Iterable[Converted | Reject]:
         """Return what a line gives.
 
         Raises:
             Unfit: it is no record; it becomes a reject.
         """
-        raise NotImplementedError
 
     def _rest(self) -> Iterable[Converted | Reject]:
         """Return what the records give that still waited when the input ended."""
