@@ -20,12 +20,14 @@ that none was measured. Network `latency` depends on synchronised clocks and is 
 """
 
 import re
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
 from schemas.deadletters import DeadReason
 from schemas.formats import Line, Options, Tokens, shape
 from schemas.formats.calls import (
+    NUMBER_CHARS_MAX,
     count,
     heard,
     loss_of,
@@ -118,10 +120,12 @@ class _Call:
 
     def complete(self) -> bool:
         """Tell whether nothing more is awaited: no call that was answered lacks the media of a leg."""
-        return bool(self.rows) and all(
-            _whole(row["dateTimeConnect"]) == 0 or all(leg in self.media for leg in _legs(row))
-            for _, _, row in self.rows
-        )
+        for _, _, row in self.rows:
+            if _whole(row["dateTimeConnect"]) != 0:
+                orig, dest = _legs(row)
+                if orig not in self.media or dest not in self.media:
+                    return False
+        return bool(self.rows)
 
 
 def open_cucm(options: Options) -> "CucmReader":
@@ -296,6 +300,11 @@ def _legs(row: dict[str, str]) -> tuple[str, str]:
 
 def _whole(text: str) -> int | None:
     """Return a whole number, which may be negative: Cisco writes codes above 2^31 so."""
+    return _number(text) if len(text) <= NUMBER_CHARS_MAX else None
+
+
+@lru_cache(65_536)
+def _number(text: str) -> int | None:
     plain = text.strip()
     if not plain:
         return 0

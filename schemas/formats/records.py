@@ -144,10 +144,12 @@ def text_of(record: dict[str, Any], *names: str) -> str | None:
     """
     for name in names:
         value = record.get(name)
-        if value is None or value == "":
-            continue
         if isinstance(value, str):
-            return value
+            if value:
+                return value
+            continue
+        if value is None:
+            continue
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
         raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a text or a number, was neither")

@@ -162,7 +162,9 @@ class VoipmonitorReader(LineReader):
 def _said(row: dict[str, Any], *names: str) -> str | None:
     """Return the first of these columns that is not null."""
     for name in names:
-        text = text_of(row, name)
+        text = row.get(name)
+        if text is not None and not isinstance(text, str):
+            text = text_of(row, name)
         if text is not None and text not in _NULLS:
             return text
     return None
