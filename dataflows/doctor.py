@@ -7,7 +7,7 @@ It takes nothing and changes nothing, so that it may look at a live feed:
   sent again is not counted again;
 - **HEP** packets are copies in the first place. They are put into a folder that is gone afterwards, and calls that
   are open when the minute is over are no dead letters;
-- **Kafka** is not read by this version.
+- **Kafka**'s messages are read from `start` on, and no offset is shown to the brokers.
 
 Listening needs the configured address, which a running deployment holds: stop it for the minute, or give the doctor a
 configuration with another address and let a sender send there as well.
@@ -16,11 +16,13 @@ configuration with another address and let a sender send there as well.
 import contextlib
 import datetime as dt
 import hashlib
+import os
 import queue
 import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -35,9 +37,11 @@ from dataflows.chunks import Chunk
 from dataflows.examination import Examination, Findings, Pattern
 from dataflows.files import FileReader, Place
 from dataflows.http import BODY_BYTES_MAX, Server
+from dataflows.kafka import KafkaReader
+from dataflows.kafka_client import connection
 from dataflows.spool import Spool
 from schemas.errors import ConfigError
-from schemas.formats import described, open_format
+from schemas.formats import Format, described, open_format
 from schemas.formats.hep import open_hep
 
 SECONDS = 60.0
@@ -106,7 +110,7 @@ def diagnose(
         report: is told how many seconds have passed.
 
     Raises:
-        ConfigError: the input cannot be read by this version, or an address cannot be listened on.
+        ConfigError: a secret is missing, or an address cannot be listened on.
         InputError: a file cannot be read, or is not in the configured format.
     """
     with contextlib.ExitStack() as stack:
@@ -161,15 +165,35 @@ def _opened(
         announce(f"listening for HEP3 packets on {listener.address}, UDP and TCP")
         cuts = (None if cut is None else cut.chunk for cut in packets.read(None))
         return _Source(cuts, live=True, notes=lambda: _of_packets(listener, packets))
-    raise ConfigError([f"input.kind: must be file, http or hep for the doctor of this version, was {kind}"])
+    assert config.input.kafka is not None  # noqa: S101 - the configuration would not hold
+    secrets = configuration.resolve_secrets(config, os.environ)
+    opener = _opener(config, token_key)
+    group = f"stayline-doctor-{config.deployment.name}"
+    messages = KafkaReader(config.input.kafka, connection(config.input.kafka, secrets.input_password), group, opener)
+    stack.callback(messages.close)
+    return _Source(_of_messages(messages), live=config.input.kafka.start == "latest")
+
+
+def _opener(config: settings.Config, token_key: bytes | None) -> Callable[[], Format] | None:
+    """Return what opens the input's format; None: contract events."""
+    if config.input.format == "stayline":
+        return None
+    return partial(open_format, config.input.format, configuration.format_options(config, token_key))
+
+
+def _of_messages(reader: KafkaReader) -> Iterator[Chunk | None]:
+    for poll in reader.read(None):
+        if poll is None:
+            yield None
+        else:
+            yield from poll.chunks
 
 
 def _of_files(config: settings.Config, token_key: bytes | None) -> Iterator[Chunk | None]:
-    given, name = config.input.file, config.input.format
+    given = config.input.file
     if not given.paths:
         raise ConfigError(["input.file.paths: must name at least one file where input.kind is file, was empty"])
-    options = configuration.format_options(config, token_key)
-    opener = None if name == "stayline" else lambda: open_format(name, options)
+    opener = _opener(config, token_key)
     for cut in FileReader(list(given.paths), Place(), open_format=opener, follow=given.follow):
         yield None if cut is None else cut.chunk
 

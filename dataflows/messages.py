@@ -9,6 +9,7 @@ from dataflows.chunks import Chunk
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import InputError
 from schemas.formats import Converted, Format, Packet, PacketFormat
+from schemas.formats.masks import refused
 
 _one_value = msgspec.json.Decoder(msgspec.Raw)
 
@@ -80,8 +81,8 @@ def converted(
         try:
             items = [*reader.feed(value or b""), *reader.finish()]
         except InputError as error:
-            items = [Reject(0, DeadReason.NOT_JSON, str(error), value or b"")]
-        for item in items or [Reject(0, DeadReason.NOT_JSON, _NONE, value or b"")]:
+            items = [refused(0, DeadReason.NOT_JSON, str(error), value or b"")]
+        for item in items or [refused(0, DeadReason.NOT_JSON, _NONE, value or b"")]:
             # Of a message its number is what counts here; the line inside of it would say little.
             placed = msgspec.structs.replace(item, position=index)
             events.append(placed) if isinstance(placed, Converted) else rejects.append(placed)

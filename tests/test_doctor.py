@@ -14,6 +14,8 @@ from dataflows.chunks import Chunk
 from dataflows.config import load
 from dataflows.doctor import diagnose, told
 from dataflows.examination import Examination
+from dataflows.kafka import Poll
+from dataflows.messages import joined
 from schemas.errors import ConfigError
 from schemas.formats import described
 from schemas.patterns import NEEDS, lacking, shown
@@ -192,11 +194,29 @@ class TestInputs:
         assert diagnosis.findings.probes == {"2001": 2}
         assert "2 calls began; 2 are open or just over" in diagnosis.notes
 
-    def test_kafka_is_refused_in_a_sentence(self, tmp_path):
-        text = '[input]\nkind = "kafka"\nkafka = { brokers = "127.0.0.1:9092", topics = ["t"] }\n'
-        with pytest.raises(ConfigError) as refused:
-            diagnose(configured(tmp_path, text), None, print)
-        assert "must be file, http or hep" in refused.value.problems[0]
+    def test_of_kafka_messages_are_read_and_no_offset_is_shown(self, tmp_path, monkeypatch):
+        asked = []
+
+        class Reader:
+            def __init__(self, given, _reached, group, opener):
+                asked.append((given.topics, group, opener))
+
+            def read(self, place):
+                assert place is None
+                yield None
+                yield Poll([joined([orjson.dumps(CALL), b"{", None], [("t", 0, at) for at in range(3)])], ())
+
+            def close(self):
+                asked.append("closed")
+
+        monkeypatch.setattr(doctor, "KafkaReader", Reader)  # which has no way to commit
+        kafka = 'kafka = { brokers = "127.0.0.1:9092", topics = ["t"] }'
+        text = f'[deployment]\nname = "west"\n[input]\nkind = "kafka"\n{kafka}\n'
+        found = diagnose(configured(tmp_path, text), None, print).findings
+        assert asked == [(("t",), "stayline-doctor-west", None), "closed"]
+        assert found.dead_letters["not_json"].records == 2
+        assert found.dead_letters["not_json"].at == "t[0]@1"
+        assert found.types["call"].records == 1
 
     def test_a_busy_address_is_told(self, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as taken:
