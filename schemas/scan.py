@@ -327,7 +327,6 @@ def _take_string(
         return 0 if not escaped and _SIZE_LOW[slot] <= characters <= _SIZE_HIGH[slot] else -1
     if kind == _KIND_CODED:
         bound = len(TEXTS) + slot
-        # A word is kept: one that is the whole record is no word.
         if not _SIZE_LOW[bound] <= characters <= _SIZE_HIGH[bound]:
             return -1
         cells.whole[row, field] = code_of(cells.words, data, at, size)

@@ -38,7 +38,6 @@ _SLASHES = _ONES * np.uint64(0x5C)
 _NEWLINES = _ONES * np.uint64(0x0A)
 _ZEROS = _ONES * np.uint64(0x30)
 _OVER_NINE = _ONES * np.uint64(0x76)
-_ALL = ~np.uint64(0)
 MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)
 """By size in bytes, 0..8: the part of a word that a text of so many bytes fills."""
 
