@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dataflows.cli_operator import dead_letters, outputs
+from dataflows.commands.operator import dead_letters, outputs
 from schemas.errors import ConfigError, StaylineError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _program(
 @app.command()
 def demo() -> None:
     """Show everything on a small telco, live."""
-    from dataflows.demo import demo as show
+    from dataflows.commands.demo import demo as show
 
     show()
 
@@ -127,9 +127,9 @@ def replay(
     """Run recorded events through the dataflow."""
     outs = [alerts] if dead_letters is None else [alerts, dead_letters]
     loaded, opener = _prepared(config, format_name, files, different=[*dict.fromkeys(files), *outs])
+    from dataflows.commands.progress import progress
+    from dataflows.commands.replay import replay as execute
     from dataflows.config import engine_settings
-    from dataflows.progress import progress
-    from dataflows.replay import replay as execute
 
     with progress("replay", sum(path.stat().st_size for path in files), "bytes") as report:
         counts = execute(
@@ -157,7 +157,7 @@ def simulate(
     """Simulate a telco: events, and the truth."""
     from bench.simulator import TelcoSpec
     from bench.simulator import simulate as execute
-    from dataflows.progress import progress
+    from dataflows.commands.progress import progress
 
     given = {"customers": customers, "days": days, "seed": seed}
     spec = TelcoSpec(**{name: value for name, value in given.items() if value is not None})
@@ -239,8 +239,8 @@ def convert(
     _, opener = _prepared(config, format_name, [source], different=[source, out, letters])
     if opener is None:
         raise ConfigError(["--format: must name a vendor's format, as the input must not be events already"])
-    from dataflows.convert import convert as execute
-    from dataflows.progress import progress
+    from dataflows.commands.convert import convert as execute
+    from dataflows.commands.progress import progress
 
     total_bytes = source.stat().st_size if source.is_file() else None
     with progress("convert", total_bytes, "bytes") as report:
@@ -266,7 +266,7 @@ def formats() -> None:
 def check(config: ConfigFile) -> None:
     """Validate and show the configuration."""
     from dataflows.config import load, render, resolve_secrets, runnable
-    from dataflows.treatments import template_problems
+    from dataflows.config.treatments import template_problems
 
     loaded = load(config, os.environ)
     typer.echo(render(loaded), nl=False)
@@ -289,9 +289,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Read a minute of the input: what arrives, how late, what is missing. Takes and changes nothing."""
+    from dataflows.commands.doctor import diagnose, told
+    from dataflows.commands.progress import progress
     from dataflows.config import load, resolve_token_key
-    from dataflows.doctor import diagnose, told
-    from dataflows.progress import progress
 
     loaded = load(config, os.environ)
     key = resolve_token_key(loaded, os.environ)
@@ -315,7 +315,7 @@ def explain(
     from dataflows.config import load
 
     loaded = load(config, os.environ)
-    from dataflows.explain import explain as tell
+    from dataflows.commands.explain import explain as tell
 
     for line in tell(customer, loaded):
         typer.echo(line)
@@ -327,10 +327,10 @@ def forget(
     config: ConfigFile,
 ) -> None:
     """Erase what was learnt and stored about one customer."""
+    from dataflows.commands.forget import forget as erase
+    from dataflows.commands.forget import size
+    from dataflows.commands.progress import progress
     from dataflows.config import format_options, load, resolve_token_key
-    from dataflows.forget import forget as erase
-    from dataflows.forget import size
-    from dataflows.progress import progress
     from dataflows.run import now_ms
 
     loaded = load(config, os.environ)

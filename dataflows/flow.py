@@ -26,8 +26,8 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
 
 from dataflows.checkpoints import KEPT, Checkpoints
-from dataflows.chunks import Chunk, Read, decoded
 from dataflows.durable import sync_folder
+from dataflows.inputs.chunks import Chunk, Read, decoded
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch

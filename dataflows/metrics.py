@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dataflows.spool import Spool
+from dataflows.inputs.spool import Spool
 from detectors.engine import RiskEngine
 from sinks.outbox import Outbox
 

@@ -14,20 +14,22 @@ from typing import NamedTuple
 from prometheus_client.registry import Collector
 
 from dataflows import config as configuration
-from dataflows import hep, settings
 from dataflows.checkpoints import Checkpoints, sole_user
-from dataflows.chunks import Read
+from dataflows.config import outputs
+from dataflows.config.settings import Config, Desk
+from dataflows.config.treatments import treatments
 from dataflows.deadletters import DeadLetterFile
-from dataflows.files import Cut, FileReader, Place
 from dataflows.flow import OpenInput, Part, Passed, Stop, build, execute
-from dataflows.http import Server, events_application, metrics_application
-from dataflows.kafka import KafkaFigures, KafkaReader
-from dataflows.kafka_client import connection
+from dataflows.inputs import hep
+from dataflows.inputs.chunks import Read
+from dataflows.inputs.files import Cut, FileReader, Place
+from dataflows.inputs.http import Server, events_application, metrics_application
+from dataflows.inputs.kafka import KafkaFigures, KafkaReader
+from dataflows.inputs.kafka_client import connection
+from dataflows.inputs.resubmitted import Resubmitted
+from dataflows.inputs.spool import Spool
 from dataflows.logs import log
 from dataflows.metrics import Gauges
-from dataflows.resubmitted import Resubmitted
-from dataflows.spool import Spool
-from dataflows.treatments import treatments
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
@@ -94,7 +96,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def run(config: settings.Config, announce: Announce | None = None, epoch: timedelta = EPOCH) -> None:
+def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPOCH) -> None:
     """Run a deployment until its input ends or it is told to stop.
 
     SIGTERM and SIGINT finish the batch in hand, take a checkpoint and return; a second one ends the process at once.
@@ -169,13 +171,13 @@ def run(config: settings.Config, announce: Announce | None = None, epoch: timede
         )
 
 
-def _hold_files(config: settings.Config) -> None:
+def _hold_files(config: Config) -> None:
     """Hold the files that a configuration names against each other and against the disk.
 
     Raises:
         ConfigError: with every problem.
     """
-    outs = [(place, one.path) for place, one in enumerate(config.output) if isinstance(one, settings.FileOutput)]
+    outs = [(place, one.path) for place, one in enumerate(config.output) if isinstance(one, outputs.FileOutput)]
     taken = list(config.input.file.paths) if config.input.kind == "file" else []
     problems = [f"input.file.paths: {path} must be a file, was not" for path in taken if not path.is_file()]
     for place, path in outs:
@@ -188,10 +190,10 @@ def _hold_files(config: settings.Config) -> None:
         raise ConfigError(problems)
 
 
-def _keep_earlier_alerts(config: settings.Config) -> None:
+def _keep_earlier_alerts(config: Config) -> None:
     """Move alerts of an earlier state out of the way: a new outbox knows nothing of them and begins its own file."""
     for one in config.output:
-        if isinstance(one, settings.FileOutput) and one.path.exists() and one.path.stat().st_size:
+        if isinstance(one, outputs.FileOutput) and one.path.exists() and one.path.stat().st_size:
             number = 1
             while (kept := one.path.with_name(f"{one.path.name}.{number}")).exists():
                 number += 1
@@ -219,7 +221,7 @@ def _signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _source(config: settings.Config, secrets: configuration.Secrets, folder: Path) -> _Source:
+def _source(config: Config, secrets: configuration.Secrets, folder: Path) -> _Source:
     if config.input.kind == "http":
         spool = Spool(folder / "spool")
         return _Source(
@@ -254,7 +256,7 @@ def _source(config: settings.Config, secrets: configuration.Secrets, folder: Pat
     return _Source(read, ends=not given.follow)
 
 
-def _packets(config: settings.Config, secrets: configuration.Secrets, folder: Path) -> _Source:
+def _packets(config: Config, secrets: configuration.Secrets, folder: Path) -> _Source:
     reader = open_hep(configuration.format_options(config, secrets.token_key))
     source = hep.Source(Spool(folder / "spool"), folder / "calls", reader)
     listener = hep.Listener(source.spool, *config.input.hep.listen)
@@ -273,12 +275,12 @@ def _resubmitted(folder: Path, *, ends: bool) -> Part:
     return Part(read, passed=lambda place: records.prune(Place(*place).file), idle=RESUBMITTED_EVERY)
 
 
-def _has_desk(config: settings.Config) -> bool:
-    return any(isinstance(output, settings.DeskOutput) for output in config.output)
+def _has_desk(config: Config) -> bool:
+    return any(isinstance(output, outputs.DeskOutput) for output in config.output)
 
 
 def output_of(
-    one: settings.FileOutput | settings.WebhookOutput | settings.KafkaOutput | settings.DeskOutput,
+    one: outputs.FileOutput | outputs.WebhookOutput | outputs.KafkaOutput | outputs.DeskOutput,
     secrets: configuration.Secrets,
     shape: Shape,
     store: DeskStore | None = None,
@@ -288,9 +290,9 @@ def output_of(
     Raises:
         StaylineError: there is none of this sort.
     """
-    if isinstance(one, settings.FileOutput):
+    if isinstance(one, outputs.FileOutput):
         return FileOutput(one.path, one.name, Rotation(one.rotate_bytes, one.rotate_s), now_ms)
-    if isinstance(one, settings.WebhookOutput):
+    if isinstance(one, outputs.WebhookOutput):
         return WebhookOutput(
             one.name,
             one.url,
@@ -304,16 +306,16 @@ def output_of(
             client_cert_file=one.client_cert_file,
             content_type=shape.content_type,
         )
-    if isinstance(one, settings.KafkaOutput):
+    if isinstance(one, outputs.KafkaOutput):
         reached = connection(one, secrets.output_passwords.get(one.name))
         return KafkaOutput(one.name, one.topic, reached, content_type=shape.content_type)
-    if isinstance(one, settings.DeskOutput) and store is not None:
+    if isinstance(one, outputs.DeskOutput) and store is not None:
         return DeskOutput(one.name, store)
     raise StaylineError(f"output {one.name}: must have a store where its kind is desk, had none")
 
 
 def _servers(
-    config: settings.Config, source: _Source, store: DeskStore | None, gauges: Gauges
+    config: Config, source: _Source, store: DeskStore | None, gauges: Gauges
 ) -> Iterator[tuple[str, Server | hep.Listener]]:
     if source.listener is not None:
         yield "hep", source.listener
@@ -322,7 +324,7 @@ def _servers(
     if store is not None:
         take = source.spool.append if source.spool is not None else _refuse_outcome
         desk = desk_application(store, take, now_ms)
-        listen = (config.desk or settings.Desk()).listen
+        listen = (config.desk or Desk()).listen
         yield "desk", Server(desk, *listen, before_stop=desk.state.streams.close)
     if config.metrics is not None:
         yield "metrics", Server(metrics_application(gauges), *config.metrics.listen)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import orjson
 
-from dataflows.customers import read_customers
+from dataflows.config.customers import read_customers
 from schemas.formats import Converted, NumberPlan, Options, Tokens, open_format
 
 FORMATS = Path(__file__).parent / "formats"

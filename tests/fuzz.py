@@ -14,7 +14,7 @@ import atheris
 import schemas.arrow
 import schemas.decode  # compiled code cannot be instrumented: it is there before  # noqa: F401
 
-with atheris.instrument_imports(include=["schemas.formats", "schemas.arrow_stream", "schemas.arrow_batch"]):
+with atheris.instrument_imports(include=["schemas.formats", "schemas.arrow.stream", "schemas.arrow.batch"]):
     import fuzz_kit
 
 

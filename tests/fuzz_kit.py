@@ -12,7 +12,7 @@ import orjson
 from formats_kit import CASES, FORMATS, options, source
 from hep_kit import MONDAY_MS, Dialog, report
 
-from schemas.arrow_writer import write_arrow
+from schemas.arrow.writer import write_arrow
 from schemas.decode import RECORD_BYTES_MAX, Decoder, RecordError, decode_record
 from schemas.errors import InputError
 from schemas.formats import Converted, Options, open_format

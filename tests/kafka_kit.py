@@ -15,9 +15,9 @@ from run_kit import until
 
 from bench.broker import QUICK_START, Broker, make_topic
 from bench.maven import NotHereError
-from dataflows.kafka import KafkaReader
-from dataflows.kafka_client import connection
-from dataflows.settings import KafkaInput
+from dataflows.config.inputs import KafkaInput
+from dataflows.inputs.kafka import KafkaReader
+from dataflows.inputs.kafka_client import connection
 
 REQUIRED = "kafka" in os.environ.get("STAYLINE_CI_REQUIRE", "").split(",")
 """Where the broker must run, as in the continuous integration, it is a failure that it cannot."""

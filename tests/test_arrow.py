@@ -20,14 +20,14 @@ from run_kit import Program, lines, recorded
 from typer.testing import CliRunner
 
 from dataflows import cli
-from dataflows.chunks import decoded
-from dataflows.files import FileReader, Place
-from dataflows.replay import replay
+from dataflows.commands.replay import replay
+from dataflows.inputs.chunks import decoded
+from dataflows.inputs.files import FileReader, Place
 from detectors.settings import Settings
-from schemas import arrow_stream
-from schemas.arrow_schema import FIELDS
-from schemas.arrow_stream import FILE_MAGIC
-from schemas.arrow_writer import write_arrow
+from schemas.arrow import stream as arrow_stream
+from schemas.arrow.schema import FIELDS
+from schemas.arrow.stream import FILE_MAGIC
+from schemas.arrow.writer import write_arrow
 from schemas.columns import DIRECTIONS, RELEASERS
 from schemas.decode import Decoder, decode
 from schemas.errors import InputError

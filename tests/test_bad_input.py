@@ -8,7 +8,7 @@ from formats_kit import KEY, PLAN, options, source
 from fuzz_kit import CSV, SEEDS, read
 from hep_kit import MONDAY_MS, A, B, Dialog
 
-from dataflows.customers import read_customers
+from dataflows.config.customers import read_customers
 from schemas.deadletters import DeadReason
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Converted, Options, Tokens, open_format

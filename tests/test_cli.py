@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflows import cli
-from dataflows.compressed import read_chunks, written_whole
-from dataflows.convert import convert
-from dataflows.progress import progress
+from dataflows.commands.convert import convert
+from dataflows.commands.progress import progress
+from dataflows.inputs.compressed import read_chunks, written_whole
 from schemas.decode import decode_record
 from schemas.errors import DeliveryError, InputError, StaylineError
 from schemas.formats import Options, open_format

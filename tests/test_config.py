@@ -15,8 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from dataflows import settings as tables
-from dataflows import toml
 from dataflows.config import (
     Config,
     format_options,
@@ -25,9 +23,11 @@ from dataflows.config import (
     resolve_secrets,
     resolve_token_key,
     runnable,
+    toml,
     with_format,
 )
-from dataflows.settings import Address, parse_address
+from dataflows.config import settings as tables
+from dataflows.config.kinds import Address, parse_address
 from schemas.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "config"

@@ -16,10 +16,10 @@ from engine_kit import MONDAY_MS, batch, call, engine
 from run_kit import Program, lines, until
 
 from dataflows import cli
+from dataflows.commands.letterbox import Letterbox, Wanted
 from dataflows.deadletters import DeadLetterFile, letter_id
-from dataflows.files import Place
-from dataflows.letterbox import Letterbox, Wanted
-from dataflows.resubmitted import Resubmitted
+from dataflows.inputs.files import Place
+from dataflows.inputs.resubmitted import Resubmitted
 from schemas.deadletters import DeadLetter, DeadReason
 from schemas.errors import StateError
 from sinks.breaker import Breaker

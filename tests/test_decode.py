@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from dataflows.chunks import Chunk, converted, decoded
+from dataflows.inputs.chunks import Chunk, converted, decoded
 from schemas.columns import DIRECTIONS, PLACES, RELEASERS
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX, Decoder, RecordError, decode, decode_record

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from run_kit import until
 
-from dataflows.demo import _send
+from dataflows.commands.demo import _send
 
 STAYLINE = Path(sys.executable).with_name("stayline")
 PORTS = (8080, 8090, 9100)

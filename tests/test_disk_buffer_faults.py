@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from dataflows import run
 from dataflows.deadletters import DeadLetterFile
 from dataflows.flow import Stop
+from dataflows.inputs.spool import Spool
 from dataflows.metrics import Gauges
-from dataflows.spool import Spool
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings
@@ -108,7 +108,7 @@ DROPPED = """
 import os, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from delivery_kit import FakeClock, notices
-from dataflows.spool import Spool
+from dataflows.inputs.spool import Spool
 from sinks.outbox import Outbox
 
 directory = pathlib.Path(sys.argv[2])

@@ -9,13 +9,14 @@ import pytest
 from formats_kit import FORMATS, KEY
 from hep_kit import MONDAY_MS, Dialog
 
-from dataflows import cli, doctor
-from dataflows.chunks import Chunk
+from dataflows import cli
+from dataflows.commands import doctor
+from dataflows.commands.doctor import diagnose, told
+from dataflows.commands.examination import Examination
 from dataflows.config import load
-from dataflows.doctor import diagnose, told
-from dataflows.examination import Examination
-from dataflows.kafka import Poll
-from dataflows.messages import joined
+from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.kafka import Poll
+from dataflows.inputs.messages import joined
 from schemas.errors import ConfigError
 from schemas.formats import described
 from schemas.patterns import NEEDS, lacking, shown

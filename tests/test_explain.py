@@ -2,8 +2,8 @@ import orjson
 import pytest
 from run_kit import Program, lines, recorded
 
+from dataflows.commands.explain import explain
 from dataflows.config import load
-from dataflows.explain import explain
 from schemas.alerts import rfc3339
 from schemas.errors import StateError
 

@@ -9,9 +9,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflows.chunks import decoded
-from dataflows.compressed import read_chunks
-from dataflows.files import MARK_BYTES, FileReader, Place
+from dataflows.inputs.chunks import decoded
+from dataflows.inputs.compressed import read_chunks
+from dataflows.inputs.files import MARK_BYTES, FileReader, Place
 from schemas.decode import RECORD_BYTES_MAX, Decoder
 from schemas.errors import InputError
 from schemas.formats import Options, open_format

@@ -4,8 +4,8 @@ import itertools
 import pytest
 
 from dataflows.checkpoints import KEPT, Checkpoints
-from dataflows.files import FileReader, Place
 from dataflows.flow import Stop, build, execute
+from dataflows.inputs.files import FileReader, Place
 from schemas.alerts import Notification
 from schemas.errors import InputError, StateError
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from run_kit import Program, until
 
 from dataflows import cli
+from dataflows.commands.explain import explain
+from dataflows.commands.forget import forget
+from dataflows.commands.sought import Sought
 from dataflows.config import load
 from dataflows.deadletters import DeadLetterFile
-from dataflows.explain import explain
-from dataflows.forget import forget
-from dataflows.sought import Sought
 from schemas.deadletters import DeadLetter, DeadReason
 from schemas.errors import StateError
 from schemas.formats import Tokens

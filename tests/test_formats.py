@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflows.config import format_options, load
-from dataflows.customers import read_customers
+from dataflows.config.customers import read_customers
 from schemas.alerts import PatternKind
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import decode_record

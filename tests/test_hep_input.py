@@ -13,10 +13,10 @@ from run_kit import Program, lines, until
 from test_hep_format import traffic
 from test_run import FILE_OUTPUT, METRICS, deployed, figures
 
-from dataflows.chunks import decoded
 from dataflows.config import load, runnable
-from dataflows.hep import Framer, Listener, Source
-from dataflows.spool import Spool
+from dataflows.inputs.chunks import decoded
+from dataflows.inputs.hep import Framer, Listener, Source
+from dataflows.inputs.spool import Spool
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings
@@ -77,7 +77,7 @@ def broken(packets, seed):
 class TestSource:
     @pytest.mark.parametrize("seed", [1, 2])
     def test_read_again_from_any_place_nothing_is_lost_or_doubled(self, tmp_path, seed, monkeypatch):
-        monkeypatch.setattr("dataflows.spool.CHUNK_BYTES", 6_000)
+        monkeypatch.setattr("dataflows.inputs.spool.CHUNK_BYTES", 6_000)
         spool = filled(tmp_path, broken(packets_of(traffic(seed, 40)), seed))
         assert spool._end[0] > 5
         told = given_by(Source(spool, tmp_path / "calls", fresh()))

@@ -14,8 +14,8 @@ import pytest
 from hep_kit import TOKENS, keepalive, packet_time_ms
 from run_kit import lines, until
 
-from dataflows.hep import Listener, Source
-from dataflows.spool import Spool
+from dataflows.inputs.hep import Listener, Source
+from dataflows.inputs.spool import Spool
 from detectors.release import CallEnds, Outcome, classify
 from schemas.decode import decode
 from schemas.formats.hep import HepReader

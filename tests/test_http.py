@@ -10,11 +10,11 @@ from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from dataflows import http, spool
-from dataflows.files import Place
-from dataflows.http import BODY_BYTES_MAX, Server, events_application, metrics_application
+from dataflows.inputs import http, spool
+from dataflows.inputs.files import Place
+from dataflows.inputs.http import BODY_BYTES_MAX, Server, events_application, metrics_application
+from dataflows.inputs.spool import Spool
 from dataflows.metrics import Gauges
-from dataflows.spool import Spool
 from schemas.errors import ConfigError
 from sinks.outbox import Outbox
 

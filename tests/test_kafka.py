@@ -39,11 +39,12 @@ from bench.broker import fill, make_topic
 from bench.cases import Options as BenchOptions
 from bench.cases import kafka as kafka_case
 from bench.cases import run as bench_run
-from dataflows import kafka, kafka_client, replay
-from dataflows.chunks import decoded
-from dataflows.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
-from dataflows.messages import joined
-from dataflows.settings import KafkaOutput as OutputTable
+from dataflows.commands import replay
+from dataflows.config.outputs import KafkaOutput as OutputTable
+from dataflows.inputs import kafka, kafka_client
+from dataflows.inputs.chunks import decoded
+from dataflows.inputs.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
+from dataflows.inputs.messages import joined
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings

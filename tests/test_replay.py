@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from run_kit import lines, recorded
 
 from dataflows import cli
-from dataflows.replay import replay
+from dataflows.commands.replay import replay
 from detectors.settings import Settings
 from schemas.errors import InputError, StaylineError
 

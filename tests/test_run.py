@@ -12,7 +12,7 @@ import pytest
 from delivery_kit import DRIP, SECRET, Receiver, notice
 from run_kit import Program, lines, recorded, until
 
-from dataflows.replay import replay
+from dataflows.commands.replay import replay
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflows import spool as module
-from dataflows.chunks import decoded
 from dataflows.deadletters import DeadLetterFile
 from dataflows.durable import BLOCK_BYTES, cut_torn_line
-from dataflows.files import CHUNK_BYTES, Place
-from dataflows.spool import Spool, SpoolFullError
+from dataflows.inputs import spool as module
+from dataflows.inputs.chunks import decoded
+from dataflows.inputs.files import CHUNK_BYTES, Place
+from dataflows.inputs.spool import Spool, SpoolFullError
 from schemas.deadletters import DeadLetter, DeadReason
 from schemas.decode import Decoder
 from schemas.errors import StateError

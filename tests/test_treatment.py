@@ -26,7 +26,7 @@ from standardwebhooks import Webhook
 
 from dataflows import cli
 from dataflows.config import load, resolve_secrets
-from dataflows.treatments import template_problems, treatments
+from dataflows.config.treatments import template_problems, treatments
 from schemas.alerts import Notification, notification
 from schemas.errors import ConfigError
 from sinks.breaker import Breaker

@@ -7,9 +7,9 @@ import orjson
 
 from bench.cases.common import BASE, Bench, Events, bodies, new_engine, run_flow
 from bench.harness import race
-from dataflows.files import Cut, FileReader, Place
 from dataflows.flow import OpenInput
-from schemas.arrow_writer import write_arrow
+from dataflows.inputs.files import Cut, FileReader, Place
+from schemas.arrow.writer import write_arrow
 from schemas.decode import Decoder
 from schemas.formats import Options, open_format
 from schemas.formats.arrow import decode_stream

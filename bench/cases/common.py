@@ -16,8 +16,8 @@ from bench.peers.race import PEERS
 from bench.simulator import TelcoSpec, simulate
 from dataflows.checkpoints import Checkpoints
 from dataflows.deadletters import DeadLetterFile
-from dataflows.files import CHUNK_BYTES, Cut, FileReader, Place
 from dataflows.flow import OpenInput, Stop, build, execute
+from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings

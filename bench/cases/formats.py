@@ -16,8 +16,8 @@ from pathlib import Path
 from bench.cases.common import BASE, Bench, parse
 from bench.cases.vendor_records import CSV_COLUMNS, RECORDS, calls, packets
 from bench.harness import isolated, race
-from dataflows.hep import Listener, Source
-from dataflows.spool import Spool
+from dataflows.inputs.hep import Listener, Source
+from dataflows.inputs.spool import Spool
 from schemas.formats import Converted, NumberPlan, Options, Tokens, open_format
 from schemas.formats.columnmap import ColumnMap
 from schemas.formats.hep import open_hep

@@ -8,11 +8,11 @@ from bench.broker import broker_elsewhere, fill, make_topic
 from bench.cases.common import BASE, Bench, Events, bodies, new_engine, run_flow, run_flow_durably
 from bench.harness import race
 from bench.maven import NotHereError
-from dataflows.chunks import Read
+from dataflows.config.inputs import KafkaInput
 from dataflows.flow import OpenInput
-from dataflows.kafka import KafkaReader
-from dataflows.kafka_client import connection
-from dataflows.settings import KafkaInput
+from dataflows.inputs.chunks import Read
+from dataflows.inputs.kafka import KafkaReader
+from dataflows.inputs.kafka_client import connection
 from schemas.alerts import Notification
 
 TOPIC = "events"

@@ -19,8 +19,8 @@ from bench.plot import line_chart
 from bench.simulator import TelcoSpec, simulate
 from bench.simulator.spec import MONDAY_MS
 from dataflows.checkpoints import Checkpoints
-from dataflows.chunks import Chunk
-from dataflows.files import CHUNK_BYTES, Cut, Place
+from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.files import CHUNK_BYTES, Cut, Place
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings

@@ -19,7 +19,7 @@ from bench.cases.common import Bench, Events, bodies, from_file, new_engine, run
 from bench.harness import digest
 from bench.plot import bar_chart
 from dataflows.checkpoints import Checkpoints
-from dataflows.chunks import Read
+from dataflows.inputs.chunks import Read
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.decode import Decoder

@@ -11,7 +11,7 @@ from bench.score import Case, Truth, read_drops, read_truth, three_in_seven
 from bench.simulator import TelcoSpec, simulate
 from bench.simulator.run import draw_telco
 from bench.simulator.world import customer_name
-from dataflows.files import CHUNK_BYTES
+from dataflows.inputs.files import CHUNK_BYTES
 from detectors.emodel import quality
 from detectors.release import CallEnds, classify
 from schemas.columns import CallColumns, EventBatch

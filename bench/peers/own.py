@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.peers.job import ALPHA, DELTA, FADE, MIN_INSTANCES, THRESHOLD, Clock, Found, Work, main
 from bench.peers.kernels import Settings, Small
-from dataflows.files import CHUNK_BYTES
+from dataflows.inputs.files import CHUNK_BYTES
 from schemas.columns import RELEASERS, CallColumns
 from schemas.decode import Decoder
 

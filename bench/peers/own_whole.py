@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.peers.job import Clock, Found, Work, main
 from bench.peers.own import WARM_UP
 from dataflows.checkpoints import Checkpoints
-from dataflows.files import Cut, FileReader, Place
 from dataflows.flow import Stop, build, execute
+from dataflows.inputs.files import Cut, FileReader, Place
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings

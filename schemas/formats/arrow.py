@@ -12,8 +12,8 @@ import pyarrow as pa
 from msgspec import Struct
 
 from schemas.arrow import TEXT_BYTES_MAX, decode_batch
-from schemas.arrow_batch import checked, longest_text, rows_as_json
-from schemas.arrow_stream import ArrowStream, DamagedError
+from schemas.arrow.batch import checked, longest_text, rows_as_json
+from schemas.arrow.stream import ArrowStream, DamagedError
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import Decoder

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.arrow_stream import BATCH_BYTES_MAX, REFUSED
+from schemas.arrow.stream import BATCH_BYTES_MAX, REFUSED
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.text import I64, Bools
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from dataflows.chunks import Chunk, decoded
+from dataflows.inputs.chunks import Chunk, decoded
 from schemas.alerts import PatternKind
 from schemas.columns import CallColumns, LinkColumns, MediaColumns
 from schemas.deadletters import DeadLetter

@@ -12,10 +12,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.commands.sought import Sought, erase_in_lines
 from dataflows.config import engine_settings
+from dataflows.config.outputs import FileOutput, KafkaOutput, WebhookOutput
+from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile, record_of
-from dataflows.settings import Config, FileOutput, KafkaOutput, WebhookOutput
-from dataflows.sought import Sought, erase_in_lines
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.errors import StateError

@@ -24,11 +24,11 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dataflows.chunks import Chunk, converted
 from dataflows.durable import sync_folder
-from dataflows.files import Cut, Place
+from dataflows.inputs.chunks import Chunk, converted
+from dataflows.inputs.files import Cut, Place
+from dataflows.inputs.spool import Spool
 from dataflows.logs import log
-from dataflows.spool import Spool
 from schemas.deadletters import Reject
 from schemas.errors import ConfigError, StateError
 from schemas.formats import Converted

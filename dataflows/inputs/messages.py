@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dataflows.chunks import Chunk
+from dataflows.inputs.chunks import Chunk
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import InputError
 from schemas.formats import Converted, Format, Packet, PacketFormat

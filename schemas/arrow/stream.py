@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
-from schemas.arrow_schema import FIELDS, kind_of
+from schemas.arrow.schema import FIELDS, kind_of
 from schemas.errors import InputError
 from schemas.text import I64
 

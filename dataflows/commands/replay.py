@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from dataflows.compressed import written_whole
-from dataflows.files import CHUNK_BYTES, Cut, FileReader, Place, Report
 from dataflows.flow import Stop, build, execute
+from dataflows.inputs.compressed import written_whole
+from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place, Report
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import Counts, RiskEngine
 from detectors.settings import Settings

@@ -15,12 +15,12 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dataflows.chunks import Chunk, Read
-from dataflows.files import CHUNK_BYTES
-from dataflows.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
+from dataflows.config.inputs import KafkaInput
+from dataflows.inputs.chunks import Chunk, Read
+from dataflows.inputs.files import CHUNK_BYTES
+from dataflows.inputs.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
+from dataflows.inputs.messages import converted, joined, place_of
 from dataflows.logs import log
-from dataflows.messages import converted, joined, place_of
-from dataflows.settings import KafkaInput
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Format
 

@@ -12,9 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from dataflows.inputs.spool import Spool
 from dataflows.logs import log
 from dataflows.metrics import Gauges
-from dataflows.spool import Spool
 from schemas.errors import ConfigError, StateError
 
 STOP_S = 5.0

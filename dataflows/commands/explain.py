@@ -2,7 +2,7 @@
 
 from dataflows.checkpoints import Checkpoints
 from dataflows.config import engine_settings
-from dataflows.settings import Config
+from dataflows.config.settings import Config
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine, Standing
 from detectors.patterns.view import day_of

@@ -8,7 +8,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from dataflows.compressed import EndedEarlyError, read_chunks, written_whole
+from dataflows.inputs.compressed import EndedEarlyError, read_chunks, written_whole
 from schemas.deadletters import DeadReason, Reject, dead_letter
 from schemas.decode import RecordError, decode_record
 from schemas.errors import InputError

@@ -7,7 +7,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import ipc
 
-from schemas.arrow_schema import FIELDS, Field
+from schemas.arrow.schema import FIELDS, Field
 from schemas.decode import RecordError, decode_record
 from schemas.events import Event
 

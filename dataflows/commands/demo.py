@@ -14,8 +14,9 @@ import orjson
 import typer
 
 from bench.simulator.live import EVENING, story
+from dataflows.config.outputs import FileOutput
+from dataflows.config.settings import Config
 from dataflows.run import run
-from dataflows.settings import Config, FileOutput
 
 SPEED = 120.0
 """Two minutes of the telco's evening pass in a second."""

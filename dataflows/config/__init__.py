@@ -3,8 +3,8 @@
     config = load(Path("stayline.toml"), os.environ)
     secrets = resolve_secrets(config, os.environ)
 
-Any key is overridden by `STAYLINE_SECTION__KEY` (see `dataflows.overrides`). Secrets stand in the environment or in
-a file, named by `secret_env` or `secret_file`; the configuration itself holds none, so it can be shown. Relative
+Any key is overridden by `STAYLINE_SECTION__KEY` (see `dataflows.config.overrides`). Secrets stand in the environment
+or in a file, named by `secret_env` or `secret_file`; the configuration itself holds none, so it can be shown. Relative
 paths are relative to the working directory of the program, not to the file.
 """
 
@@ -18,12 +18,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dataflows import toml
-from dataflows.customers import read_customers
-from dataflows.overrides import override
-from dataflows.problems import duplicate_names, shape_problems
-from dataflows.settings import Config, KafkaOutput, MaySecretHolder, ShapedOutput, WebhookOutput
-from dataflows.treatments import routing_key_problem
+from dataflows.config import toml
+from dataflows.config.customers import read_customers
+from dataflows.config.kinds import MaySecretHolder
+from dataflows.config.outputs import KafkaOutput, ShapedOutput, WebhookOutput
+from dataflows.config.overrides import override
+from dataflows.config.problems import duplicate_names, shape_problems
+from dataflows.config.settings import Config
+from dataflows.config.treatments import routing_key_problem
 from detectors.settings import Settings
 from schemas import formats
 from schemas.errors import ConfigError

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 from confluent_kafka import KafkaError, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented there
 
+from dataflows.config.inputs import KafkaAccess
 from dataflows.logs import log
-from dataflows.settings import KafkaAccess
 from schemas.errors import InputError
 
 CONNECT_S = 30.0

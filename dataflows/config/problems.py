@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dataflows.overrides import kinds, names
+from dataflows.config.overrides import kinds, names
 
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key", re.IGNORECASE)
 _FOUND_CHARS_MAX = 80

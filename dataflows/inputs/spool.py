@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataflows.chunks import Chunk
 from dataflows.durable import cut_torn_line, sync_folder
-from dataflows.files import CHUNK_BYTES, Cut, Place
+from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.files import CHUNK_BYTES, Cut, Place
 from schemas.errors import StateError
 
 SEGMENT_BYTES = 64 << 20

@@ -32,14 +32,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dataflows import config as configuration
-from dataflows import hep, settings
-from dataflows.chunks import Chunk
-from dataflows.examination import Examination, Findings, Pattern
-from dataflows.files import FileReader, Place
-from dataflows.http import BODY_BYTES_MAX, Server
-from dataflows.kafka import KafkaReader
-from dataflows.kafka_client import connection
-from dataflows.spool import Spool
+from dataflows.commands.examination import Examination, Findings, Pattern
+from dataflows.config.settings import Config
+from dataflows.inputs import hep
+from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.files import FileReader, Place
+from dataflows.inputs.http import BODY_BYTES_MAX, Server
+from dataflows.inputs.kafka import KafkaReader
+from dataflows.inputs.kafka_client import connection
+from dataflows.inputs.spool import Spool
 from schemas.errors import ConfigError
 from schemas.formats import Format, described, open_format
 from schemas.formats.hep import open_hep
@@ -93,7 +94,7 @@ class _Source(Struct):
 
 
 def diagnose(
-    config: settings.Config,
+    config: Config,
     token_key: bytes | None,
     announce: Announce,
     *,
@@ -142,9 +143,7 @@ def diagnose(
         )
 
 
-def _opened(
-    config: settings.Config, token_key: bytes | None, announce: Announce, stack: contextlib.ExitStack
-) -> _Source:
+def _opened(config: Config, token_key: bytes | None, announce: Announce, stack: contextlib.ExitStack) -> _Source:
     kind = config.input.kind
     if kind == "file":
         return _Source(_of_files(config, token_key), live=config.input.file.follow)
@@ -174,7 +173,7 @@ def _opened(
     return _Source(_of_messages(messages), live=config.input.kafka.start == "latest")
 
 
-def _opener(config: settings.Config, token_key: bytes | None) -> Callable[[], Format] | None:
+def _opener(config: Config, token_key: bytes | None) -> Callable[[], Format] | None:
     """Return what opens the input's format; None: contract events."""
     if config.input.format == "stayline":
         return None
@@ -189,7 +188,7 @@ def _of_messages(reader: KafkaReader) -> Iterator[Chunk | None]:
             yield from poll.chunks
 
 
-def _of_files(config: settings.Config, token_key: bytes | None) -> Iterator[Chunk | None]:
+def _of_files(config: Config, token_key: bytes | None) -> Iterator[Chunk | None]:
     given = config.input.file
     if not given.paths:
         raise ConfigError(["input.file.paths: must name at least one file where input.kind is file, was empty"])
@@ -250,7 +249,7 @@ def _of_packets(listener: hep.Listener, source: hep.Source) -> list[str]:
     return notes
 
 
-def _not_seen(config: settings.Config, findings: Findings) -> list[str]:
+def _not_seen(config: Config, findings: Findings) -> list[str]:
     """Return what the format can give and no event had; nothing where no event came at all."""
     name = "hep" if config.input.kind == "hep" else config.input.format
     known = {one for fields in findings.types.values() for one in fields.shares}

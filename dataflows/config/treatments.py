@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataflows.settings import Config, FileOutput, Output, ShapedOutput, WebhookOutput, minutes_of
+from dataflows.config.kinds import minutes_of
+from dataflows.config.outputs import FileOutput, Output, ShapedOutput, WebhookOutput
+from dataflows.config.settings import Config
 from schemas.errors import ConfigError
 from sinks.routing import ContactCap, QuietHours, Rule
 from sinks.shapes import CLOUDEVENTS, FIXED, Shape, pagerduty, samples, template

@@ -13,8 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataflows.deadletters import DeadLetterFile, record_of
-from dataflows.resubmitted import SOURCE as RESUBMITTED
-from dataflows.resubmitted import Resubmitted
+from dataflows.inputs.resubmitted import SOURCE as RESUBMITTED
+from dataflows.inputs.resubmitted import Resubmitted
 from schemas.alerts import rfc3339
 from schemas.deadletters import DeadLetter, DeadReason
 from schemas.decode import decode

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dataflows.chunks import Chunk
 from dataflows.durable import sync_folder
-from dataflows.files import CHUNK_BYTES, Cut, Place
+from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.files import CHUNK_BYTES, Cut, Place
 from schemas.errors import StateError
 
 SOURCE = "resubmitted"

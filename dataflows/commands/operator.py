@@ -12,8 +12,8 @@ import typer
 from schemas.errors import ConfigError, DeliveryError, StateError
 
 if TYPE_CHECKING:
+    from dataflows.commands.letterbox import Letter, Letterbox, Wanted
     from dataflows.config import Config
-    from dataflows.letterbox import Letter, Letterbox, Wanted
 
 dead_letters = typer.Typer(
     help="Records that could not be read, and deliveries that an output gave up.",
@@ -107,7 +107,7 @@ def replay(
     cannot be read stays a dead letter.
     """
     wanted = _chosen(ids or [], kind, reason, source, everything=everything)
-    from dataflows.progress import progress
+    from dataflows.commands.progress import progress
 
     with _letterbox(config) as box, progress("replay", None, "records") as report:
         _require_known(box, wanted)
@@ -148,10 +148,10 @@ def test(
     config: ConfigFile,
 ) -> None:
     """Send a signed stayline.test.ping to an output; say what came of it."""
+    from dataflows.commands.ping import ping
     from dataflows.config import resolve_secrets
-    from dataflows.ping import ping
+    from dataflows.config.treatments import treatments
     from dataflows.run import now_ms, output_of
-    from dataflows.treatments import treatments
 
     loaded = _loaded(config)
     one = next((each for each in loaded.output if each.name == name), None)
@@ -203,8 +203,8 @@ def _no_output(name: str, loaded: "Config") -> str:
 
 @contextmanager
 def _letterbox(config: Path) -> Iterator["Letterbox"]:
+    from dataflows.commands.letterbox import Letterbox
     from dataflows.config import format_options, resolve_token_key
-    from dataflows.letterbox import Letterbox
     from dataflows.run import now_ms
     from schemas.formats import Format, open_format
 
@@ -220,7 +220,7 @@ def _letterbox(config: Path) -> Iterator["Letterbox"]:
 
 
 def _wanted(ids: list[str], kind: str | None, reason: str | None, source: str | None) -> "Wanted":
-    from dataflows.letterbox import REASONS, Wanted
+    from dataflows.commands.letterbox import REASONS, Wanted
 
     problems = []
     if kind not in {None, "record", "delivery"}:

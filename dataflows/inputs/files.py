@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dataflows.chunks import Chunk, converted
-from dataflows.compressed import EndedEarlyError, read_chunks
+from dataflows.inputs.chunks import Chunk, converted
+from dataflows.inputs.compressed import EndedEarlyError, read_chunks
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.errors import InputError

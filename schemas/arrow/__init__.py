@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from schemas.arrow_batch import is_text, known_of, offsets, rows_as_json, values_of
-from schemas.arrow_schema import FIELDS
+from schemas.arrow.batch import is_text, known_of, offsets, rows_as_json, values_of
+from schemas.arrow.schema import FIELDS
 from schemas.columns import DIRECTIONS, PLACES, RELEASERS, CallColumns, EventBatch, MediaColumns, join, take
 from schemas.decode import Decoder, decode
 from schemas.kernels import inlined, kernel
@@ -39,7 +39,7 @@ def decode_batch(kind: str, batch: Any, decoder: Decoder) -> EventBatch:
 
     Args:
         kind: the event type.
-        batch: what `schemas.arrow_batch.checked` returned.
+        batch: what `schemas.arrow.batch.checked` returned.
         decoder: judges rows of other types, and those that may break a rule.
     """
     if kind not in ("call", "media") or not is_text(batch):

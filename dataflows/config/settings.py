@@ -1,0 +1,61 @@
+"""The tables of the configuration: every key with its type, its bounds and its default.
+
+What a key means stands here; reading a file is `dataflows.config`'s.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    Field,
+)
+
+from dataflows.config.inputs import Input
+from dataflows.config.kinds import Address, File, Listen, Name, Section
+from dataflows.config.outputs import Output
+
+
+class Deployment(Section):
+    """`[deployment]`: the name is part of every notification's `source` and of every id."""
+
+    name: Name = "stayline"
+
+
+class State(Section):
+    """`[state]`: what is learnt, on disk and in memory."""
+
+    directory: File = Path("state")
+    customers_max: Annotated[int, Field(ge=1, le=1_000_000_000)] = 2_000_000
+    idle_days: Annotated[int, Field(ge=1, le=3_650)] = 90
+
+
+class Detection(Section):
+    """`[detection]`: what the CSR team can call a day, and how seldom a healthy customer may be among them."""
+
+    alerts_per_day_max: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    false_alarm_days: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
+    lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 300
+
+
+class Desk(Section):
+    """`[desk]`: the representatives' pages; without the table there are none."""
+
+    listen: Listen = Address("127.0.0.1", 8080)
+
+
+class Metrics(Section):
+    """`[metrics]`: Prometheus metrics; without the table there are none."""
+
+    listen: Listen = Address("127.0.0.1", 9100)
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    deployment: Deployment = Deployment()
+    input: Input = Input()
+    state: State = State()
+    detection: Detection = Detection()
+    output: tuple[Output, ...] = ()
+    desk: Desk | None = None
+    metrics: Metrics | None = None
