@@ -32,6 +32,7 @@ TINY = Options(
     offered=(2_000, 4_000),
     seconds=0.5,
     strangers=5_000,
+    notifications=400,
     peers=("own",),
     telcos=(TelcoSpec(customers=60, days=5, seed=3, faulty_ratio=0.2, outage_scale=0.0),),
 )

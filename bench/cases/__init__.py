@@ -14,6 +14,7 @@ from bench.cases.broken import flow_with_broken_records
 from bench.cases.common import Bench, Case, Options
 from bench.cases.customers import growing_customers, hot_customers
 from bench.cases.decode import decode_only
+from bench.cases.delivery import delivery_rates
 from bench.cases.detect import detect_only
 from bench.cases.detection import detection_board
 from bench.cases.flood import flood_of_strangers
@@ -41,6 +42,7 @@ CASES: dict[str, Case] = {
     "arrow": arrow_streams,
     "formats": vendor_formats,
     "kafka": flow_from_broker,
+    "delivery": delivery_rates,
     "profile": time_by_part,
     "peers": peers_race,
     "detection": detection_board,

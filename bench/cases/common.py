@@ -42,6 +42,7 @@ class Options(Struct, frozen=True):
         seconds: how long each rate is offered.
         strangers: distinct unknown customers in the flood; a tenth of them fit.
         peers: names of `bench.peers.race.PEERS`.
+        notifications: to be delivered.
         telcos: that detectors are graded on.
     """
 
@@ -54,6 +55,7 @@ class Options(Struct, frozen=True):
     seconds: float = 10.0
     strangers: int = 1_000_000
     peers: tuple[str, ...] = tuple(PEERS)
+    notifications: int = 20_000
     telcos: tuple[TelcoSpec, ...] = TELCOS
 
 

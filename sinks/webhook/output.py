@@ -75,7 +75,7 @@ class WebhookOutput:
         self._content_type = content_type
         self._give_up_after_ms = 1_000 * give_up_after_s
         chosen = system_resolver() if resolver is None else resolver
-        self._transport = Transport(place, allowed, chosen, tls, timeout_s, concurrency)
+        self._transport = Transport(place, allowed, chosen, tls, timeout_s)
 
     async def attempt(self, delivery: Delivery, clock: Clock, rng: random.Random) -> Outcome:
         """Post once and judge the answer. The id is the same on every attempt; the time is the attempt's."""

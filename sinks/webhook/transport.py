@@ -5,8 +5,10 @@ backend is the one place where connections come from.
 """
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,10 @@ def tls_context(ca_file: Path | None, client_cert_file: Path | None) -> ssl.SSLC
 
 
 class Transport:
-    """Posts to one place.
+    """Posts to one place, over as many connections as there are posts at once.
+
+    The library's pool looks through all its connections for each request, which at sixty of them is half the time of
+    a delivery. One place needs no pool: an idle connection is as good as another.
 
     Args:
         place: where to.
@@ -56,7 +61,6 @@ class Transport:
         resolver: gives a name's addresses.
         tls: settings for `https`.
         timeout_s: for one attempt as a whole: a slow drip of an answer is no answer.
-        connections_max: connections held at once.
     """
 
     def __init__(
@@ -66,15 +70,13 @@ class Transport:
         resolver: Resolver,
         tls: ssl.SSLContext | None,
         timeout_s: float,
-        connections_max: int,
     ) -> None:
         self._place = place
         self._timeout_s = timeout_s
         self._url = httpcore2.URL(scheme=place.scheme, host=place.host, port=place.port, target=place.target)
         self._backend = GuardedBackend(place, allowed, resolver)
         self._tls = tls
-        self._connections_max = connections_max
-        self._pool: httpcore2.AsyncConnectionPool | None = None
+        self._idle: deque[httpcore2.AsyncHTTPConnection] = deque()
 
     async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
         """Post once. A failure of the far end or of the way there is an answer without a status.
@@ -86,7 +88,8 @@ class Transport:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._open_pool().stream("POST", self._url, headers=lines, content=body) as response,
+                self._connected() as connection,
+                connection.stream("POST", self._url, headers=lines, content=body) as response,
             ):
                 answer = Answer(response.status, "", _header(response, b"retry-after"))
                 return replace(answer, text=await _beginning(response))
@@ -99,20 +102,33 @@ class Transport:
         return Answer(None, found) if answer is None else answer
 
     async def close(self) -> None:
-        """Close all connections."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.aclose()
+        """Close all connections; none is in use any more."""
+        while self._idle:
+            await self._idle.pop().aclose()
 
-    def _open_pool(self) -> httpcore2.AsyncConnectionPool:
-        if self._pool is None:
-            self._pool = httpcore2.AsyncConnectionPool(
-                ssl_context=self._tls,
-                max_connections=self._connections_max,
-                keepalive_expiry=KEEPALIVE_S,
-                network_backend=self._backend,
-            )
-        return self._pool
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[httpcore2.AsyncHTTPConnection]:
+        """Lend a connection: the one idle since last, or a new one. It is kept if it can be used again."""
+        connection = await self._still_open() or httpcore2.AsyncHTTPConnection(
+            self._url.origin, self._tls, KEEPALIVE_S, network_backend=self._backend
+        )
+        try:
+            yield connection
+        finally:
+            if connection.is_available():
+                self._idle.append(connection)
+            else:
+                await connection.aclose()
+
+    async def _still_open(self) -> httpcore2.AsyncHTTPConnection | None:
+        while self._idle and self._idle[0].has_expired():
+            await self._idle.popleft().aclose()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return None
 
 
 def _header(response: httpcore2.Response, wanted: bytes) -> str | None:
