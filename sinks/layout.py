@@ -18,8 +18,8 @@ APPLICATION_ID = 0x53746179
 Row = tuple[Any, ...]
 """A row of a result: its columns have the types of the STRICT tables below, which no type checker sees."""
 
-VERSION = 2
-"""The layout below. An older file is brought to it when it is opened; a newer one is refused."""
+VERSION = 1
+"""The layout below; a file of any other is refused."""
 
 CHECKED_BYTES_MAX = 256 * 1024 * 1024
 """A larger file is not read through at the start (5 s a gigabyte): its damage shows when a page is touched."""
@@ -27,29 +27,13 @@ CHECKED_BYTES_MAX = 256 * 1024 * 1024
 BUSY_WAIT_MS = 10_000
 """How long to wait for another process (an operator's command) that is writing."""
 
-ROUTING = """
-CREATE INDEX delivery_held ON delivery (output, held) WHERE state = 'pending' AND held <> '';
-
-CREATE TABLE told (
-    output TEXT NOT NULL,
-    case_id TEXT NOT NULL,
-    customer_id TEXT,
-    first_ms INTEGER NOT NULL,
-    last_ms INTEGER NOT NULL,
-    PRIMARY KEY (output, case_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX told_contact ON told (output, customer_id, first_ms) WHERE customer_id IS NOT NULL;
-CREATE INDEX told_age ON told (last_ms);
-"""
-"""What version 2 brought: deliveries held back, and what each output was told, which outlives the deliveries."""
-
 # A `notification` is never deleted, so that its id is known for ever; pruning deletes the `message`. They are two
 # tables because SQLite gives pages back when rows go, not when rows shrink.
+# `told` is what each output was told, and outlives the deliveries.
 # A delivery has `due_ms` if it is the first of its case still pending; the ones behind it have none, so a long
 # queue behind a failing case costs nothing when the next due delivery is looked up. `held` says why its time has not
 # come yet.
-TABLES = (
-    """
+TABLES = """
 CREATE TABLE notification (
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -107,21 +91,20 @@ CREATE TABLE conflict (
     body BLOB NOT NULL,
     PRIMARY KEY (id, body_sha256)
 ) STRICT, WITHOUT ROWID;
-"""
-    + ROUTING
-)
 
-FROM_1 = (
-    "ALTER TABLE delivery ADD COLUMN held TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE output ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0",
-    ROUTING,
-    """
-    INSERT INTO told (output, case_id, first_ms, last_ms)
-    SELECT output, case_id, min(ended_ms), max(ended_ms) FROM delivery WHERE state = 'delivered'
-    GROUP BY output, case_id
-    """,
-)
-"""From version 1 to version 2."""
+CREATE INDEX delivery_held ON delivery (output, held) WHERE state = 'pending' AND held <> '';
+
+CREATE TABLE told (
+    output TEXT NOT NULL,
+    case_id TEXT NOT NULL,
+    customer_id TEXT,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    PRIMARY KEY (output, case_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX told_contact ON told (output, customer_id, first_ms) WHERE customer_id IS NOT NULL;
+CREATE INDEX told_age ON told (last_ms);
+"""
 
 
 class Database:
@@ -239,8 +222,6 @@ def _claim(db: apsw.Connection, path: Path) -> None:
         db.execute("COMMIT")
     if db.pragma("application_id") != APPLICATION_ID:
         raise StateError(f"{path}: must be an outbox, found another SQLite file")
-    if db.pragma("user_version") == 1:
-        _bring_up(db)
     version = db.pragma("user_version")
     if version != VERSION:
         raise StateError(f"{path}: its layout must be version {VERSION}, was {version}: made by another release")
@@ -249,22 +230,6 @@ def _claim(db: apsw.Connection, path: Path) -> None:
     faults = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
     if faults != ["ok"]:
         raise StateError(f"{path}: must be an undamaged outbox, found: {faults[0]}; restore it from a copy")
-
-
-def _bring_up(db: apsw.Connection) -> None:
-    """Bring a file of version 1 to version 2, as a whole or not at all."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        # Another process may have come first.
-        if db.pragma("user_version") == 1:
-            for step in FROM_1:
-                db.execute(step)
-            db.pragma("user_version", 2)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 def _is_empty(db: apsw.Connection) -> bool:

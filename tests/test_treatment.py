@@ -5,7 +5,6 @@ import json
 import random
 from pathlib import Path
 
-import apsw
 import pytest
 from delivery_kit import (
     LOOPBACK,
@@ -32,7 +31,6 @@ from schemas.errors import ConfigError
 from sinks.breaker import Breaker
 from sinks.dispatcher import Dispatcher
 from sinks.file import FileOutput
-from sinks.layout import ROUTING, TABLES
 from sinks.outbox import Outbox
 from sinks.outputs import State, Undeliverable
 from sinks.queues import Ended, Queue
@@ -296,39 +294,6 @@ class TestShapes:
         crm = MemoryCases(delivered)
         deliver(outbox, clock, Treatment(), crm)
         assert len(crm.attempts) == 1
-
-
-def test_an_outbox_of_version_1_is_brought_up_and_knows_what_it_told(tmp_path, clock):
-    path = tmp_path / "o.db"
-    Outbox.open(path, {"crm": BACKLOG}, clock).close()
-    path.unlink()
-    db = apsw.Connection(str(path))
-    new = ("    held TEXT NOT NULL DEFAULT '',\n", ",\n    skipped INTEGER NOT NULL DEFAULT 0")
-    tables = TABLES.removesuffix(ROUTING)
-    for line in new:
-        assert tables.count(line) == 1
-        tables = tables.replace(line, "")
-    db.execute(tables)
-    db.pragma("application_id", 0x53746179)
-    db.pragma("user_version", 1)
-    one, other = alert("a", 1, "minor"), alert("b", 1, "minor")
-    for seq, (put, state) in enumerate([(one, "delivered"), (other, "pending")], start=1):
-        db.execute("INSERT INTO notification VALUES (?, ?, x'00')", (seq, put.id))
-        db.execute("INSERT INTO message VALUES (?, ?, 1, 1, 1, ?)", (seq, put.type, put.body))
-        db.execute(
-            "INSERT INTO delivery (output, seq, case_id, state, due_ms, ended_ms) VALUES ('crm', ?, ?, ?, ?, ?)",
-            (seq, put.case, state, 1 if state == "pending" else None, None if state == "pending" else clock()),
-        )
-    db.execute("INSERT INTO output (name, pending, delivered) VALUES ('crm', 1, 1)")
-    db.close()
-    outbox = Outbox.open(path, {"crm": BACKLOG}, clock)
-    outbox.put([alert("a", 2, "minor"), alert("b", 2, "minor")])
-    crm = MemoryCases(delivered)
-    deliver(outbox, clock, Treatment(Rule(severity_min="major")), crm)
-    stats = outbox.stats().outputs["crm"]
-    outbox.close()
-    assert [identity for identity, _ in crm.attempts] == ["a-2"]
-    assert (stats.delivered, stats.skipped, stats.pending) == (2, 2, 0)
 
 
 HOOK = '[[output]]\nkind = "webhook"\nname = "crm"\nurl = "https://crm.example/"\nsecret_env = "CRM"\n'
