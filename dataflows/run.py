@@ -305,6 +305,7 @@ def output_of(
             ca_file=one.ca_file,
             client_cert_file=one.client_cert_file,
             content_type=shape.content_type,
+            authorization=secrets.authorizations.get(one.name),
         )
     if isinstance(one, outputs.KafkaOutput):
         reached = connection(one, secrets.output_passwords.get(one.name))

@@ -40,11 +40,13 @@ from bench.cases import Options as BenchOptions
 from bench.cases import kafka as kafka_case
 from bench.cases import run as bench_run
 from dataflows.commands import replay
+from dataflows.commands.ping import ping
 from dataflows.config.outputs import KafkaOutput as OutputTable
 from dataflows.inputs import kafka, kafka_client
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
 from dataflows.inputs.messages import joined
+from dataflows.run import now_ms
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.settings import Settings
@@ -528,6 +530,16 @@ class TestInjected:
             output.append(0, notices(5))
         assert output.recover(0) == 0
         assert output.append(0, notices(5)) == 5
+
+    def test_a_ping_is_a_message_like_any_other_and_what_the_broker_refuses_is_said_in_words(self, mock):
+        assert ping(self.output(mock), "west", now_ms).taken
+        assert [name.startswith("ping-") for *_, name in records(mock.address, "t")] == [True]
+        mock.fail(PRODUCE, NOT_AUTHORISED)
+        refused = ping(self.output(mock), "west", now_ms)
+        assert (refused.taken, refused.words) == (
+            False,
+            "the broker does not let this user write: look at its access rules",
+        )
 
     def test_a_broker_that_is_away_is_an_output_that_is_down(self, mock, monkeypatch):
         monkeypatch.setattr(sink, "CONFIRMED_S", 1.0)

@@ -33,6 +33,7 @@ kind = "webhook"
 name = "crm"
 url = "{url}"
 secret_file = "secret"
+authorization = {{ secret_file = "authorization" }}
 allow_networks = ["127.0.0.0/8"]
 timeout_s = 1
 [[output]]
@@ -119,6 +120,7 @@ def stayline(tmp_path, monkeypatch, capfd):
     """Run the program in this process, in a folder of its own; return its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
     Path("secret").write_text(SECRET)
+    Path("authorization").write_text("Bearer of-tests\n")
 
     def run(*arguments, url="http://127.0.0.1:9/", path="alerts.ndjson"):
         Path("c.toml").write_text(CONFIG.format(url=url, path=path))
@@ -142,7 +144,18 @@ class TestPing:
         event = orjson.loads(request.body)
         assert (event["type"], event["source"], event["id"]) == ("stayline.test.ping", "/stayline/west", request.id)
         assert event["time"] == rfc3339(int(request.id.removeprefix("ping-")))
-        assert {path.name for path in Path().iterdir()} == {"secret", "c.toml"}
+        assert {path.name for path in Path().iterdir()} == {"secret", "authorization", "c.toml"}
+
+    def test_a_receiver_without_signatures_gets_its_authorization(self, stayline):
+        with Receiver() as receiver:
+            assert stayline("test", "crm", url=receiver.url)[0] == 0
+        assert receiver.requests[0].headers["authorization"] == "Bearer of-tests"
+
+    def test_an_authorization_that_would_break_the_request_is_refused_without_being_shown(self, stayline):
+        Path("authorization").write_text("Bearer a\r\nx-other: b")
+        code, shown, said = stayline("test", "crm")
+        assert (code, shown) == (2, "")
+        assert said == "stayline: output.0.authorization: must be one line of printable ASCII, was not\n"
 
     def test_the_documented_receiver_takes_a_ping(self, stayline, example):
         assert stayline("test", "crm", url=f"http://127.0.0.1:{example[0]}/")[0] == 0

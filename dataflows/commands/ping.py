@@ -12,7 +12,8 @@ from msgspec import Struct
 from schemas.alerts import Notification, NotificationType, rfc3339
 from schemas.errors import DeliveryError
 from sinks.file import FileOutput
-from sinks.outputs import CaseOutput, Clock, Delivery, Health, Output, State
+from sinks.kafka import KafkaOutput
+from sinks.outputs import CaseOutput, Clock, Delivery, Health, NotificationRefusedError, Output, OutputDownError, State
 
 TYPE = "stayline.test.ping"
 """The CloudEvents type of a ping. It is about nobody; a receiver answers 2xx and does nothing."""
@@ -61,8 +62,10 @@ def ping(output: Output, deployment: str, clock: Clock) -> Pinged:
         taken, answer = asyncio.run(_attempt(output, _notification(deployment, clock()), clock))
     elif isinstance(output, FileOutput):
         taken, answer = _writable(output.path)
+    elif isinstance(output, KafkaOutput):
+        taken, answer = _written(output, _notification(deployment, clock()))
     else:
-        raise DeliveryError(f"output {output.name}: must be a webhook or a file to be tested, was neither")
+        raise DeliveryError(f"output {output.name}: must be a webhook, a topic or a file to be tested, was none")
     return Pinged(taken, answer, _words(answer, taken=taken), 1_000.0 * (time.perf_counter() - begun_s))
 
 
@@ -88,6 +91,14 @@ async def _attempt(output: CaseOutput, notification: Notification, clock: Clock)
     finally:
         await output.close()
     return outcome.state is State.DELIVERED and outcome.health is Health.WELL, outcome.reply
+
+
+def _written(output: KafkaOutput, notification: Notification) -> tuple[bool, str]:
+    try:
+        output.append(0, [notification])
+    except (OutputDownError, NotificationRefusedError) as error:
+        return False, str(error)
+    return True, "the topic has confirmed it"
 
 
 def _writable(path: Path) -> tuple[bool, str]:
@@ -119,6 +130,8 @@ def _words(answer: str, *, taken: bool) -> str:
 def _unanswered(answer: str) -> str:
     """Say what an attempt without a status failed at."""
     for sign, words in (
+        ("Unknown topic", "the broker knows no such topic: make it, or let this user create it"),
+        ("authorization failed", "the broker does not let this user write: look at its access rules"),
         ("certificate", "the receiver's certificate does not prove its name: look at ca_file and the url"),
         ("allow_networks", "the address is private and not in allow_networks"),
         ("must not stand for", "the name stands for an address that it must not"),

@@ -141,6 +141,7 @@ class Secrets:
         webhooks: name of the output -> its `whsec_` secrets, the current one first.
         token_key: turns identities into tokens; None: the input's format has no use for it.
         routing_keys: name of the output -> PagerDuty's key.
+        authorizations: name of the output -> the value of its requests' Authorization header.
         input_password: of the user that reads from Kafka; None: there is none.
         output_passwords: name of the output -> password of the user that writes to Kafka.
     """
@@ -148,6 +149,7 @@ class Secrets:
     webhooks: Mapping[str, tuple[str, ...]] = field(repr=False)
     token_key: bytes | None = field(repr=False)
     routing_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    authorizations: Mapping[str, str] = field(default_factory=dict, repr=False)
     input_password: str | None = field(default=None, repr=False)
     output_passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -163,11 +165,15 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     problems: list[str] = []
     webhooks: dict[str, tuple[str, ...]] = {}
     passwords: dict[str, str] = {}
+    authorizations: dict[str, str] = {}
     for place, output in enumerate(config.output):
         if isinstance(output, WebhookOutput):
             secrets = tuple(_secret(output, f"output.{place}", "the webhook's secret", environ, problems).split())
             problems += _webhook_problems(f"output.{place}", secrets)
             webhooks[output.name] = secrets
+            if output.authorization is not None:
+                key = f"output.{place}.authorization"
+                authorizations[output.name] = _authorization(output.authorization, key, environ, problems)
         elif isinstance(output, KafkaOutput) and output.username is not None:
             passwords[output.name] = _secret(output, f"output.{place}", PASSWORD, environ, problems)
     token_key = _token_key(config, environ, problems)
@@ -178,7 +184,7 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
         password = _secret(given, "input.kafka", PASSWORD, environ, problems)
     if problems:
         raise ConfigError(problems)
-    return Secrets(webhooks, token_key, routing_keys, password, passwords)
+    return Secrets(webhooks, token_key, routing_keys, authorizations, password, passwords)
 
 
 def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | None:
@@ -203,6 +209,13 @@ def _routing_keys(config: Config, environ: Mapping[str, str], problems: list[str
             problem = routing_key_problem(found[output.name]) if found[output.name] else None
             problems += [] if problem is None else [f"{key}: {problem}"]
     return found
+
+
+def _authorization(holder: MaySecretHolder, key: str, environ: Mapping[str, str], problems: list[str]) -> str:
+    text = _secret(holder, key, "the header's value", environ, problems)
+    if not re.fullmatch(r"[ -~]*", text):
+        problems.append(f"{key}: must be one line of printable ASCII, was not")
+    return text
 
 
 def _secret(holder: MaySecretHolder, key: str, what: str, environ: Mapping[str, str], problems: list[str]) -> str:

@@ -67,6 +67,10 @@ class PagerDuty(SecretHolder):
     """`[output.pagerduty]`: where the integration's key stands."""
 
 
+class Authorization(SecretHolder):
+    """`[output.authorization]`: where the whole value of the header stands (`Bearer ...`, `Basic ...`)."""
+
+
 class ShapedOutput(OutputSection):
     """An output that may send a notification in the shape that its receiver takes: see `sinks.shapes`."""
 
@@ -110,6 +114,7 @@ class WebhookOutput(SecretHolder, ShapedOutput):
     timeout_s: Annotated[int, Field(ge=1, le=120)] = 15
     concurrency: Annotated[int, Field(ge=1, le=1_024)] = 16
     newest_only: bool = False
+    authorization: Authorization | None = None
     quiet: Quiet | None = None
     contact_cap: ContactCap | None = None
     ca_file: File | None = None

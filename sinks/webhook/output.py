@@ -31,6 +31,7 @@ class WebhookOutput:
             output then no longer gets every notification.
         ca_file: certificate authorities (PEM) to trust instead of the system's.
         client_cert_file: certificate and key (PEM) to show to the receiver.
+        authorization: value of the header of that name, for receivers that know no signatures; None: there is none.
         content_type: of the bodies; they and the signatures over them are of whatever shape they come in.
         resolver: gives the addresses of a name; the system's where there is none.
 
@@ -51,6 +52,7 @@ class WebhookOutput:
         newest_only: bool = False,
         ca_file: Path | None = None,
         client_cert_file: Path | None = None,
+        authorization: str | None = None,
         content_type: str = CONTENT_TYPE,
         resolver: Resolver | None = None,
     ) -> None:
@@ -72,7 +74,9 @@ class WebhookOutput:
         self.name = name
         self.concurrency = concurrency
         self.newest_only = newest_only
-        self._content_type = content_type
+        self._fixed = [("content-type", content_type), ("user-agent", "stayline")]
+        if authorization is not None:
+            self._fixed.append(("authorization", authorization))
         self._give_up_after_ms = 1_000 * give_up_after_s
         chosen = system_resolver() if resolver is None else resolver
         self._transport = Transport(place, allowed, chosen, tls, timeout_s)
@@ -85,8 +89,7 @@ class WebhookOutput:
             return Outcome(State.DEAD, Health.WELL, reason=Undeliverable.MALFORMED, reply=why)
         attempt_s = clock() // 1_000
         headers = (
-            ("content-type", self._content_type),
-            ("user-agent", "stayline"),
+            *self._fixed,
             ("webhook-id", notification.id),
             ("webhook-timestamp", str(attempt_s)),
             ("webhook-signature", signature(self._keys, notification.id, attempt_s, notification.body)),
