@@ -55,17 +55,17 @@ class Gauges(Collector):
         clock.add_metric([], max(engine.clock_ms, 0) / 1000.0)
         yield clock
         for name, text, value in (
-            ("stayline_customers", "Customers held in memory.", len(engine.roster)),
-            ("stayline_cases_open", "Open cases.", len(engine.casebook.cases)),
-            ("stayline_incidents_open", "Open incidents.", len(engine.incidents.open)),
+            ("stayline_customers", "Customers held in memory.", len(engine.memory.roster)),
+            ("stayline_cases_open", "Open cases.", len(engine.memory.casebook.cases)),
+            ("stayline_incidents_open", "Open incidents.", len(engine.memory.incidents.open)),
         ):
             gauge = GaugeMetricFamily(name, text)
             gauge.add_metric([], value)
             yield gauge
         for name, text, value in (
-            ("stayline_customers_evicted", "Customers evicted for want of room.", engine.roster.evicted_count),
-            ("stayline_cases_taken_over", "Cases that an incident explained.", engine.casebook.taken_over_count),
-            ("stayline_cases_deferred", "Cases over the day's budget.", engine.advisor.deferred_count),
+            ("stayline_customers_evicted", "Customers evicted for want of room.", engine.memory.roster.evicted_count),
+            ("stayline_cases_taken_over", "Cases that an incident explained.", engine.memory.casebook.taken_over_count),
+            ("stayline_cases_deferred", "Cases over the day's budget.", engine.memory.advisor.deferred_count),
         ):
             counter = CounterMetricFamily(name, text)
             counter.add_metric([], value)

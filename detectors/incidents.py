@@ -61,6 +61,11 @@ class OpenIncident(Struct):
     revision: int = 1
     cleared_ms: int | None = None
 
+    def during(self, times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell which times lie in it."""
+        begun = times_ms >= self.since_ms
+        return begun if self.cleared_ms is None else begun & (times_ms <= self.cleared_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Blame:
@@ -194,6 +199,10 @@ class Incidents:
         one = self._array()[incident.element]
         one["incident"] = 0
         self._relieve(incident.element, counters=True)
+
+    def recent(self) -> list[OpenIncident]:
+        """Return those that are open, and those closed that a pending case can still belong to."""
+        return [*self.open.values(), *self.closed.values()]
 
     def forget_closed(self, before_ms: int) -> None:
         """Drop closed incidents that no pending case can still belong to."""

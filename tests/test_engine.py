@@ -98,7 +98,7 @@ def test_the_stream_holds_something_of_everything(whole):
     said, fresh = whole
     assert {one.type for one in said} == set(NotificationType.__args__)
     assert len(alerts(told(said))) >= 10
-    assert fresh.casebook.taken_over_count > 0
+    assert fresh.memory.casebook.taken_over_count > 0
     assert min(fresh.counts.applied, fresh.counts.duplicate, fresh.counts.late, fresh.counts.dead_lettered) > 0
 
 
@@ -553,10 +553,10 @@ def test_memory_stays_within_customers_max_and_who_leaves_is_counted():
             call(f"c{who}", MONDAY_MS + round_ms + who * MINUTE_MS, dropped=who % 7 == 0) for who in range(everybody)
         ]
         fresh.apply(batch(calls))
-        assert len(fresh.roster) <= 50
-        assert len(fresh.histories.call_ids) <= 50
+        assert len(fresh.memory.roster) <= 50
+        assert len(fresh.memory.histories.call_ids) <= 50
     # Each of the four rounds evicts everybody who is not among the last.
-    assert fresh.roster.evicted_count == 4 * everybody - len(fresh.roster)
+    assert fresh.memory.roster.evicted_count == 4 * everybody - len(fresh.memory.roster)
     assert fresh.counts.applied == 4 * everybody
 
 
@@ -566,9 +566,9 @@ def test_eviction_says_the_same_whatever_the_batches(stream):
 
     one, other = small(), small()
     said = feed(one, stream)
-    assert one.roster.evicted_count > 100
+    assert one.memory.roster.evicted_count > 100
     assert feed(other, stream, range(7, len(stream), 101)) == said
-    assert other.roster.evicted_count == one.roster.evicted_count
+    assert other.memory.roster.evicted_count == one.memory.roster.evicted_count
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
@@ -583,4 +583,4 @@ def test_a_day_has_no_more_alerts_than_the_team_can_call(most):
     opened = alerts(told(fresh.apply(batch(calls))))
     days = Counter(one["time"][:10] for one in opened)
     assert sorted(days.values()) == [most] * (3 if most else 0)
-    assert fresh.advisor.deferred_count == 3 * (8 - most)
+    assert fresh.memory.advisor.deferred_count == 3 * (8 - most)

@@ -112,7 +112,7 @@ def test_a_contact_from_the_future_does_not_make_everybody_a_stayer():
     fresh = engine()
     fresh.apply(batch([*customers, contact]))
     # Who stayed is known only when the time to leave has passed: until then each label waits.
-    assert fresh.advisor._labels.pending_count >= len(customers)
+    assert fresh.memory.advisor._labels.pending_count >= len(customers)
 
 
 # Evidence
@@ -261,14 +261,14 @@ def test_customers_with_an_open_case_are_not_evicted():
             for customer in "abcd"
         )
     )
-    assert (fresh.roster.book.rows["mode"] == CASE).all()
+    assert (fresh.memory.roster.book.rows["mode"] == CASE).all()
     fresh.apply(batch([call("new", START_MS + 9 * HOUR_MS)]))
-    assert fresh.casebook.cases
-    assert all(fresh.roster.find(key) >= 0 for key in fresh.casebook.cases)
+    assert fresh.memory.casebook.cases
+    assert all(fresh.memory.roster.find(key) >= 0 for key in fresh.memory.casebook.cases)
 
 
 def test_memory_of_relations_is_bounded():
     customers_max = 10
     fresh = engine(customers_max=customers_max)
     fresh.apply(batch(profile(f"c{number}") for number in range(1_000)))
-    assert len(fresh.relations.snapshot()) <= 10 * customers_max
+    assert len(fresh.memory.relations.snapshot()) <= 10 * customers_max

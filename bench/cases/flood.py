@@ -82,4 +82,6 @@ def drown(path: Path, customers_max: int, folder: Path) -> Flooded:
     begun = time.perf_counter()
     run_flow_durably(from_file(path), engine, folder, told.extend)
     seconds = time.perf_counter() - begun
-    return Flooded(seconds, before, peak_bytes(), engine.roster.evicted_count, len(engine.roster), len(told))
+    return Flooded(
+        seconds, before, peak_bytes(), engine.memory.roster.evicted_count, len(engine.memory.roster), len(told)
+    )

@@ -4,8 +4,9 @@ from dataflows.checkpoints import Checkpoints
 from dataflows.config import engine_settings
 from dataflows.config.settings import Config
 from detectors.catalogue import Catalogue, default_catalogue_text
-from detectors.engine import RiskEngine, Standing
+from detectors.engine import RiskEngine
 from detectors.patterns.view import day_of
+from detectors.standing import Standing
 from schemas.alerts import rfc3339
 from schemas.errors import StateError
 

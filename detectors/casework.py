@@ -1,0 +1,254 @@
+"""What is decided about one customer: a case is opened, held, told, followed, closed.
+
+The hot loop says where to look; what is decided here follows from that customer's evidence and recent calls, and from
+the incidents that these calls ran through.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from detectors.casebook import EXPIRE_MS, HOLD_MS, Case
+from detectors.elements import element_total
+from detectors.evidence import DROP, QUALITY, SETUP, healthy_mean
+from detectors.experience import experience
+from detectors.history import ELEMENTS
+from detectors.identity import case_id
+from detectors.incidents import OpenIncident
+from detectors.locks import TOLERANCE_S
+from detectors.memory import Memory
+from detectors.patterns import Finding, View, read
+from detectors.roster import CALM, CASE
+from detectors.showing import shown_calls, view_of
+from detectors.watch import evidence_days
+from schemas.alerts import Notification, NotificationType, PatternKind, notification
+
+SUSPICIOUS_DAYS = 30.0
+"""An element with this much evidence makes a new case wait for an incident."""
+
+
+class Casework:
+    """Decides about cases, and collects what has to be told.
+
+    Args:
+        memory: everything that is known; changed in place.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._casebook = memory.casebook
+        self._out: list[Notification] = []
+
+    # Opening
+
+    def look(self, row: int, customer_id: str, now_ms: int) -> None:
+        """Look carefully at a customer without a case, whose newest call was bad; open one if evidence is enough."""
+        one = self._memory.row(row)
+        if one["history"] < 0:
+            return
+        view = view_of(self._memory, row, now_ms)
+        finding, added_log10 = read(view)
+        evidence_log10 = float(np.log10(max(evidence_days(one), 1e-9))) + added_log10
+        if len(view.bad) < 2 or evidence_log10 < np.log10(self._memory.settings.false_alarm_days):
+            return
+        self._open(row, customer_id, view, finding, evidence_log10)
+
+    def _open(self, row: int, customer_id: str, view: View, finding: Finding, evidence_log10: float) -> None:
+        one = self._memory.row(row)
+        channel = {"setup_failure": SETUP, "quality": QUALITY}.get(finding.kind, DROP)
+        case = Case(
+            alert_id=case_id("al", self._memory.settings.deployment, customer_id, finding.kind, view.since_ms),
+            customer=int(one["key"]),
+            customer_id=customer_id,
+            since_ms=view.since_ms,
+            detected_ms=view.now_ms,
+            kind=finding.kind,
+            phrase=finding.phrase,
+            dimension=finding.dimension,
+            baseline_ratio=float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
+            evidence_log10=evidence_log10,
+            region=self._region(view),
+        )
+        for call in shown_calls(self._memory.histories, int(one["history"]), view.since_ms):
+            case.see(call)
+        case.recovery = 0.0
+        _count(case, view)
+        if case.kind == "drop_rate":
+            _name_by_counts(case, view)
+        case.severity = case.judge()
+        self._memory.histories.shelf.histories[one["history"]]["enough"] = case.good_calls_needed()
+        one["mode"] = CASE
+        self._casebook.cases[case.customer] = case
+        self._casebook.reschedule()
+        self._memory.relations.case_opened(case.customer, view.now_ms)
+        if self._suspicious(view):
+            case.due_ms = view.now_ms + HOLD_MS
+        else:
+            self._tell(case, "stayline.alert.opened", view.now_ms)
+
+    def _region(self, view: View) -> str | None:
+        serials = view.bad["elements"][:, ELEMENTS.index("region")]
+        known = serials[serials >= 0]
+        return self._memory.elements.names[int(known[-1])][1] if len(known) else None
+
+    def _suspicious(self, view: View) -> bool:
+        """Whether an element that the bad calls ran through may turn out to be the cause."""
+        serials = np.unique(view.bad["elements"])
+        elements = self._memory.elements.network.elements
+        return any(
+            element_total(elements[serial], channel) >= SUSPICIOUS_DAYS
+            for serial in serials[serials >= 0]
+            for channel in range(2)
+        )
+
+    # Following
+
+    def follow(self, case: Case, row: int, end_ms: int, *, bad: bool) -> None:
+        """Take a case on by its customer's newest call."""
+        one = self._memory.row(row)
+        history = self._memory.histories.shelf.histories[one["history"]]
+        case.see_good(int(history["unseen"]))
+        history["unseen"] = 0
+        if case.over(end_ms):
+            self._close(case, end_ms)
+        elif bad:
+            case.see(shown_calls(self._memory.histories, int(one["history"]), 0)[-1])
+            self._judge(case, row, end_ms)
+            history["enough"] = case.good_calls_needed()
+
+    def _judge(self, case: Case, row: int, end_ms: int) -> None:
+        """Tell a case anew where it has got worse or is known better."""
+        view = view_of(self._memory, row, end_ms)
+        finding, _ = read(view)
+        kind_before = case.kind
+        _count(case, view)
+        if case.worth_telling(finding.kind):
+            case.kind, case.phrase, case.dimension = finding.kind, finding.phrase, finding.dimension
+            if kind_before != case.kind:
+                _count(case, view)
+            case.severity = max(case.severity, case.judge(), key=("minor", "major", "critical").index)
+            if not case.due_ms:
+                self._tell(case, "stayline.alert.updated", end_ms)
+
+    def _close(self, case: Case, now_ms: int) -> None:
+        if case.told:
+            self._tell(case, "stayline.alert.resolved", now_ms)
+        self._drop(case)
+
+    def _drop(self, case: Case) -> None:
+        del self._casebook.cases[case.customer]
+        self._casebook.reschedule()
+        self.relieve(self._memory.roster.find(case.customer))
+
+    def relieve(self, row: int) -> None:
+        """Let a customer begin anew: no evidence, no history."""
+        if row < 0:
+            return
+        one = self._memory.row(row)
+        one["mode"] = CALM
+        one["evidence"][:] = 0.0
+        one["lock_evidence"][:] = 0.0
+        one["waiting_count"][:] = 0.0
+        one["waiting_weight"][:] = 0.0
+        one["since_ms"] = -1
+        if one["history"] >= 0:
+            self._memory.histories.give_back(int(one["history"]))
+            one["history"] = -1
+
+    # Decisions that wait
+
+    def pass_time(self, now_ms: int) -> None:
+        """Take the decisions that are due before the next event is applied."""
+        self._casebook.reschedule()
+        for case in self._casebook.due(now_ms):
+            if case.due_ms:
+                self.decide(case, case.due_ms)
+            else:
+                self._close(case, case.last_bad_ms + EXPIRE_MS)
+
+    def finish(self) -> None:
+        """Take every decision that still waits."""
+        for case in sorted(self._casebook.cases.values(), key=lambda case: (case.due_ms, case.alert_id)):
+            if case.due_ms:
+                self.decide(case, case.due_ms)
+
+    def decide(self, case: Case, now_ms: int) -> None:
+        """Tell a case that was held, unless an incident explains it."""
+        case.due_ms = 0
+        self._casebook.reschedule()
+        if self._incident_of(case) is None:
+            self._tell(case, "stayline.alert.opened", now_ms)
+            return
+        self._casebook.taken_over_count += 1
+        self._drop(case)
+
+    def _incident_of(self, case: Case) -> OpenIncident | None:
+        """Return the incident, open or lately closed, that most of a case's bad calls ran through."""
+        one = self._memory.row_of(case.customer)
+        if one is None or one["history"] < 0:
+            return None
+        bad, _ = self._memory.histories.bad_calls(int(one["history"]))
+        bad = bad[bad["end_ms"] >= case.since_ms]
+        for incident in self._memory.incidents.recent():
+            through = np.any(bad["elements"] == incident.element, axis=1) & incident.during(bad["end_ms"])
+            if len(bad) and through.mean() > 0.5:
+                return incident
+        return None
+
+    # Telling
+
+    def _tell(self, case: Case, kind: NotificationType, now_ms: int) -> None:
+        advisor = self._memory.advisor
+        if not case.told:
+            # A case that had no room before opens at the first later revision that has.
+            kind = "stayline.alert.opened"
+            if not advisor.has_room(now_ms):
+                advisor.deferred_count += not case.deferred
+                case.deferred = True
+                return
+            case.deferred = False
+        # Records may arrive a little out of order; what is told of one case never goes back in time.
+        now_ms = case.told_ms = max(now_ms, case.told_ms)
+        case.revision += 1
+        case.told_bad = case.bad
+        fault_open = kind != "stayline.alert.resolved"
+        alert = advisor.alert(case, now_ms, experience(self._memory, case.customer), fault_open=fault_open)
+        self.send(kind, now_ms, alert)
+
+    def send(self, kind: NotificationType, now_ms: int, data: Any) -> None:
+        """Add a notification to what has to be told."""
+        self._out.append(notification(self._memory.settings.deployment, kind, now_ms, data))
+
+    def told(self) -> list[Notification]:
+        """Return what has to be told since the last time, in order."""
+        out, self._out = self._out, []
+        return out
+
+
+def _name_by_counts(case: Case, view: View) -> None:
+    """Name a plain trouble by what most of its bad calls are."""
+    sorts: list[tuple[int, PatternKind]] = [
+        (view.drops, "drop_rate"),
+        (view.failures, "setup_failure"),
+        (view.poor, "quality"),
+        (view.redials, "redial"),
+    ]
+    case.kind = max(sorts, key=lambda sort: sort[0])[1]
+    _count(case, view)
+
+
+def _count(case: Case, view: View) -> None:
+    case.attempts, case.answered, case.drops = view.attempts, view.answered, view.drops
+    if case.kind == "setup_failure":
+        case.bad, case.trials = view.failures, view.attempts
+    elif case.kind == "quality":
+        case.bad, case.trials = view.poor, view.answered
+    elif case.kind == "redial":
+        case.bad, case.trials = view.redials, view.attempts
+    elif case.kind == "duration_lock" and case.dimension is not None:
+        # Also those that nothing else was wrong with when they ended.
+        apart_s = np.abs(view.bad_durations_s() - float(case.dimension.value))
+        at_lock = int(np.count_nonzero(apart_s <= TOLERANCE_S))
+        case.bad, case.trials = max(view.bad_calls, at_lock), view.answered
+    else:
+        case.bad, case.trials = view.bad_calls, view.answered

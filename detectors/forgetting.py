@@ -1,0 +1,48 @@
+"""Erasing one customer from everything that is known.
+
+What was learnt of many together stays: the counts of elements, the weights of the churn model. It names nobody.
+"""
+
+import numpy as np
+
+from detectors.history import BAD_KEPT, GOOD_KEPT, HISTORY
+from detectors.memory import Memory
+from detectors.snapshots import raw
+from schemas.text import key_of
+
+
+def forget(memory: Memory, customer_id: str) -> dict[str, int]:
+    """Erase what is known of one customer; return how much of each sort there was, what there was none of left out."""
+    key = key_of(customer_id)
+    erased = {"case": int(memory.casebook.cases.pop(key, None) is not None), **_erase_row(memory, key)}
+    memory.casebook.reschedule()
+    erased |= {"profile": memory.relations.forget(key), **memory.advisor.erase(key)}
+    erased |= {"network's bad calls": memory.elements.forget(key), "far end of others": _erase_far_end(memory, key)}
+    return {sort: count for sort, count in erased.items() if count}
+
+
+def _erase_row(memory: Memory, key: int) -> dict[str, int]:
+    row = memory.roster.find(key)
+    if row < 0:
+        return {}
+    history = int(memory.row(row)["history"])
+    calls = 0
+    if history >= 0:
+        one = memory.histories.shelf.histories[history : history + 1]
+        calls = min(int(one["bad_count"][0]), BAD_KEPT) + min(int(one["good_count"][0]), GOOD_KEPT)
+        # A history is cleared only as far as its next customer needs: the calls themselves would stay.
+        raw(one)[:] = raw(np.zeros(1, HISTORY))
+        memory.histories.give_back(history)
+    memory.roster.remove(np.arange(len(memory.roster)) == row)
+    return {"evidence": 1, "calls": calls}
+
+
+def _erase_far_end(memory: Memory, key: int) -> int:
+    """Erase a customer from what others' rows and histories say of whom they called; return in how many places."""
+    peer = np.uint32(key & 0xFFFF_FFFF)
+    rows, shelf = memory.roster.book.rows[: len(memory.roster)], memory.histories.shelf.histories
+    places = (rows["last_peer"], rows["lock_peer"], shelf["bad"]["peer"], shelf["good"]["peer"])
+    count = sum(int(np.count_nonzero(place == peer)) for place in places) if peer else 0
+    for place in places:
+        place[place == peer] = 0
+    return count

@@ -1,0 +1,79 @@
+"""What needs no state: a batch's columns made into those of the hot loop."""
+
+import numpy as np
+
+from detectors.advice import Advisor
+from detectors.emodel import quality, r_from_mos
+from detectors.memory import Memory
+from detectors.release import CallEnds, classify
+from detectors.watch import Calls, Media
+from schemas.columns import CallColumns, LinkColumns, MediaColumns
+from schemas.text import F32
+
+
+def calls_of(columns: CallColumns, memory: Memory) -> Calls:
+    """Compute release, R-factor, keys and element serials of each call."""
+    ends = classify(CallEnds.of(columns))
+    return Calls(
+        customer=columns.customer_id.keys(),
+        call=columns.call_id.keys(),
+        peer=columns.peer_id.keys(),
+        start_ms=columns.start_ms,
+        end_ms=columns.end_ms,
+        answer_ms=columns.answer_ms,
+        outcome=ends.outcome,
+        drop=ends.drop_weight,
+        setup=ends.setup_weight,
+        one_way=ends.one_way,
+        rating=_rating(columns),
+        codec=memory.codecs.translation.of(columns.codec).astype(np.int16),
+        direction=columns.direction,
+        elements=memory.elements.serials_of(columns),
+    )
+
+
+def media_of(reports: MediaColumns) -> Media:
+    """Compute R-factor and keys of each media report."""
+    return Media(
+        customer=reports.customer_id.keys(),
+        call=reports.call_id.keys(),
+        at_ms=reports.at_ms,
+        rating=_rating(reports),
+    )
+
+
+def _rating(columns: CallColumns | MediaColumns) -> F32:
+    """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN."""
+    measured = quality(
+        columns.loss_ratio,
+        columns.discard_ratio,
+        columns.burst_ratio,
+        columns.rtt_ms,
+        columns.jitter_ms,
+        columns.codec,
+    ).r
+    rating = np.where(np.isnan(measured), r_from_mos(columns.mos.astype(np.float64)), measured)
+    return rating.astype(np.float32)
+
+
+class LineReadings:
+    """The network telemetry of a batch, read as far as somebody needs it: readings matter when a case is told."""
+
+    def __init__(self, links: LinkColumns, advisor: Advisor) -> None:
+        self._advisor = advisor
+        customers = links.customer_id.keys()
+        # A reading of an element that serves many is nobody's line.
+        own = np.flatnonzero(customers)
+        self._positions = links.position[own].tolist()
+        self._customers = customers[own].tolist()
+        self._metrics = links.metric.take(own)
+        self._values = links.value[own].tolist()
+        self._at = 0
+
+    def read_up_to(self, position: int) -> None:
+        """Take over the readings that arrived before a position."""
+        while self._at < len(self._positions) and self._positions[self._at] < position:
+            metric = self._metrics[self._at]
+            if metric is not None:
+                self._advisor.read_line(self._customers[self._at], metric, self._values[self._at])
+            self._at += 1

@@ -1,0 +1,79 @@
+"""One customer's recent calls as others see them: patterns as a `View`, alerts as a list of calls."""
+
+from typing import Any
+
+import numpy as np
+
+from detectors.emodel import mos_from_r
+from detectors.history import ANSWERED, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories
+from detectors.memory import Memory
+from detectors.patterns import View
+from detectors.release import Outcome
+from detectors.watch import BAD
+from schemas.alerts import CallEvidence
+
+
+def view_of(memory: Memory, row: int, now_ms: int) -> View:
+    """Return what patterns are read from.
+
+    Args:
+        memory: everything that is known.
+        row: of a customer who has a history.
+        now_ms: event time.
+    """
+    one = memory.row(row)
+    history = int(one["history"])
+    bad, _ = memory.histories.bad_calls(history)
+    good = memory.histories.good_calls(history)
+    since_ms = int(one["since_ms"])
+    counts = {name: int(memory.histories.shelf.histories[history][name]) for name in COUNTERS}
+    return View(
+        bad=bad[bad["end_ms"] >= since_ms],
+        good=good[good["end_ms"] >= since_ms],
+        since_ms=since_ms,
+        now_ms=now_ms,
+        names=_Names(memory),
+        **counts,
+    )
+
+
+def shown_calls(histories: Histories, history: int, since_ms: int) -> list[CallEvidence]:
+    """Return a history's bad calls since a time, oldest first, as an alert shows them."""
+    calls, ids = histories.bad_calls(history)
+    return [_shown(one, name) for one, name in zip(calls, ids, strict=True) if one["end_ms"] >= since_ms]
+
+
+def _shown(one: Any, call_id: str) -> CallEvidence:
+    flags = int(one["flags"])
+    if flags & ONE_WAY:
+        outcome = "one_way_audio"
+    elif one["drop"] >= BAD and flags & ANSWERED:
+        outcome = "dropped" if one["outcome"] == Outcome.DROP and one["drop"] >= 1.0 else "probably_dropped"
+    elif one["setup"] >= BAD:
+        outcome = "setup_failure"
+    elif flags & LOCKED:
+        outcome = "ended_at_timer"
+    elif flags & POOR:
+        outcome = "poor_quality"
+    elif flags & REDIALLED:
+        outcome = "called_again"
+    else:
+        outcome = "normal"
+    return CallEvidence(call_id, int(one["end_ms"]), outcome, int(one["duration_ms"]), _mos(float(one["rating"])))
+
+
+def _mos(rating: float) -> float | None:
+    return None if np.isnan(rating) else round(float(mos_from_r(np.array([rating]))[0]), 2)
+
+
+class _Names:
+    """What the codes in kept calls stand for."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def element(self, column: int, serial: int) -> str:
+        return self._memory.elements.names[serial][1] if serial >= 0 else f"unknown {ELEMENTS[column]}"
+
+    def codec(self, code: int) -> str:
+        return self._memory.codecs.name(code)

@@ -1,0 +1,63 @@
+"""How one customer stands: what `stayline explain` shows."""
+
+from dataclasses import dataclass
+
+from detectors.advice import sentence
+from detectors.casebook import Case
+from detectors.evidence import CHANNELS, healthy_mean
+from detectors.experience import experience
+from detectors.memory import Memory
+from detectors.showing import shown_calls
+from detectors.watch import evidence_days
+from schemas.alerts import CallEvidence, ChurnRisk
+from schemas.text import key_of
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one customer stands.
+
+    Attributes:
+        channels: channel -> (evidence in days, healthy mean, observations learnt).
+        calls: the bad calls that are remembered, oldest first.
+        sentence: the case in one sentence; empty without one.
+    """
+
+    last_ms: int
+    since_ms: int
+    evidence_days: float
+    threshold_days: float
+    channels: dict[str, tuple[float, float, float]]
+    case: Case | None
+    sentence: str
+    churn: ChurnRisk
+    calls: list[CallEvidence]
+
+
+def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
+    """Return how a customer stands; None for one who has not called."""
+    key = key_of(customer_id)
+    one = memory.row_of(key)
+    if one is None:
+        return None
+    case = memory.casebook.cases.get(key)
+    history = int(one["history"])
+    channels = {
+        name: (
+            float(one["evidence"][channel].mean()),
+            float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
+            float(one["count"][channel]),
+        )
+        for channel, name in enumerate(CHANNELS)
+    }
+    return Standing(
+        last_ms=int(one["last_ms"]),
+        since_ms=int(one["since_ms"]),
+        evidence_days=float(evidence_days(one)),
+        threshold_days=memory.settings.false_alarm_days,
+        channels=channels,
+        case=case,
+        sentence="" if case is None else sentence(case),
+        churn=memory.advisor.risk(key, now_ms, experience(memory, key)),
+        calls=[] if history < 0 else shown_calls(memory.histories, history, 0),
+    )
