@@ -27,21 +27,8 @@ from schemas.columns import (
 )
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import Call, ElementKind, Event, Link, Media, Metric
-from schemas.scan import (
-    BLANK,
-    CALL,
-    CODED_NAMES,
-    FIELD_NAMES,
-    LEFT,
-    LINK,
-    MEASURE_NAMES,
-    MEDIA,
-    TEXT_NAMES,
-    WHOLE_NAMES,
-    Scan,
-    Scanner,
-    transpose,
-)
+from schemas.fields import CODED_NAMES, FIELD_NAMES, FIELDS, INTEGER_NAMES, MEASURE_NAMES, TEXT_NAMES, WORD_NAMES
+from schemas.scan import BLANK, CALL, LEFT, LINK, MEDIA, Scan, Scanner, transpose
 from schemas.text import F32, F64, I8, I64, Bools, CodeColumn, TextColumn
 
 RECORD_BYTES_MAX = 65_536
@@ -200,6 +187,9 @@ def decode(chunk: bytes) -> EventBatch:
     return Decoder().decode(chunk)
 
 
+_WHOLE_NAMES = (*INTEGER_NAMES, *WORD_NAMES)
+
+
 class _Scanned:
     """The rows of one type in a scan, field by field."""
 
@@ -267,11 +257,11 @@ class _Scanned:
 
     def exact(self, name: str) -> F64:
         """Return a measure as float64."""
-        column: F64 = self._cells.measures[self.position, FIELD_NAMES.index(name)]
+        column: F64 = self._cells.measures[self.position * FIELDS + FIELD_NAMES.index(name)]
         return column
 
     def _integer(self, name: str) -> I64:
-        column: I64 = self._columns.whole[WHOLE_NAMES.index(name)]
+        column: I64 = self._columns.whole[_WHOLE_NAMES.index(name)]
         return column
 
     def _small(self, name: str, dtype: type[np.signedinteger[Any]]) -> Any:

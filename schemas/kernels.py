@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from llvmlite import ir
@@ -43,6 +43,20 @@ numba.config.CACHE_DIR = str(_folder() / f"kernels-{_digest()}")  # type: ignore
 
 kernel = numba.njit(cache=True)
 """Compiles a function and keeps the code."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def loop(function: _Function) -> _Function:
+    """Compile a function that makes no array and calls none that does, and keep the code.
+
+    Numba counts who holds an array each time that one is taken out of a tuple, by locked instructions: in loops over a
+    `NamedTuple` of arrays that takes longer than all the rest. The caller in Python holds them all until the function
+    returns, so here nothing is counted.
+    """
+    uncounted: dict[str, Any] = {"_nrt": False}  # numba's name for it, which its stubs lack
+    return cast("_Function", numba.njit(cache=True, **uncounted)(function))
+
 
 inlined = partial(numba.njit, cache=True, inline="always")()
 """The same for a function that is small enough to be copied to where it is called."""

@@ -1,7 +1,8 @@
-"""Eight bytes at a time: what the compiled readers of text are made of ("SIMD within a register").
+"""Eight or thirty-two bytes at a time: what the compiled readers of text are made of.
 
-Every function reads whole words, up to seven bytes behind what it is asked about: a buffer must end with padding
-(`padded`). Words are little-endian, as on every machine that the libraries have wheels for.
+Every function reads whole words and blocks, up to `PAD_BYTES` behind where it is asked to: a buffer must end with
+padding (`padded`). Words are little-endian, as on every machine that the libraries have wheels for; blocks are vectors
+of LLVM, which makes of them what the machine has.
 
 References:
     Lamport, "Multiple byte processing with full-word instructions", CACM 18 (1975).
@@ -26,16 +27,16 @@ Bytes = npt.NDArray[np.uint8]
 if sys.byteorder != "little":
     raise ImportError("eight bytes are read as one little-endian word, this machine is big-endian")
 
-PAD_BYTES = 32
+BLOCK_BYTES = 32
+PAD_BYTES = 2 * BLOCK_BYTES
 NEWLINE = np.uint8(10)
 
 _WORD = ir.IntType(64)
+_BYTE = ir.IntType(8)
+_BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)
+_MARKS = ir.IntType(BLOCK_BYTES)
 _ONES = np.uint64(0x0101010101010101)
 _TOPS = np.uint64(0x8080808080808080)
-_SPACES = _ONES * np.uint64(0x20)
-_QUOTES = _ONES * np.uint64(0x22)
-_SLASHES = _ONES * np.uint64(0x5C)
-_NEWLINES = _ONES * np.uint64(0x0A)
 _ZEROS = _ONES * np.uint64(0x30)
 _OVER_NINE = _ONES * np.uint64(0x76)
 MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)
@@ -72,10 +73,60 @@ _trailing_zeros = cast("Callable[[np.uint64], int]", _count_trailing_zeros)
 """Returns how many zero bits a word ends with, 64 for zero."""
 
 
-@inlined
-def _first(marks: np.uint64) -> int:
-    """Return the index of the first byte with its top bit set, 8 if there is none."""
-    return _trailing_zeros(marks) >> 3
+def _block(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    view = context.make_array(array_type)(context, builder, array)
+    block = builder.load(builder.bitcast(builder.gep(view.data, [at]), _BLOCK.as_pointer()))
+    block.align = 1
+    return block
+
+
+def _all(byte: str) -> ir.Constant:
+    return ir.Constant(_BLOCK, [ord(byte)] * BLOCK_BYTES)
+
+
+def _bits(builder: Any, marks: Any) -> Any:
+    """Turn a vector of truth values into the bits of a word."""
+    return builder.zext(builder.bitcast(marks, _MARKS), _WORD)
+
+
+@intrinsic
+def _mark_stops(_context: Any, data: Any, at: Any) -> Any:  # noqa: ARG001  # as above
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _block(context, builder, signature.args[0], *arguments)
+        quotes = builder.icmp_unsigned("==", block, _all('"'))
+        slashes = builder.icmp_unsigned("==", block, _all("\\"))
+        # As signed numbers, bytes that are not ASCII are below all others.
+        rest = builder.icmp_signed("<", block, _all(" "))
+        return _bits(builder, builder.or_(builder.or_(quotes, slashes), rest))
+
+    return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def _mark_newlines(_context: Any, data: Any, at: Any) -> Any:  # noqa: ARG001  # as above
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _block(context, builder, signature.args[0], *arguments)
+        return _bits(builder, builder.icmp_unsigned("==", block, _all("\n")))
+
+    return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def _mark_differences(_context: Any, one: Any, at: Any, other: Any, place: Any) -> Any:  # noqa: ARG001  # as above
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _block(context, builder, signature.args[0], *arguments[:2])
+        beside = _block(context, builder, signature.args[2], *arguments[2:])
+        return _bits(builder, builder.icmp_unsigned("!=", block, beside))
+
+    return types.uint64(one, types.int64, other, types.int64), generate
+
+
+_stops = cast("Callable[[Bytes, int], np.uint64]", _mark_stops)
+_newlines = cast("Callable[[Bytes, int], np.uint64]", _mark_newlines)
+_differences = cast("Callable[[Bytes, int, Bytes, int], np.uint64]", _mark_differences)
 
 
 @inlined
@@ -84,34 +135,35 @@ def plain_end(data: Bytes, at: int) -> int:
 
     Quote, backslash, control characters and all that is not ASCII end it; padding of newlines does at the latest.
     """
-    while True:
-        word = load(data, at)
-        quote = word ^ _QUOTES
-        slash = word ^ _SLASHES
-        # Each term marks what it looks for and at most bytes behind it: so the first mark is right.
-        marks = ((quote - _ONES) & ~quote) | ((slash - _ONES) & ~slash) | ((word - _SPACES) & ~word) | word
-        size = _first(marks & _TOPS)
-        at += size
-        if size < 8:
-            return at
+    marks = _stops(data, at)
+    while marks == 0:
+        at += BLOCK_BYTES
+        marks = _stops(data, at)
+    return at + _trailing_zeros(marks)
 
 
 @inlined
 def line_end(data: Bytes, at: int) -> int:
     """Return where the first newline from `at` on stands."""
-    while True:
-        other = load(data, at) ^ _NEWLINES
-        size = _first((other - _ONES) & ~other & _TOPS)
-        at += size
-        if size < 8:
-            return at
+    marks = _newlines(data, at)
+    while marks == 0:
+        at += BLOCK_BYTES
+        marks = _newlines(data, at)
+    return at + _trailing_zeros(marks)
+
+
+@inlined
+def begins_with(data: Bytes, at: int, other: Bytes, place: int, size: int) -> bool:
+    """Return whether `size` bytes of two buffers, `BLOCK_BYTES` at the most, are equal."""
+    return bool(_trailing_zeros(_differences(data, at, other, place)) >= size)
 
 
 @inlined
 def digits(data: Bytes, at: int) -> tuple[int, int]:
     """Return (the number that up to eight digits from `at` on make, how many they are)."""
     word = load(data, at) ^ _ZEROS
-    size = _first(((word + _OVER_NINE) | word) & _TOPS)
+    # The index of the first byte with its top bit set, 8 if there is none.
+    size = _trailing_zeros(((word + _OVER_NINE) | word) & _TOPS) >> 3
     if size == 0:
         return 0, 0
     # Shifted up, the missing digits in front are zeros.
@@ -126,11 +178,11 @@ def digits(data: Bytes, at: int) -> tuple[int, int]:
 @inlined
 def same(one: Bytes, at: int, other: Bytes, place: int, size: int) -> bool:
     """Return whether `size` bytes of two buffers are equal."""
-    while size >= 8:
-        if load(one, at) != load(other, place):
+    while size > BLOCK_BYTES:
+        if _differences(one, at, other, place):
             return False
-        at, place, size = at + 8, place + 8, size - 8
-    return bool((load(one, at) ^ load(other, place)) & MASKS[size] == 0)
+        at, place, size = at + BLOCK_BYTES, place + BLOCK_BYTES, size - BLOCK_BYTES
+    return begins_with(one, at, other, place, size)
 
 
 def padded(text: bytes) -> Bytes:

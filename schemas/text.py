@@ -8,13 +8,13 @@ the algorithm are part of the state's layout.
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.kernels import inlined, kernel
-from schemas.swar import MASKS, PAD_BYTES, load, padded, same
+from schemas.swar import MASKS, load, padded
 
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
@@ -231,120 +231,3 @@ class Translation:
         for code in np.flatnonzero(occurs).tolist():
             self._table[code] = self._number_of(column.values[code])
         return self._table[column.codes]
-
-
-WORDS_MAX = 1_000_000
-WORDS_BYTES_MAX = 64_000_000
-"""A vocabulary beyond either begins anew: what it serves are words that repeat."""
-
-
-class Words(NamedTuple):
-    """A vocabulary as compiled readers see it.
-
-    Attributes:
-        table: int32, an open-addressing hash table of codes + 1.
-        data: uint8, the words one after the other.
-        start, size: int64, one a code: a word's span in `data`.
-        tally: [words, bytes of `data`] in use.
-    """
-
-    table: I32
-    data: U8
-    start: I64
-    size: I64
-    tally: I64
-
-
-@inlined
-def _quick_key(data: U8, at: int, size: int) -> np.uint64:
-    """Return a cheap key of a short text; equality is checked on the bytes."""
-    key = np.uint64(size) * _P3
-    while size > 8:
-        key = (key ^ load(data, at)) * _P1
-        key ^= key >> np.uint64(32)
-        at, size = at + 8, size - 8
-    key = (key ^ (load(data, at) & MASKS[size])) * _P1
-    return np.uint64(key ^ (key >> np.uint64(32)))
-
-
-@inlined
-def code_of(words: Words, data: U8, at: int, size: int) -> int:
-    """Return the code of `data[at:at + size]`, adding it; the caller has made room (`Vocabulary.words`)."""
-    mask = len(words.table) - 1
-    place = np.int64(_quick_key(data, at, size) & np.uint64(mask))
-    while words.table[place] > 0:
-        code = int(words.table[place]) - 1
-        if words.size[code] == size and same(words.data, words.start[code], data, at, size):
-            return code
-        place = (place + 1) & mask
-    code, end = int(words.tally[0]), int(words.tally[1])
-    words.table[place] = code + 1
-    words.start[code], words.size[code] = end, size
-    for i in range(size):
-        words.data[end + i] = data[at + i]
-    words.tally[0], words.tally[1] = code + 1, end + size
-    return code
-
-
-@kernel
-def _index(words: Words) -> None:
-    mask = len(words.table) - 1
-    for code in range(words.tally[0]):
-        place = np.int64(_quick_key(words.data, words.start[code], words.size[code]) & np.uint64(mask))
-        while words.table[place] > 0:
-            place = (place + 1) & mask
-        words.table[place] = code + 1
-
-
-class Vocabulary:
-    """The words that a stream's coded fields have used so far, each read once: codes for compiled readers.
-
-    Only a cache: which code a word has says nothing.
-
-    Attributes:
-        values: the words by code. Grows; a list that `CodeColumn`s share.
-    """
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self.values: list[str] = []
-        nothing = np.zeros(0, np.int64)
-        self._words = Words(
-            np.zeros(2, np.int32), np.zeros(PAD_BYTES, np.uint8), nothing, nothing, np.zeros(2, np.int64)
-        )
-
-    def words(self, words_more: int, bytes_more: int) -> Words:
-        """Return the arrays, with room for so many more words of so many bytes in all."""
-        count, used = self._words.tally.tolist()
-        if count > WORDS_MAX or used > WORDS_BYTES_MAX:
-            self._begin()
-            count, used = 0, 0
-        if count + words_more > len(self._words.start) or used + bytes_more + PAD_BYTES > len(self._words.data):
-            self._grow(2 * (count + words_more), 2 * (used + bytes_more) + PAD_BYTES)
-        return self._words
-
-    def _grow(self, count: int, size: int) -> None:
-        old = self._words
-        # At most half full, so that a look-up ends soon.
-        words = Words(
-            table=np.zeros(1 << (2 * count).bit_length(), np.int32),
-            data=np.zeros(size, np.uint8),
-            start=np.zeros(count, np.int64),
-            size=np.zeros(count, np.int64),
-            tally=old.tally,
-        )
-        used, end = old.tally.tolist()
-        words.data[:end] = old.data[:end]
-        words.start[:used], words.size[:used] = old.start[:used], old.size[:used]
-        _index(words)
-        self._words = words
-
-    def read(self, unescaped: Callable[[bytes], str]) -> list[str]:
-        """Return `values` after taking up what a reader added; `unescaped` turns a word's bytes into text."""
-        words = self._words
-        for code in range(len(self.values), int(words.tally[0])):
-            at = int(words.start[code])
-            self.values.append(unescaped(words.data[at : at + int(words.size[code])].tobytes()))
-        return self.values

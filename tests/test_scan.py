@@ -10,20 +10,8 @@ from schemas import decode as decoding
 from schemas.columns import PLACES
 from schemas.decode import RECORD_BYTES_MAX, Decoder, RecordError, decode, decode_record
 from schemas.events import Call, Link, Media
-from schemas.scan import (
-    BLANK,
-    CALL,
-    CODED,
-    FIELD_NAMES,
-    INTEGERS,
-    LEFT,
-    LINK,
-    MEASURES,
-    MEDIA,
-    TEXTS,
-    WORDS,
-    Scanner,
-)
+from schemas.fields import CODED, FIELD_NAMES, INTEGERS, MEASURES, TEXTS, WORDS
+from schemas.scan import BLANK, CALL, LEFT, LINK, MEDIA, Scanner
 
 CALL_TEXT = (
     '{"type":"call","call_id":"a","customer_id":"c","start_ms":1000,"end_ms":9000,"answer_ms":2000,"direction":"in",'

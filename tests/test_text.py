@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import kernels
-from schemas.swar import padded
-from schemas.text import CodeColumn, TextColumn, Vocabulary, code_of, key_of, xxh64
+from schemas.text import CodeColumn, TextColumn, key_of, xxh64
 
 MASK = 2**64 - 1
 PRIMES = (
@@ -152,30 +150,3 @@ def test_codes_of_a_chunk_do_not_depend_on_what_follows_it(texts, cut):
     whole, part = CodeColumn.of(texts), CodeColumn.of(texts[:cut])
     assert whole.codes[: len(part)].tolist() == part.codes.tolist()
     assert whole.values[: len(part.values)] == part.values
-
-
-@given(st.lists(st.lists(TEXTS.filter(bool), max_size=8), max_size=4))
-def test_a_vocabulary_gives_equal_codes_to_equal_words_and_to_no_others(batches):
-    vocabulary = Vocabulary()
-    for batch in batches:
-        encoded = [text.encode() for text in batch]
-        words = vocabulary.words(len(batch), sum(map(len, encoded)))
-        codes = [_code(words, padded(one), len(one)) for one in encoded]
-        values = vocabulary.read(bytes.decode)
-        assert [values[code] for code in codes] == batch
-        assert len(set(values)) == len(values)
-
-
-def test_a_vocabulary_that_is_full_begins_anew_and_leaves_its_old_words_to_their_columns(monkeypatch):
-    monkeypatch.setattr("schemas.text.WORDS_MAX", 2)
-    vocabulary = Vocabulary()
-    old = [_code(vocabulary.words(1, 9), padded(word), len(word)) for word in (b"a", b"b", b"c")]
-    values = vocabulary.read(bytes.decode)
-    assert (old, values) == ([0, 1, 2], ["a", "b", "c"])
-    assert _code(vocabulary.words(1, 9), padded(b"c"), 1) == 0
-    assert (vocabulary.read(bytes.decode), values) == (["c"], ["a", "b", "c"])
-
-
-@kernels.kernel
-def _code(words, data, size):
-    return code_of(words, data, 0, size)
