@@ -156,8 +156,9 @@ class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
 
 
 class _Writing(StatefulSinkPartition[Any, None]):
-    def __init__(self, write: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, write: Callable[[Any], None], save: Callable[[], None]) -> None:
         self._write = write
+        self._save = save
 
     def write_batch(self, values: list[Any]) -> None:
         with _said_in_one_line():
@@ -165,17 +166,20 @@ class _Writing(StatefulSinkPartition[Any, None]):
                 self._write(value)
 
     def snapshot(self) -> None:
-        return None
+        with _said_in_one_line():
+            self._save()
 
 
 class Output(FixedPartitionedSink[Any, None]):
     """A sink of one partition: `write` has made its items durable when it returns.
 
-    A `FixedPartitionedSink`, not a dynamic one: the checkpoint waits for this sort alone.
+    A `FixedPartitionedSink`, not a dynamic one: the checkpoint waits for this sort alone. `save` is called at the end
+    of every epoch, behind all that was written in it.
     """
 
-    def __init__(self, write: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, write: Callable[[Any], None], save: Callable[[], None] = lambda: None) -> None:
         self._write = write
+        self._save = save
 
     def list_parts(self) -> list[str]:
         """Return the one partition."""
@@ -183,7 +187,7 @@ class Output(FixedPartitionedSink[Any, None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Writing:  # noqa: ARG002
         """Return the writer."""
-        return _Writing(self._write)
+        return _Writing(self._write, self._save)
 
 
 def build(

@@ -1,6 +1,6 @@
 """What Prometheus sees: read from the engine and the outbox when it asks. No customer, peer or call is a label."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,15 +15,20 @@ class Gauges(Collector):
     """The figures of one process.
 
     Args:
-        engine, outbox: what is read.
+        engines: what is read; more than one where each partition has its own.
+        outbox: what is read.
         spool: what waits to be read; None for an input that has none.
         of_input: what the input has to show of its own.
     """
 
     def __init__(
-        self, engine: RiskEngine, outbox: Outbox, spool: Spool | None = None, of_input: Collector | None = None
+        self,
+        engines: Iterable[RiskEngine],
+        outbox: Outbox,
+        spool: Spool | None = None,
+        of_input: Collector | None = None,
     ) -> None:
-        self._engine = engine
+        self._engines = engines
         self._outbox = outbox
         self._spool = spool
         self._of_input = of_input
@@ -46,26 +51,30 @@ class Gauges(Collector):
             yield from self._of_input.collect()
 
     def _of_engine(self) -> Iterator[Metric]:
-        engine = self._engine
+        engines = list(self._engines)
+        known = [one.memory for one in engines]
         records = CounterMetricFamily("stayline_records", "Records read, by what became of them.", labels=["outcome"])
         for outcome in ("applied", "duplicate", "late", "dead_lettered"):
-            records.add_metric([outcome], getattr(engine.counts, outcome))
+            records.add_metric([outcome], sum(getattr(one.counts, outcome) for one in engines))
         yield records
         clock = GaugeMetricFamily("stayline_event_time_seconds", "Newest event time seen, Unix seconds.")
-        clock.add_metric([], max(engine.clock_ms, 0) / 1000.0)
+        clock.add_metric([], max([0, *(one.clock_ms for one in engines)]) / 1000.0)
         yield clock
         for name, text, value in (
-            ("stayline_customers", "Customers held in memory.", len(engine.memory.roster)),
-            ("stayline_cases_open", "Open cases.", len(engine.memory.casebook.cases)),
-            ("stayline_incidents_open", "Open incidents.", len(engine.memory.incidents.open)),
+            ("stayline_customers", "Customers held in memory.", sum(len(one.roster) for one in known)),
+            ("stayline_cases_open", "Open cases.", sum(len(one.casebook.cases) for one in known)),
+            ("stayline_incidents_open", "Open incidents.", sum(len(one.incidents.open) for one in known)),
         ):
             gauge = GaugeMetricFamily(name, text)
             gauge.add_metric([], value)
             yield gauge
+        evicted = sum(one.roster.evicted_count for one in known)
+        taken_over = sum(one.casebook.taken_over_count for one in known)
+        deferred = sum(one.advisor.deferred_count for one in known)
         for name, text, value in (
-            ("stayline_customers_evicted", "Customers evicted for want of room.", engine.memory.roster.evicted_count),
-            ("stayline_cases_taken_over", "Cases that an incident explained.", engine.memory.casebook.taken_over_count),
-            ("stayline_cases_deferred", "Cases over the day's budget.", engine.memory.advisor.deferred_count),
+            ("stayline_customers_evicted", "Customers evicted for want of room.", evicted),
+            ("stayline_cases_taken_over", "Cases that an incident explained.", taken_over),
+            ("stayline_cases_deferred", "Cases over the day's budget.", deferred),
         ):
             counter = CounterMetricFamily(name, text)
             counter.add_metric([], value)

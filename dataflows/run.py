@@ -5,15 +5,18 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from msgspec import structs
 from prometheus_client.registry import Collector
 
 from dataflows import config as configuration
+from dataflows import shards as sharded
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.config import outputs
 from dataflows.config.settings import Config, Desk
@@ -30,8 +33,9 @@ from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
 from dataflows.logs import log
 from dataflows.metrics import Gauges
+from dataflows.shards import Shards, partitions_folder
 from detectors.catalogue import Catalogue, default_catalogue_text
-from detectors.engine import RiskEngine
+from detectors.engine import Counts, RiskEngine
 from schemas.alerts import Notification
 from schemas.errors import ConfigError, StateError, StaylineError
 from schemas.formats import open_format
@@ -116,7 +120,6 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
     stopping = Stop()
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
-        engine = RiskEngine(configuration.engine_settings(config), Catalogue.load(default_catalogue_text()))
         if not (folder / "outbox.sqlite3").exists():
             _keep_earlier_alerts(config)
         outbox = Outbox.open(
@@ -125,6 +128,11 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         stack.callback(outbox.close)
         source = _source(config, secrets, folder)
         stack.callback(source.close)
+        shards = _shards(config)
+        engine = _engine(config)
+        engines: Iterable[RiskEngine] = [engine] if shards is None else shards
+        if shards is not None:
+            stack.callback(shards.close)
         store = DeskStore(folder / "desk.sqlite3") if _has_desk(config) else None
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
@@ -136,39 +144,60 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         )
         dispatcher.start()
         stack.callback(dispatcher.stop)
-        for name, server in _servers(config, source, store, Gauges(engine, outbox, source.spool, source.figures)):
+        for name, server in _servers(config, source, store, Gauges(engines, outbox, source.spool, source.figures)):
             server.start()
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
-        flow = build(
-            _watched(source.open_input, dispatcher),
-            engine,
-            _writer(outbox, dispatcher, stopping),
-            letters.append,
-            stopping,
-            ends=source.ends,
-            checkpoints=Checkpoints(folder / "engine"),
-            passed=source.passed,
-            committed=source.committed,
-            beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
-        )
+        open_input, write = _watched(source.open_input, dispatcher), _writer(outbox, dispatcher, stopping)
+        if shards is not None:
+            flow = sharded.build(open_input, shards, write, letters.append, stopping, source.committed)
+        else:
+            flow = build(
+                open_input,
+                engine,
+                write,
+                letters.append,
+                stopping,
+                ends=source.ends,
+                checkpoints=Checkpoints(folder / "engine"),
+                passed=source.passed,
+                committed=source.committed,
+                beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
+            )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
-            execute(flow, folder / "recovery", epoch)
+            execute(flow, None if shards is not None else folder / "recovery", epoch)
             source.finish()
         if stopping.is_set:
             log("run.stopping")
         while not stopping.is_set and not dispatcher.drain(WAIT_S):
             pass
-        counts = engine.counts
-        log(
-            "run.ended",
-            applied=counts.applied,
-            duplicate=counts.duplicate,
-            late=counts.late,
-            dead_lettered=counts.dead_lettered,
-            interrupted=stopping.is_set,
-        )
+        counts = {name: sum(getattr(one.counts, name) for one in engines) for name in Counts.__struct_fields__}
+        log("run.ended", **counts, interrupted=stopping.is_set)
+
+
+def _engine(config: Config, parts: int = 1) -> RiskEngine:
+    """Make a fresh engine; of several parts of a deployment each has an equal share of what is limited."""
+    settings = configuration.engine_settings(config)
+    shared = {name: -(-getattr(settings, name) // parts) for name in ("alerts_per_day_max", "customers_max")}
+    return RiskEngine(structs.replace(settings, **shared), Catalogue.load(default_catalogue_text()))
+
+
+def _shards(config: Config) -> Shards | None:
+    """Return the partitions that have a state each; None where one state is made of the whole input.
+
+    Raises:
+        StateError: the state that is there is of the other sort, which cannot be taken apart or joined.
+    """
+    folder, given = partitions_folder(config), config.input.kafka
+    if given is None or config.input.kind != "kafka" or given.partitions == "all":
+        if sharded.numbers_in(folder):
+            raise StateError(f"{folder}: must hold one state of the whole input, holds one of each of its partitions")
+        return None
+    whole = config.state.directory / "recovery"
+    if whole.exists():
+        raise StateError(f"{whole}: must not be there where each partition has a state: it is of all of them together")
+    return Shards(folder, given.partitions, partial(_engine, config))
 
 
 def _hold_files(config: Config) -> None:
@@ -235,6 +264,9 @@ def _source(config: Config, secrets: configuration.Secrets, folder: Path) -> _So
     name = config.input.format
     options = configuration.format_options(config, secrets.token_key)
     opener = None if name == "stayline" else lambda: open_format(name, options)
+    if config.input.kafka is not None and config.input.kind == "kafka" and config.input.kafka.partitions == ():
+        # Nothing is read: what a process that is given up had still to deliver goes out.
+        return _Source(lambda _: iter(()), ends=False)
     if config.input.kafka is not None and config.input.kind == "kafka":
         reached = connection(config.input.kafka, secrets.input_password)
         group = config.input.kafka.group or f"stayline-{config.deployment.name}"

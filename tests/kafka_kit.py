@@ -4,20 +4,30 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import confluent_kafka
+import httpx2
+import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from run_kit import until
+from run_kit import lines, recorded, until
 
 from bench.broker import QUICK_START, Broker, make_topic
 from bench.maven import NotHereError
+from dataflows.commands import replay
 from dataflows.config.inputs import KafkaInput
 from dataflows.inputs.kafka import KafkaReader
 from dataflows.inputs.kafka_client import connection
+from detectors.catalogue import Catalogue, default_catalogue_text
+from detectors.engine import RiskEngine
+from detectors.settings import Settings
+from schemas.decode import decode
 
 REQUIRED = "kafka" in os.environ.get("STAYLINE_CI_REQUIRE", "").split(",")
 """Where the broker must run, as in the continuous integration, it is a failure that it cannot."""
@@ -27,6 +37,37 @@ USER, PASSWORD = "probe", "correct horse"
 NOT_AUTHORISED, TIMED_OUT, TOO_LARGE, TRANSPORT = 29, 7, 10, -195
 PRODUCE, FETCH = 0, 1
 """Numbers of the protocol: errors, requests."""
+
+METRICS = '\n[metrics]\nlisten = "127.0.0.1:0"\n'
+FILE_OUTPUT = '\n[[output]]\nkind = "file"\npath = "alerts.ndjson"\n'
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    one = started(tmp_path_factory.mktemp("broker"))
+    yield one
+    one.kill()
+
+
+@pytest.fixture
+def topic(broker, request):
+    """A topic of the test's own, of one partition."""
+    name = request.node.name.partition("[")[0][-200:] + str(time.monotonic_ns())
+    make_topic(broker.address, name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def telco(tmp_path_factory):
+    """Recorded events, and what they lead to: every notification that needs no end of the stream."""
+    folder = tmp_path_factory.mktemp("telco")
+    events = lines(recorded(folder))
+    engine = RiskEngine(Settings("test"), Catalogue.load(default_catalogue_text()))
+    told = [one.body for one in engine.apply(decode(b"\n".join(events)))]
+    replay.replay([folder / "events.ndjson"], folder / "replayed", Settings("test"))
+    assert len(told) > 20
+    assert set(told) <= set(lines(folder / "replayed"))
+    return SimpleNamespace(events=events, told=told, path=folder / "events.ndjson")
 
 
 def started(folder: Path) -> Broker:
@@ -163,3 +204,51 @@ class Mock:
     def close(self) -> None:
         self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
         self._lib.rd_kafka_destroy(self._client)
+
+
+def keyed(events):
+    """Give events their customers as keys, as a deployment with several partitions must."""
+    for line in events:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = None
+        key = record.get("customer_id") if isinstance(record, dict) else None
+        yield key.encode() if isinstance(key, str) else None, line
+
+
+def deployed(folder, address, topic, *, alerts=None, more="", events=None):
+    """Write a configuration that reads from a topic, or from a file."""
+    source = f'kind = "kafka"\nkafka = {{ brokers = "{address}", topics = ["{topic}"] {more} }}'
+    if events is not None:
+        source = f'kind = "file"\nfile = {{ paths = ["{events}"], follow = true }}'
+    output = f'\n[[output]]\nkind = "kafka"\nbrokers = "{address}"\ntopic = "{alerts}"\n' if alerts else FILE_OUTPUT
+    (folder / "c.toml").write_text(f'[deployment]\nname = "test"\n[input]\n{source}\n{output}{METRICS}')
+    return folder
+
+
+def figures(address):
+    page = httpx2.get(f"{address}/metrics", trust_env=False).text
+    return {
+        name: float(value) for name, value in (line.rsplit(" ", 1) for line in page.splitlines() if line[:1] != "#")
+    }
+
+
+def counted(address):
+    return sum(value for name, value in figures(address).items() if name.startswith("stayline_records_total"))
+
+
+def settled(address, count):
+    """Tell whether so many records have been read, and all that they gave has been delivered."""
+    pending = sum(value for name, value in figures(address).items() if name.startswith("stayline_outbox_pending"))
+    return counted(address) == count and pending == 0.0
+
+
+def await_settled(program, count):
+    address = program.address("metrics")
+    until(lambda: settled(address, count), f"the end of {count} records")
+
+
+def ended(program):
+    program.signal(signal.SIGTERM)
+    return program.wait()

@@ -27,7 +27,7 @@ from dataflows.config import (
     with_format,
 )
 from dataflows.config import settings as tables
-from dataflows.config.kinds import Address, parse_address
+from dataflows.config.kinds import Address, owns, parse_address
 from schemas.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "config"
@@ -81,7 +81,8 @@ class TestReading:
     def test_an_empty_file_gives_the_contract_s_defaults(self, tmp_path):
         config = load(written(tmp_path, ""), {})
         assert config == load(None, {})
-        assert config.state.model_dump() == {"directory": "state", "customers_max": 2_000_000, "idle_days": 90}
+        known = {"directory": "state", "customers_max": 2_000_000, "idle_days": 90}
+        assert config.state.model_dump(exclude_none=True) == known
         assert (config.detection.alerts_per_day_max, config.detection.lateness_s) == (200, 300)
         assert config.detection.false_alarm_days == 10_000
         assert (config.desk, config.metrics, config.output) == (None, None, ())
@@ -231,6 +232,20 @@ class TestOverrides:
         assert config.input.file.model_dump() == {"paths": ("a.ndjson", "b.ndjson"), "follow": True}
         assert config.output[0].url == "https://other.example/"
         assert [output.name for output in config.output] == ["crm", "kafka", "file"]
+
+    @pytest.mark.parametrize(
+        ("text", "owned"),
+        [("all", range(7)), ("2-4", [2, 3, 4]), ("1/3", [1, 4]), ("0/1", range(7)), ("[5, 0]", [0, 5]), ("[]", [])],
+    )
+    def test_partitions_are_named_in_several_ways(self, tmp_path, text, owned):
+        config = load(FULL, {"STAYLINE_INPUT__KAFKA__PARTITIONS": text})
+        assert [number for number in range(7) if owns(config.input.kafka.partitions, number)] == list(owned)
+        assert load(written(tmp_path, render(config)), {}).input.kafka.partitions == config.input.kafka.partitions
+
+    @pytest.mark.parametrize("text", ["3/3", "4-2", "0/0", "0-999999", "1", "-1/2", "[1, 1]", "[-1]", "some"])
+    def test_partitions_that_name_none_are_refused(self, text):
+        with pytest.raises(ConfigError, match='must be "all", a list of different partition numbers, a range'):
+            load(FULL, {"STAYLINE_INPUT__KAFKA__PARTITIONS": text})
 
     def test_outputs_are_added_in_the_order_of_their_numbers(self):
         environ = {f"STAYLINE_OUTPUT__{place}__NAME": f"n{place}" for place in range(12)}

@@ -205,7 +205,7 @@ def test_fault_what_is_dropped_is_missing_from_the_metrics(tmp_path, clock):
         run_out(dispatcher_of(outbox, clock, crm), clock)
         dead = [one.id for one in outbox.undelivered.list()]
         outbox.undelivered.discard("crm", dead[:2])
-        page = Gauges(engine, outbox).page().decode()
+        page = Gauges([engine], outbox).page().decode()
         found = {
             sample.labels["result"]: sample.value
             for family in text_string_to_metric_families(page)

@@ -207,7 +207,7 @@ class TestMetrics:
         with_outbox = Outbox.open(tmp_path / "outbox.sqlite3", {"crm": 10}, lambda: 0)
         posted = Spool(tmp_path / "spool")
         posted.append(b"a")
-        page = serve(metrics_application(Gauges(risk, with_outbox, posted)))[1].get("/metrics")
+        page = serve(metrics_application(Gauges([risk], with_outbox, posted)))[1].get("/metrics")
         assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
         figures = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
         outcomes = {name: float(value) for name, value in figures.items() if name.startswith("stayline_records_total")}

@@ -5,12 +5,10 @@ import csv as csv_module
 import io
 import random
 import shutil
-import signal
 import time
 from concurrent.futures import Future
 from types import SimpleNamespace
 
-import httpx2
 import orjson
 import pyarrow as pa
 import pytest
@@ -29,17 +27,22 @@ from kafka_kit import (
     TRANSPORT,
     USER,
     Mock,
+    await_settled,
+    counted,
+    deployed,
+    ended,
+    figures,
+    keyed,
     reader,
     records,
-    started,
+    settled,
 )
-from run_kit import PATIENCE_S, Program, lines, recorded, until
+from run_kit import PATIENCE_S, Program, lines, until
 
 from bench.broker import fill, make_topic
 from bench.cases import Options as BenchOptions
 from bench.cases import kafka as kafka_case
 from bench.cases import run as bench_run
-from dataflows.commands import replay
 from dataflows.commands.ping import ping
 from dataflows.config.outputs import KafkaOutput as OutputTable
 from dataflows.inputs import kafka, kafka_client
@@ -47,9 +50,6 @@ from dataflows.inputs.chunks import decoded
 from dataflows.inputs.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
 from dataflows.inputs.messages import joined
 from dataflows.run import now_ms
-from detectors.catalogue import Catalogue, default_catalogue_text
-from detectors.engine import RiskEngine
-from detectors.settings import Settings
 from schemas.decode import Decoder, decode
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Options, open_format
@@ -59,84 +59,6 @@ from sinks.kafka import KafkaOutput
 from sinks.outputs import NotificationRefusedError, OutputDownError
 
 CALL = b'{"type":"call","call_id":"c%d","customer_id":"k","start_ms":1000,"end_ms":2000}'
-METRICS = '\n[metrics]\nlisten = "127.0.0.1:0"\n'
-FILE_OUTPUT = '\n[[output]]\nkind = "file"\npath = "alerts.ndjson"\n'
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory):
-    one = started(tmp_path_factory.mktemp("broker"))
-    yield one
-    one.kill()
-
-
-@pytest.fixture
-def topic(broker, request):
-    """A topic of the test's own, of one partition."""
-    name = request.node.name.partition("[")[0][-200:] + str(time.monotonic_ns())
-    make_topic(broker.address, name)
-    return name
-
-
-@pytest.fixture(scope="module")
-def telco(tmp_path_factory):
-    """Recorded events, and what they lead to: every notification that needs no end of the stream."""
-    folder = tmp_path_factory.mktemp("telco")
-    events = lines(recorded(folder))
-    engine = RiskEngine(Settings("test"), Catalogue.load(default_catalogue_text()))
-    told = [one.body for one in engine.apply(decode(b"\n".join(events)))]
-    replay.replay([folder / "events.ndjson"], folder / "replayed", Settings("test"))
-    assert len(told) > 20
-    assert set(told) <= set(lines(folder / "replayed"))
-    return SimpleNamespace(events=events, told=told, path=folder / "events.ndjson")
-
-
-def keyed(events):
-    """Give events their customers as keys, as a deployment with several partitions must."""
-    for line in events:
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = None
-        key = record.get("customer_id") if isinstance(record, dict) else None
-        yield key.encode() if isinstance(key, str) else None, line
-
-
-def deployed(folder, address, topic, *, alerts=None, more="", events=None):
-    """Write a configuration that reads from a topic, or from a file."""
-    source = f'kind = "kafka"\nkafka = {{ brokers = "{address}", topics = ["{topic}"] {more} }}'
-    if events is not None:
-        source = f'kind = "file"\nfile = {{ paths = ["{events}"], follow = true }}'
-    output = f'\n[[output]]\nkind = "kafka"\nbrokers = "{address}"\ntopic = "{alerts}"\n' if alerts else FILE_OUTPUT
-    (folder / "c.toml").write_text(f'[deployment]\nname = "test"\n[input]\n{source}\n{output}{METRICS}')
-    return folder
-
-
-def figures(address):
-    page = httpx2.get(f"{address}/metrics", trust_env=False).text
-    return {
-        name: float(value) for name, value in (line.rsplit(" ", 1) for line in page.splitlines() if line[:1] != "#")
-    }
-
-
-def counted(address):
-    return sum(value for name, value in figures(address).items() if name.startswith("stayline_records_total"))
-
-
-def settled(address, count):
-    """Tell whether so many records have been read, and all that they gave has been delivered."""
-    pending = sum(value for name, value in figures(address).items() if name.startswith("stayline_outbox_pending"))
-    return counted(address) == count and pending == 0.0
-
-
-def await_settled(program, count):
-    address = program.address("metrics")
-    until(lambda: settled(address, count), f"the end of {count} records")
-
-
-def ended(program):
-    program.signal(signal.SIGTERM)
-    return program.wait()
 
 
 def assert_told(found, telco, *, once=False):

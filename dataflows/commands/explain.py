@@ -3,6 +3,7 @@
 from dataflows.checkpoints import Checkpoints
 from dataflows.config import engine_settings
 from dataflows.config.settings import Config
+from dataflows.shards import snapshot_folders
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.patterns.view import day_of
@@ -17,16 +18,16 @@ def explain(customer_id: str, config: Config) -> list[str]:
     Raises:
         StateError: there is no checkpoint, or it cannot be read, or the customer is not in it.
     """
-    checkpoints = Checkpoints(config.state.directory / "engine")
-    name = checkpoints.newest()
-    if name is None:
+    names = [(folder, name) for folder in snapshot_folders(config) if (name := Checkpoints(folder).newest())]
+    if not names:
         raise StateError(f"{config.state.directory}: must hold a checkpoint of a run, held none")
-    engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
-    engine.restore(checkpoints.load(name))
-    standing = engine.standing(customer_id)
-    if standing is None:
-        raise StateError(f"customer {customer_id}: must have called since the state began, has not")
-    return [f"As of {rfc3339(engine.clock_ms)} (checkpoint {name})", *_lines(standing)]
+    for folder, name in names:
+        engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
+        engine.restore(Checkpoints(folder).load(name))
+        standing = engine.standing(customer_id)
+        if standing is not None:
+            return [f"As of {rfc3339(engine.clock_ms)} (checkpoint {name})", *_lines(standing)]
+    raise StateError(f"customer {customer_id}: must have called since the state began, has not")
 
 
 def _lines(standing: Standing) -> list[str]:

@@ -17,6 +17,7 @@ from dataflows.config import engine_settings
 from dataflows.config.outputs import FileOutput, KafkaOutput, WebhookOutput
 from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile, record_of
+from dataflows.shards import partitions_folder, snapshot_folders
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
@@ -61,7 +62,7 @@ def forget(
     folder = config.state.directory
     if not folder.is_dir():
         raise StateError(f"{folder}: must be the state of a deployment, and there is none")
-    with _stopped(folder):
+    with _stopped(folder), _stopped(*(one.parent for one in snapshot_folders(config) if one.parent != folder)):
         erased: dict[str, str] = {}
         about = _about(folder, customer_id, clock)
         sought = Sought(customer_id, about.cases, tokens)
@@ -81,10 +82,11 @@ def size(config: Config) -> int:
 
 
 @contextlib.contextmanager
-def _stopped(folder: Path) -> Iterator[None]:
+def _stopped(*folders: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(sole_user(folder))
+            for folder in folders:
+                stack.enter_context(sole_user(folder))
         except StateError as error:
             raise StateError(
                 f"{error}: stop the deployment (SIGTERM), forget, and start it again; nothing was erased"
@@ -102,11 +104,12 @@ def _about(folder: Path, customer_id: str, clock: Clock) -> About:
 
 def _steps(folder: Path, config: Config, customer_id: str, sought: Sought) -> Iterator[tuple[Path, Callable[[], str]]]:
     """Give every file with what erases in it and says what was there."""
-    for draft in _drafts(folder):
-        draft.unlink()
-    checkpoints = Checkpoints(folder / "engine")
-    for name in checkpoints.names():
-        yield folder / "engine" / name, partial(_in_snapshot, checkpoints, name, config, customer_id)
+    for draft in [*_drafts(folder), *_drafts(partitions_folder(config) / "partitions")]:
+        draft.unlink(missing_ok=True)
+    for snapshots in snapshot_folders(config):
+        checkpoints = Checkpoints(snapshots)
+        for name in checkpoints.names():
+            yield snapshots / name, partial(_in_snapshot, checkpoints, name, config, customer_id)
     # Packets of a capture lie in batches that hold many people's; `_left` says so.
     for records in RECORD_FOLDERS if config.input.kind != "hep" else RECORD_FOLDERS[1:]:
         for path in sorted((folder / records).glob("*.ndjson")):

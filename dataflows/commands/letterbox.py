@@ -98,15 +98,19 @@ class Letterbox:
         folder: its state directory.
         open_format: opens `input.format`; None: the input takes contract events.
         clock: Unix milliseconds.
+        apart: each partition of the input has a state; which of them a record is for is its topic's to say.
 
     Raises:
         StateError: there is no state, or it is damaged.
     """
 
-    def __init__(self, folder: Path, open_format: Callable[[], Format] | None, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, open_format: Callable[[], Format] | None, clock: Clock, *, apart: bool = False
+    ) -> None:
         if not folder.is_dir():
             raise StateError(f"{folder}: must be the state of a deployment, and there is none")
         self._folder = folder
+        self._apart = apart
         self._records = DeadLetterFile(folder / "dead-letters.ndjson")
         self._open_format = open_format
         self._clock = clock
@@ -152,6 +156,8 @@ class Letterbox:
             refused: list[tuple[str, str]] = []
             for number, (name, letter) in enumerate(self._chosen_records(wanted)):
                 fresh, problem = self._events_of(letter)
+                if self._apart:
+                    problem = "must be written to its topic again, mended: each partition has a state of its own"
                 if problem:
                     refused.append((name, problem))
                 else:

@@ -215,7 +215,9 @@ def _letterbox(config: Path) -> Iterator["Letterbox"]:
         return open_format(loaded.input.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
 
     events = loaded.input.format in {"stayline", "arrow"}  # rows of Arrow lie among dead letters as events
-    with closing(Letterbox(loaded.state.directory, None if events else opened, now_ms)) as box:
+    given = loaded.input.kafka if loaded.input.kind == "kafka" else None
+    apart = given is not None and given.partitions != "all"
+    with closing(Letterbox(loaded.state.directory, None if events else opened, now_ms, apart=apart)) as box:
         yield box
 
 

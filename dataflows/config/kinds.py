@@ -75,13 +75,51 @@ def _path(given: Any) -> Path:
     return Path(given)
 
 
+PARTITIONS_MAX = 100_000
+"""More of one topic than any cluster has: a longer range is a slip of the pen."""
+
+
+class Share(NamedTuple):
+    """Of all partitions those whose number divided by `processes` leaves `ordinal`; written `ordinal/processes`."""
+
+    ordinal: int
+    processes: int
+
+    def __str__(self) -> str:
+        return f"{self.ordinal}/{self.processes}"
+
+
+def owns(partitions: Literal["all"] | tuple[int, ...] | Share, number: int) -> bool:
+    """Tell whether a partition is among those that a configuration names."""
+    if isinstance(partitions, Share):
+        return number % partitions.processes == partitions.ordinal
+    return partitions == "all" or number in partitions
+
+
 def _partitions(given: Any) -> Any:
     if given == "all":
         return given
+    if isinstance(given, str):
+        return _range_or_share(given)
     whole = isinstance(given, list) and all(type(number) is int and 0 <= number <= 2**31 - 1 for number in given)
-    if not whole or not given or len(set(given)) != len(given):
-        raise ValueError('must be "all" or a list of different partition numbers')
+    if not whole or len(set(given)) != len(given):
+        raise ValueError(_PARTITIONS_RULE)
     return tuple(given)
+
+
+_PARTITIONS_RULE = (
+    'must be "all", a list of different partition numbers, a range such as "0-3", or ordinal/processes such as "0/3"'
+)
+
+
+def _range_or_share(text: str) -> tuple[int, ...] | Share:
+    found = re.fullmatch(r"([0-9]{1,6})([-/])([0-9]{1,6})", text)
+    first, last = (int(found[1]), int(found[3])) if found else (1, 0)
+    if found and found[2] == "/" and first < last:
+        return Share(first, last)
+    if found and found[2] == "-" and first <= last <= PARTITIONS_MAX:
+        return tuple(range(first, last + 1))
+    raise ValueError(_PARTITIONS_RULE)
 
 
 def _timezone(name: str) -> str:
@@ -125,9 +163,9 @@ Variable = Annotated[
 ]
 Topic = Annotated[str, _matching(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "must be the name of a Kafka topic")]
 Partitions = Annotated[
-    Literal["all"] | tuple[int, ...],
+    Literal["all"] | tuple[int, ...] | Share,
     PlainValidator(_partitions),
-    PlainSerializer(lambda given: given if given == "all" else list(given)),
+    PlainSerializer(lambda given: list(given) if type(given) is tuple else str(given)),
 ]
 Brokers = Annotated[str, AfterValidator(_brokers)]
 Hours = Annotated[str, AfterValidator(_hours)]

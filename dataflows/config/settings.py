@@ -22,9 +22,14 @@ class Deployment(Section):
 
 
 class State(Section):
-    """`[state]`: what is learnt, on disk and in memory."""
+    """`[state]`: what is learnt, on disk and in memory.
+
+    Where each partition of a topic has a state of its own, these lie in `shared_directory`, which all processes of the
+    deployment may share (`directory` if it is not given); `customers_max` is then that of the whole deployment.
+    """
 
     directory: File = Path("state")
+    shared_directory: File | None = None
     customers_max: Annotated[int, Field(ge=1, le=1_000_000_000)] = 2_000_000
     idle_days: Annotated[int, Field(ge=1, le=3_650)] = 90
 

@@ -16,10 +16,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from dataflows.config.inputs import KafkaInput
+from dataflows.config.kinds import owns
 from dataflows.inputs.chunks import Chunk, Read
 from dataflows.inputs.files import CHUNK_BYTES
 from dataflows.inputs.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
-from dataflows.inputs.messages import converted, joined, place_of
+from dataflows.inputs.messages import SPREAD_ANEW, Origin, Shard, Sharded, converted, joined, place_of
 from dataflows.logs import log
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Format
@@ -38,14 +39,14 @@ FINISH_S = 5.0
 
 
 class Poll(NamedTuple):
-    """What one poll gave, and where reading goes on behind it."""
+    """What one poll gave, and where reading goes on behind it: of partitions that are kept apart, `Sharded`."""
 
-    chunks: list[Chunk]
+    chunks: list[Any]
     place: tuple[int, ...]
 
 
 class KafkaReader:
-    """Reads partitions of topics.
+    """Reads partitions of topics: all of them together, or those that are named, each apart.
 
     Args:
         given: `[input.kafka]`.
@@ -120,7 +121,7 @@ class KafkaReader:
         yield from self._begin(place)
         self._brokers.patient = True
         # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
-        yield Poll([], self._place())
+        yield Poll([self._sharded(number, [], []) for number in self._numbers()], self._place())
         while True:
             messages = self._consumer.consume(self._count, POLL_S)
             failed = [message for message in messages if message.error() is not None]
@@ -168,6 +169,7 @@ class KafkaReader:
             if name in topics:
                 _require_same(topics[name], mark, self._topics[topics[name]].mark)
         known = self._known(place)
+        self._require_alike()
         wanted = [(topic, number) for topic in self._given.topics for number in self._wanted(topic)]
         fresh = [part for part in wanted if part not in known]
         # A partition that came to a topic while nobody read it is new from its first message on.
@@ -188,13 +190,23 @@ class KafkaReader:
 
     def _wanted(self, topic: str) -> Iterable[int]:
         there = self._topics[topic].partitions
-        if self._given.partitions == "all":
-            return there
-        missing = set(self._given.partitions) - set(there)
+        named = self._given.partitions
+        missing = set(named) - set(there) if type(named) is tuple else set()
         if missing:
             found = f"{topic} has {len(there)}, and none of number {min(missing)}"
             raise InputError(f"input.kafka.partitions: must be partitions of each topic, were not: {found}")
-        return self._given.partitions
+        return [number for number in there if owns(named, number)]
+
+    def _require_alike(self) -> None:
+        """Hold topics whose partitions are kept apart against each other: a customer has one number in all of them."""
+        counts = {topic: len(found.partitions) for topic, found in self._topics.items()}
+        if self._given.partitions != "all" and len(set(counts.values())) > 1:
+            found = ", ".join(f"{topic} {count}" for topic, count in counts.items())
+            raise InputError(f"input.kafka.topics: must have equally many partitions, have: {found}")
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the partitions that are kept apart."""
+        return [] if self._given.partitions == "all" else sorted({number for _, number in self._offsets})
 
     def _place(self) -> tuple[int, ...]:
         flat = list(self._kept)
@@ -209,14 +221,30 @@ class KafkaReader:
 
     def _poll(self, messages: list[Message]) -> Poll:
         values = [message.value() for message in messages]
-        origins: list[Any] = [(message.topic(), message.partition(), message.offset()) for message in messages]
+        origins: list[Origin] = [(message.topic(), message.partition(), message.offset()) for message in messages]  # type: ignore[misc]  # a message has all three
         self._offsets.update({(topic, number): offset + 1 for topic, number, offset in origins})
-        chunks: list[Chunk] = (
-            [joined(values, origins)] if self._open_format is None else converted(values, origins, self._open_format)
-        )
         size = sum(map(len, messages)) + 1
         self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * len(messages) // size))
-        return Poll(chunks, self._place())
+        if self._given.partitions == "all":
+            return Poll(self._chunks(values, origins), self._place())
+        apart: dict[int, tuple[list[bytes | None], list[Origin]]] = {}
+        for value, origin in zip(values, origins, strict=True):
+            part = apart.get(origin[1])
+            if part is None:
+                part = apart[origin[1]] = ([], [])
+            part[0].append(value)
+            part[1].append(origin)
+        return Poll([self._sharded(number, *part) for number, part in apart.items()], self._place())
+
+    def _chunks(self, values: list[bytes | None], origins: list[Origin]) -> list[Chunk]:
+        return [joined(values, origins)] if self._open_format is None else converted(values, origins, self._open_format)
+
+    def _sharded(self, number: int, values: list[bytes | None], origins: list[Origin]) -> Sharded:
+        place: list[int] = []
+        for topic in self._given.topics:
+            place += (_name(topic), self._topics[topic].mark, number, self._offsets[topic, number])
+        count = len(self._topics[self._given.topics[0]].partitions)
+        return Sharded(Shard(number, count, tuple(place)), self._chunks(values, origins) if values else [])
 
     # What goes wrong
 
@@ -269,6 +297,8 @@ class KafkaReader:
     def _learn(self, topics: dict[str, Topic]) -> Generator[None, None, None]:
         for topic, found in topics.items():
             _require_same(topic, self._topics[topic].mark, found.mark)
+            if self._given.partitions != "all":
+                _require_count(topic, len(self._topics[topic].partitions), len(found.partitions))
         self._topics = topics
         new = [(topic, n) for topic in topics for n in self._wanted(topic) if (topic, n) not in self._offsets]
         if new:
@@ -299,6 +329,16 @@ class KafkaFigures(Collector):
         lost = CounterMetricFamily("stayline_input_lost_messages", "Messages gone before they were read.")
         lost.add_metric([], self._reader.lost)
         yield lost
+
+
+def _require_count(topic: str, before: int, now: int) -> None:
+    """Hold the number of partitions against what it was when state was made of each.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if before != now:
+        raise InputError(f"{topic}: must have {before} partitions, as when it was begun, has {now}: {SPREAD_ANEW}")
 
 
 def _name(topic: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,8 +17,32 @@ _one_value = msgspec.json.Decoder(msgspec.Raw)
 _NONE = "a message must hold a record, held none"
 _INSIDE = "a message must hold whole records, ended inside of one"
 
+SPREAD_ANEW = "keys are spread anew over them, and customers come in other partitions than those that know them"
+"""What is wrong with another number of partitions, where each is kept apart."""
+
 Origin = tuple[str, int, int]
 """Topic, partition and offset of a message."""
+
+
+class Shard(NamedTuple):
+    """The partition that messages are of, where partitions are kept apart: of that number in every topic.
+
+    Attributes:
+        number: of the partition.
+        partitions: how many each topic has: where that changes, customers come in other partitions.
+        place: where reading this partition goes on behind the messages (see `KafkaReader.read`).
+    """
+
+    number: int
+    partitions: int
+    place: tuple[int, ...]
+
+
+class Sharded(NamedTuple):
+    """Chunks of one partition; what is read stands in the checkpoint of that partition."""
+
+    shard: Shard
+    chunks: list[Chunk]
 
 
 @dataclass(frozen=True, slots=True)

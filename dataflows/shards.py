@@ -1,0 +1,231 @@
+"""Partitions kept apart: an engine each, whose state lies on disk beside the place that it was made up to.
+
+What one partition leads to follows from that partition alone: in what company it is read, by how many processes, and
+where its messages meet those of others, has no influence. So any process can go on with it, and changing the number of
+processes is stopping them and starting others.
+
+A state and its place are one file's matter (`commit`), written behind everything that the state has told. The flow's
+own checkpoints, which belong to one process and all that it reads, are not needed then.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+
+from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.config.kinds import Share, owns
+from dataflows.config.settings import Config
+from dataflows.durable import sync_folder
+from dataflows.flow import KEY, Input, OpenInput, Output, Part, Passed, Stop
+from dataflows.inputs.chunks import decoded
+from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded
+from detectors.engine import RiskEngine
+from schemas.alerts import Notification
+from schemas.deadletters import DeadLetter
+from schemas.decode import Decoder
+from schemas.errors import StateError
+
+LAYOUT = 1
+
+
+class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a partition's state is.
+
+    Attributes:
+        layout: of this file.
+        snapshot: name of the engine's snapshot.
+        partitions: how many the topic had.
+        place: where reading goes on behind what the state was made of.
+    """
+
+    layout: int
+    snapshot: str
+    partitions: int
+    place: tuple[int, ...]
+
+
+class _Held:
+    """One partition in this process: its engine, its files, and the lock on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = contextlib.ExitStack()
+        self.lock.enter_context(sole_user(folder))
+        self.snapshots = Checkpoints(folder / "engine")
+        self.engine: RiskEngine | None = None
+        self.shard: Shard | None = None
+        self.changed = False
+
+
+class Shards:
+    """The partitions of this process.
+
+    Args:
+        folder: holds the states of all partitions, those of other processes too.
+        partitions: which of them belong to this process.
+        make: makes a fresh engine for one of so many partitions.
+    """
+
+    def __init__(self, folder: Path, partitions: tuple[int, ...] | Share, make: Callable[[int], RiskEngine]) -> None:
+        self._folder = folder
+        self._partitions = partitions
+        self._make = make
+        self._held: dict[int, _Held] = {}
+
+    def __iter__(self) -> Iterator[RiskEngine]:
+        """Give the engines of the partitions that this process holds."""
+        return iter([one.engine for one in list(self._held.values()) if one.engine is not None])
+
+    def open(self) -> tuple[int, ...]:
+        """Take over the states that are there; return the places to read from.
+
+        Raises:
+            StateError: another process holds one, or it cannot be read.
+        """
+        place: list[int] = []
+        for number in numbers_in(self._folder):
+            if owns(self._partitions, number):
+                held = self._hold(number)
+                commit = read_commit(held.folder)
+                if commit is not None:
+                    held.engine = self._make(commit.partitions)
+                    held.engine.restore(held.snapshots.load(commit.snapshot))
+                    held.shard = Shard(number, commit.partitions, commit.place)
+                    place += commit.place
+        return tuple(place)
+
+    def engine(self, shard: Shard) -> RiskEngine:
+        """Return the engine that a partition's records are for, and take note of where they end.
+
+        Raises:
+            StateError: another process holds it, or the state was made when there were more or fewer partitions.
+        """
+        held = self._held.get(shard.number) or self._hold(shard.number)
+        if held.shard is not None and held.shard.partitions != shard.partitions:
+            found = f"one of {shard.partitions} partitions, is of one of {held.shard.partitions}"
+            raise StateError(f"{held.folder}: must be the state of {found}: {SPREAD_ANEW}")
+        held.engine = held.engine or self._make(shard.partitions)
+        held.changed = held.changed or shard != held.shard
+        held.shard = shard
+        return held.engine
+
+    def save(self) -> None:
+        """Make durable what has changed; all that it has told must be durable before.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        for held in self._held.values():
+            if held.changed and held.engine is not None and held.shard is not None:
+                name = held.snapshots.save(held.engine.snapshot())
+                _write_commit(held.folder, Commit(LAYOUT, name, held.shard.partitions, held.shard.place))
+                held.changed = False
+
+    def close(self) -> None:
+        """Let other processes have the partitions."""
+        for held in self._held.values():
+            held.lock.close()
+
+    def _hold(self, number: int) -> _Held:
+        held = self._held[number] = _Held(folder_of(self._folder, number))
+        return held
+
+
+def partitions_folder(config: Config) -> Path:
+    """Return the folder that holds the states of a deployment's partitions."""
+    return config.state.directory if config.state.shared_directory is None else config.state.shared_directory
+
+
+def snapshot_folders(config: Config) -> list[Path]:
+    """Return the folders with the snapshots of a deployment's engines."""
+    folder = partitions_folder(config)
+    numbers = numbers_in(folder)
+    if not numbers:
+        return [config.state.directory / "engine"]
+    return [folder_of(folder, number) / "engine" for number in numbers]
+
+
+def folder_of(folder: Path, number: int) -> Path:
+    """Return where the state of one partition lies."""
+    return folder / "partitions" / f"{number:06d}"
+
+
+def numbers_in(folder: Path) -> list[int]:
+    """Return the numbers of the partitions that have a state."""
+    return sorted(int(path.name) for path in (folder / "partitions").glob("[0-9]*"))
+
+
+def read_commit(folder: Path) -> Commit | None:
+    """Return what a partition's state is; None if there is none yet.
+
+    Raises:
+        StateError: it cannot be read, is damaged, or is of another version of this program.
+    """
+    path = folder / "commit"
+    try:
+        commit = msgspec.json.decode(path.read_bytes(), type=Commit)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{path}: must be readable, was not: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise StateError(f"{path}: must say what the state is, did not: another version, or damaged: {error}") from None
+    if commit.layout != LAYOUT:
+        raise StateError(f"{path}: must be of layout {LAYOUT}, was of {commit.layout}")
+    return commit
+
+
+def _write_commit(folder: Path, commit: Commit) -> None:
+    path, draft = folder / "commit", folder / ".commit"
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(msgspec.json.encode(commit))
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+        sync_folder(folder)
+    except OSError as error:
+        raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None
+
+
+def build(
+    open_input: OpenInput,
+    shards: Shards,
+    write_notifications: Callable[[Sequence[Notification]], None],
+    write_dead_letters: Callable[[Sequence[DeadLetter]], None],
+    stop: Stop,
+    committed: Passed = lambda _: None,
+) -> Dataflow:
+    """Describe the flow over partitions that are kept apart: read, then all the rest in one step, in order.
+
+    Args:
+        open_input: opens the input at a place; gives `Sharded`.
+        shards: the partitions' engines.
+        write_notifications, write_dead_letters: make a list durable, then return.
+        stop: ends the flow early.
+        committed: is told a place that the states on disk have passed.
+    """
+    decoder = Decoder()
+
+    def work(part: Sharded) -> None:
+        engine = shards.engine(part.shard)
+        for chunk in part.chunks:
+            batch, letters = decoded(decoder, chunk)
+            if letters:
+                write_dead_letters(letters)
+            told = engine.apply(batch)
+            if told:
+                write_notifications(told)
+
+    flow = Dataflow("stayline")
+    source: Any = Input({KEY: Part(lambda _: open_input(shards.open()), committed=committed)}, stop)
+    parts = op.input("input", flow, source)
+    op.output("shards", op.map("key", parts, lambda part: (KEY, part)), Output(work, shards.save))
+    return flow

@@ -1,0 +1,285 @@
+"""Several processes, each owning partitions: what is told is the same whatever their number, and while it changes."""
+
+import contextlib
+import itertools
+import random
+import signal
+from collections import defaultdict
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+from engine_kit import MONDAY_MS, call
+from kafka_kit import METRICS, counted, ended, figures, keyed, records
+from run_kit import Program, lines, until
+
+from bench.broker import fill, make_topic
+from dataflows import shards
+from dataflows.commands.explain import explain
+from dataflows.commands.forget import forget
+from dataflows.commands.letterbox import Letterbox, Wanted
+from dataflows.config import load
+from dataflows.config.kinds import Share
+from dataflows.deadletters import DeadLetterFile
+from dataflows.inputs.messages import Shard
+from detectors.catalogue import Catalogue, default_catalogue_text
+from detectors.engine import RiskEngine
+from detectors.settings import Settings
+from schemas.deadletters import DeadLetter
+from schemas.decode import decode
+from schemas.errors import StateError
+
+PARTITIONS = 5
+"""No multiple of any number of processes here."""
+
+
+@pytest.fixture
+def parted(broker, topic):
+    """A topic of several partitions."""
+    name = f"{topic}.parted"
+    make_topic(broker.address, name, PARTITIONS)
+    return name
+
+
+def deployed(folder, address, topic, partitions, more=""):
+    """Write the configuration of one process; all of them share the states of partitions."""
+    folder.mkdir(exist_ok=True)
+    kafka = f'brokers = "{address}", topics = ["{topic}"], partitions = {orjson.dumps(partitions).decode()}'
+    output = '\n[[output]]\nkind = "file"\npath = "alerts.ndjson"\n'
+    state = f'[state]\nshared_directory = "{folder.parent / "shared"}"'
+    text = (
+        f'[deployment]\nname = "test"\n[input]\nkind = "kafka"\nkafka = {{ {kafka} }}\n{state}\n{output}{METRICS}{more}'
+    )
+    (folder / "c.toml").write_text(text)
+    return folder
+
+
+def held(address, topic):
+    """Return what each partition of a topic holds, in order."""
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
+    found = defaultdict(list)
+    for number in range(PARTITIONS):
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+        consumer.assign([TopicPartition(topic, number, 0)])
+        while len(found[number]) < end:
+            found[number] += [message.value() for message in consumer.consume(end - len(found[number]), 1.0)]
+    consumer.close()
+    return found
+
+
+def expected(address, topic):
+    """Return what an engine of each partition tells: id -> body."""
+    share = Settings("test", alerts_per_day_max=200 // PARTITIONS, customers_max=2_000_000 // PARTITIONS)
+    told = {}
+    for values in held(address, topic).values():
+        engine = RiskEngine(share, Catalogue.load(default_catalogue_text()))
+        told |= {one.id: one.body for one in engine.apply(decode(b"\n".join(values)))}
+    return told
+
+
+def delivered(folder):
+    """Return what all processes wrote, id -> body: an id has one body, however many processes told it."""
+    found = {}
+    for path in sorted(folder.glob("*/alerts.ndjson")):
+        for line in lines(path):
+            assert found.setdefault(orjson.loads(line)["id"], line) == line
+    return found
+
+
+class Processes:
+    """The processes of a deployment, started and stopped together."""
+
+    def __init__(self, folder, address, topic):
+        self._folder, self._address, self._topic = folder, address, topic
+        self.running = []
+
+    def start(self, count, epoch_ms=50):
+        self.running = [self.one(ordinal, count, epoch_ms) for ordinal in range(count)]
+
+    def one(self, ordinal, count, epoch_ms=50):
+        folder = deployed(self._folder / str(ordinal), self._address, self._topic, f"{ordinal}/{count}")
+        return Program(folder, "run", "-c", "c.toml", epoch_ms=epoch_ms)
+
+    def await_count(self, count):
+        def all_read():
+            addresses = [program.address("metrics") for program in self.running]
+            pending = sum(value for a in addresses for name, value in figures(a).items() if "outbox_pending" in name)
+            return sum(map(counted, addresses)) == count and pending == 0.0
+
+        until(all_read, f"{count} records")
+
+    def stop(self):
+        for program in self.running:
+            program.signal(signal.SIGTERM)
+        assert [program.wait() for program in self.running] == [0] * len(self.running), self.running[0].stderr()
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
+def test_from_one_process_to_three_to_two_in_mid_stream_nothing_is_lost_or_changed(
+    broker, parted, telco, tmp_path, seed
+):
+    rng = random.Random(seed)  # noqa: S311  seeded, not secret
+    processes, size = Processes(tmp_path, broker.address, parted), len(telco.events)
+    cuts = [0, *sorted(rng.sample(range(1, size), 4)), size]
+    slices = [list(keyed(telco.events[a:b])) for a, b in itertools.pairwise(cuts)]
+    fill(broker.address, parted, slices[0])
+    processes.start(1)
+    fill(broker.address, parted, slices[1])
+    processes.await_count(cuts[2])
+    processes.stop()
+    processes.start(3)
+    fill(broker.address, parted, slices[2])
+    # One of the three dies, whatever it is doing, and is started again; the others go on.
+    victim = rng.randrange(3)
+    processes.running[victim].kill_after(rng.uniform(0.0, 1.0)).join()
+    processes.running[victim].wait()
+    processes.running[victim] = processes.one(victim, 3)
+    fill(broker.address, parted, slices[3])
+    processes.await_count(cuts[4])
+    processes.stop()
+    processes.start(2)
+    fill(broker.address, parted, slices[4])
+    processes.await_count(size)
+    processes.stop()
+    assert delivered(tmp_path) == expected(broker.address, parted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_what_is_told_is_the_same_whatever_the_number_of_processes(broker, parted, telco, tmp_path, count):
+    fill(broker.address, parted, keyed(telco.events))
+    processes = Processes(tmp_path, broker.address, parted)
+    processes.start(count)
+    processes.await_count(len(telco.events))
+    processes.stop()
+    assert delivered(tmp_path) == expected(broker.address, parted)
+
+
+def said(program):
+    return program.stderr().splitlines()[-1]
+
+
+class TestRefused:
+    """What would lose or mix up states is refused in one line."""
+
+    def test_a_partition_that_another_process_reads(self, broker, parted, tmp_path):
+        processes = Processes(tmp_path, broker.address, parted)
+        processes.start(1)
+        until(lambda: len(list(tmp_path.glob("shared/partitions/*/commit"))) == PARTITIONS, "the first states")
+        second = Program(deployed(tmp_path / "second", broker.address, parted, "3-4"), "run", "-c", "c.toml")
+        assert second.wait() == 1
+        assert said(second).endswith("partitions/000003: must be used by one process, another one is running on it")
+        processes.stop()
+
+    def test_another_number_of_partitions_before_and_while_they_are_read(self, broker, parted, telco, tmp_path):
+        processes = Processes(tmp_path, broker.address, parted)
+        fill(broker.address, parted, keyed(telco.events[:200]))
+        processes.start(1)
+        processes.await_count(200)
+        admin = AdminClient({"bootstrap.servers": broker.address})
+        admin.create_partitions([NewPartitions(parted, PARTITIONS + 1)])[parted].result(10)
+        until(lambda: not processes.running[0].running(), "the end")
+        assert said(processes.running[0]) == (
+            f"stayline: {parted}: must have {PARTITIONS} partitions, as when it was begun, has {PARTITIONS + 1}: "
+            "keys are spread anew over them, and customers come in other partitions than those that know them"
+        )
+        again = processes.one(0, 1)
+        assert again.wait() == 1
+        assert f"must be the state of one of {PARTITIONS + 1} partitions, is of one of {PARTITIONS}: " in said(again)
+
+    def test_topics_of_different_numbers_of_partitions(self, broker, topic, parted, tmp_path):
+        folder = deployed(tmp_path / "0", broker.address, f'{topic}", "{parted}', "0/1")
+        program = Program(folder, "run", "-c", "c.toml")
+        assert program.wait() == 1
+        assert said(program) == (
+            f"stayline: input.kafka.topics: must have equally many partitions, have: {topic} 1, {parted} {PARTITIONS}"
+        )
+
+    @pytest.mark.parametrize("first", ["all", "0/1"])
+    def test_a_state_of_the_other_sort(self, broker, parted, telco, tmp_path, first):
+        fill(broker.address, parted, keyed(telco.events[:50]))
+        for partitions in (first, "0/1" if first == "all" else "all"):
+            program = Program(deployed(tmp_path / "0", broker.address, parted, partitions), "run", "-c", "c.toml")
+            if partitions == first:
+                until(lambda p=program: counted(p.address("metrics")) == 50, "the records")
+                assert ended(program) == 0
+        assert program.wait() == 1
+        assert "each of its partitions" in said(program) or "where each partition has a state" in said(program)
+
+    @pytest.mark.parametrize("damage", [b"", b"{", b'{"layout":2,"snapshot":"s","partitions":5,"place":[]}'])
+    def test_a_commit_that_says_nothing(self, tmp_path, damage):
+        folder = shards.folder_of(tmp_path, 3)
+        folder.mkdir(parents=True)
+        (folder / "commit").write_bytes(damage)
+        with contextlib.closing(shards.Shards(tmp_path, Share(0, 3), engine_of)) as ours, pytest.raises(StateError):
+            ours.open()
+
+
+def engine_of(parts):
+    return RiskEngine(Settings("test", customers_max=1_000 // parts), Catalogue.load(default_catalogue_text()))
+
+
+def test_a_state_that_was_not_committed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
+    def taken(ours, number, place):
+        event = orjson.dumps(call(f"customer-{number}", MONDAY_MS + number))
+        ours.engine(Shard(2, 4, place)).apply(decode(event))
+
+    with contextlib.closing(shards.Shards(tmp_path, (2,), engine_of)) as ours:
+        assert ours.open() == ()
+        taken(ours, 1, (7, 7, 2, 1))
+        ours.save()
+        taken(ours, 2, (7, 7, 2, 2))
+        monkeypatch.setattr(shards, "_write_commit", lambda *_: (_ for _ in ()).throw(StateError("power cut")))
+        with pytest.raises(StateError, match="power cut"):
+            ours.save()
+    monkeypatch.undo()
+    with contextlib.closing(shards.Shards(tmp_path, (2,), engine_of)) as ours:
+        assert ours.open() == (7, 7, 2, 1)
+        assert [one.counts.applied for one in ours] == [1]
+    # The same folder carried to another machine, and nothing of it is anybody else's.
+    (tmp_path / "other/partitions").mkdir(parents=True)
+    shards.folder_of(tmp_path, 2).rename(shards.folder_of(tmp_path / "other", 2))
+    with contextlib.closing(shards.Shards(tmp_path / "other", (1,), engine_of)) as ours:
+        assert ours.open() == ()
+    with contextlib.closing(shards.Shards(tmp_path / "other", Share(2, 4), engine_of)) as ours:
+        assert ours.open() == (7, 7, 2, 1)
+
+
+def test_a_process_without_partitions_delivers_what_waits_and_ends(broker, parted, telco, tmp_path):
+    make_topic(broker.address, alerts := f"{parted}.alerts")
+    fill(broker.address, parted, keyed(telco.events))
+
+    def reaching(address):
+        return f'\n[[output]]\nkind = "kafka"\nname = "out"\ntopic = "{alerts}"\nbrokers = "{address}"\n'
+
+    deployed(tmp_path / "0", broker.address, parted, "0/1", reaching("127.0.0.1:9"))
+    program = Program(tmp_path / "0", "run", "-c", "c.toml")
+    until(lambda: counted(program.address("metrics")) == len(telco.events), "the records")
+    assert ended(program) == 0
+    deployed(tmp_path / "0", "127.0.0.1:9", parted, [], reaching(broker.address))
+    assert Program(tmp_path / "0", "run", "-c", "c.toml").wait() == 0
+    assert {name: value for _, value, name in records(broker.address, alerts)} == expected(broker.address, parted)
+
+
+def test_a_customer_is_explained_and_forgotten_wherever_the_partition_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(deployed(tmp_path / "0", "127.0.0.1:9", "t", "0/2") / "c.toml", {})
+    config.state.directory.mkdir()
+    with contextlib.closing(shards.Shards(tmp_path / "shared", (0, 1), engine_of)) as ours:
+        for number in (0, 1):
+            event = orjson.dumps(call(f"customer-{number}", MONDAY_MS))
+            ours.engine(Shard(number, 2, (7, 7, number, 1))).apply(decode(event))
+        ours.save()
+        with pytest.raises(StateError, match="stop the deployment"):
+            forget("customer-1", config, lambda: 0)
+    for number in (0, 1):
+        assert explain(f"customer-{number}", config)
+    letter = DeadLetter("kafka", "t[1]@0", "not_json", "", "e30=")
+    DeadLetterFile(config.state.directory / "dead-letters.ndjson").append([letter])
+    with contextlib.closing(Letterbox(config.state.directory, None, lambda: 0, apart=True)) as box:
+        ((_, problem),) = box.replay(Wanted()).refused
+    assert problem.startswith("must be written to its topic again")
+    forget("customer-1", config, lambda: 0)
+    assert explain("customer-0", config)
+    with pytest.raises(StateError, match="must have called"):
+        explain("customer-1", config)
