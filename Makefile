@@ -26,7 +26,7 @@ demo: setup ## a small telco, live; Ctrl-C ends it
 test: setup ## all tests
 	$(BIN)/pytest
 
-chaos: setup ## many more kills at random moments; takes minutes
+chaos: setup ## a hundred disturbed runs, and many more seeds of other tests; takes an hour
 	$(BIN)/pytest -m slow
 
 FUZZ_TARGETS ?= freeswitch asterisk kamailio cucm voipmonitor vqrtcpxr csv hep arrow events

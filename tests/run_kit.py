@@ -57,6 +57,7 @@ class Program:
         epoch_ms: time between checkpoints of `run`.
         chunk_bytes: how much `run` reads of a file at once.
         segment_bytes: how large a segment of its spool grows.
+        before: is called in the process before it becomes the program; a function of a module.
     """
 
     _context = multiprocessing.get_context("forkserver")
@@ -69,10 +70,11 @@ class Program:
         epoch_ms: int = 100,
         chunk_bytes: int = 16_384,
         segment_bytes: int = 65_536,
+        before: Callable[[], object] = bool,
     ) -> None:
         self._stderr = folder / "stderr"
         self._stderr.unlink(missing_ok=True)
-        given = ([str(argument) for argument in arguments], folder, epoch_ms, chunk_bytes, segment_bytes)
+        given = ([str(argument) for argument in arguments], folder, epoch_ms, chunk_bytes, segment_bytes, before)
         self._process = self._context.Process(target=_main, args=given, daemon=True)
         self._process.start()
 
@@ -118,7 +120,14 @@ class Program:
         return f"http://{until(found, f'the address of {what}')}"
 
 
-def _main(arguments: list[str], folder: Path, epoch_ms: int, chunk_bytes: int, segment_bytes: int) -> None:
+def _main(
+    arguments: list[str],
+    folder: Path,
+    epoch_ms: int,
+    chunk_bytes: int,
+    segment_bytes: int,
+    before: Callable[[], object],
+) -> None:
     """Be the program."""
     os.chdir(folder)
     file = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -127,5 +136,6 @@ def _main(arguments: list[str], folder: Path, epoch_ms: int, chunk_bytes: int, s
     run.run = functools.partial(run.run, epoch=timedelta(milliseconds=epoch_ms))
     run.Spool = functools.partial(run.Spool, segment_bytes=segment_bytes)
     run.FileReader = functools.partial(run.FileReader, chunk_bytes=chunk_bytes)
+    before()
     sys.argv = ["stayline", *arguments]
     cli.main()

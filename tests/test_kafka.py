@@ -3,7 +3,6 @@
 import contextlib
 import csv as csv_module
 import io
-import random
 import shutil
 import time
 from concurrent.futures import Future
@@ -88,30 +87,6 @@ class TestRun:
         tools = Consumer({"bootstrap.servers": broker.address, "group.id": "stayline-test"})
         assert tools.committed([TopicPartition(topic, 0)])[0].offset == len(telco.events)
         tools.close()
-
-    @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 23))])
-    def test_killed_at_any_moment_nothing_is_lost_or_changed(self, broker, topic, telco, tmp_path, seed):
-        rng = random.Random(seed)  # noqa: S311  seeded, not secret
-        make_topic(broker.address, alerts := f"{topic}.alerts")
-        deployed(tmp_path, broker.address, topic, alerts=alerts)
-        kills, size = 5, len(telco.events) // 5 + 1
-        for at in range(kills):
-            program = Program(tmp_path, "run", "-c", "c.toml", epoch_ms=rng.choice([5, 30, 300]))
-            # Half of the records are there when it starts, half of them come while it runs.
-            slice_ = list(keyed(telco.events[at * size : (at + 1) * size]))
-            fill(broker.address, topic, slice_[: size // 2])
-            if rng.random() < 0.5:
-                until(lambda p=program: "run.started" in p.stderr(), "the start")
-            blow = program.kill_after(rng.uniform(0.0, 1.5))
-            fill(broker.address, topic, slice_[size // 2 :])
-            blow.join()
-            program.wait()
-        program = Program(tmp_path, "run", "-c", "c.toml")
-        await_settled(program, len(telco.events))
-        assert ended(program) == 0
-        assert_told(records(broker.address, alerts), telco)
-        letters = [orjson.loads(line)["at"] for line in lines(tmp_path / "state/dead-letters.ndjson")]
-        assert len(set(letters)) == len(decode(b"\n".join(telco.events)).rejects)
 
     def test_a_broker_that_dies_and_comes_back_costs_neither_input_nor_output_anything(
         self, broker, topic, telco, tmp_path

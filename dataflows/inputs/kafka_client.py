@@ -193,8 +193,13 @@ class Brokers:
         wanted = {TopicPartition(*part): end for part in parts}
         if not wanted:
             return {}
-        found = yield from self._answers(lambda: self._admin.list_offsets(wanted, request_timeout=ANSWER_S))
-        return {(part.topic, part.partition): result.offset for part, result in found.items()}
+        while True:
+            found = yield from self._answers(lambda: self._admin.list_offsets(wanted, request_timeout=ANSWER_S))
+            offsets = {(part.topic, part.partition): result.offset for part, result in found.items()}
+            # Of a partition that was made a moment ago the answer may be -1001, "none", and no error.
+            if min(offsets.values()) >= 0:
+                return offsets
+            yield None
 
     def _answers(
         self, ask: Callable[[], dict[Key, Future[Value]]], meanwhile: Callable[[], object] = lambda: None
