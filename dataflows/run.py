@@ -40,6 +40,7 @@ from schemas.alerts import Notification
 from schemas.errors import ConfigError, StateError, StaylineError
 from schemas.formats import open_format
 from schemas.formats.hep import open_hep
+from sinks.announcements import Announcements
 from sinks.desk.app import desk_application
 from sinks.desk.output import DeskOutput
 from sinks.desk.store import DeskStore
@@ -341,6 +342,8 @@ def output_of(
         )
     if isinstance(one, outputs.KafkaOutput):
         reached = connection(one, secrets.output_passwords.get(one.name))
+        if one.announce:
+            return Announcements(one.name, one.topic, reached)
         return KafkaOutput(one.name, one.topic, reached, content_type=shape.content_type)
     if isinstance(one, outputs.DeskOutput) and store is not None:
         return DeskOutput(one.name, store)

@@ -18,7 +18,7 @@ from detectors.catalogue import Catalogue
 from detectors.experience import experience
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
-from detectors.incidents import Blame, OpenIncident
+from detectors.incidents import OpenIncident
 from detectors.intake import LineReadings, calls_of, media_of
 from detectors.memory import Memory
 from detectors.settings import Settings
@@ -45,7 +45,7 @@ from schemas.columns import EventBatch
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
-from schemas.text import key_of
+from schemas.text import U64, key_of
 
 LAYOUT = 1
 """The layout of a snapshot; a newer one is refused."""
@@ -195,17 +195,16 @@ class RiskEngine:
 
     def _look_at_element(self, element: int) -> None:
         incidents = self.memory.incidents
-        if self.memory.elements.network.elements[element]["incident"] > 0:
+        if self.memory.elements.network.elements[element]["incident"] > 0 or not self.settings.finds_incidents:
             return
         blame = incidents.blame(element)
         if blame is not None:
             incident = incidents.start(blame, self.clock_ms)
-            self._absolve(blame, incident)
+            self._absolve(np.unique(blame.log["key"]), incident)
             self.casework.send("stayline.incident.opened", self.clock_ms, incidents.report(incident, None))
 
-    def _absolve(self, blame: Blame, incident: OpenIncident) -> None:
+    def _absolve(self, customers: U64, incident: OpenIncident) -> None:
         """Take the outage's calls off the customers who had them: it is not held against them."""
-        customers = np.unique(blame.log["key"])
         for key in customers.tolist():
             row = self.memory.roster.find(int(key))
             if row < 0:
@@ -233,7 +232,9 @@ class RiskEngine:
     def _learn_of(self, event: Business) -> None:
         memory = self.memory
         if isinstance(event, KnownIncident):
-            memory.incidents.told(event)
+            incident = memory.incidents.told(event)
+            if incident is not None:
+                self._absolve(memory.incidents.customers_inside(incident), incident)
         elif isinstance(event, OutcomeEvent):
             memory.advisor.outcome(event)
         else:

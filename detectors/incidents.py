@@ -175,21 +175,38 @@ class Incidents:
             return int(one["drops"]), int(one["answered"])
         return int(one["poor"]), int(one["rated"])
 
-    def told(self, event: KnownIncident) -> None:
-        """Take over an alarm that somebody else raised or cleared."""
+    def told(self, event: KnownIncident) -> OpenIncident | None:
+        """Take over an alarm that somebody else raised or cleared; return an incident that is new by it."""
         if event.element_kind not in ELEMENTS:
-            return
+            return None
         element = self.elements.serial(event.element_kind, event.element_id)
         if element < 0:
-            return
+            return None
         serial = int(self._array()[element]["incident"])
         if event.status == "cleared":
             if serial in self.open and self.open[serial].known:
                 self.stop(self.open[serial], event.at_ms)
-        elif serial == 0:
-            self._enter(event.incident_id, element, event.at_ms, event.at_ms, E_DROP, 0.0).known = True
-            # Nobody but the one who raised it says when it is over: recovery has nothing to compare.
-            self._array()[element]["recovery_p"] = self._array()[element]["recovery_p0"] = 0.5
+            return None
+        if serial != 0 or self._is_over(event):
+            return None
+        # What a probe is said to have is a fault of measurement: its calls were fine.
+        channel = E_QUALITY if event.element_kind == "probe" else E_DROP
+        incident = self._enter(event.incident_id, element, event.at_ms, event.at_ms, channel, 0.0)
+        incident.known = True
+        # Nobody but the one who raised it says when it is over: recovery has nothing to compare.
+        self._array()[element]["recovery_p"] = self._array()[element]["recovery_p0"] = 0.5
+        return incident
+
+    def _is_over(self, event: KnownIncident) -> bool:
+        """Tell whether an alarm is one that has been closed already, told again."""
+        ended = [one for one in self.closed.values() if one.incident_id == event.incident_id]
+        return any(one.since_ms == event.at_ms for one in ended)
+
+    def customers_inside(self, incident: OpenIncident) -> npt.NDArray[np.uint64]:
+        """Return the keys of customers whose bad calls, lately and since an incident began, ran through its element."""
+        log = self.elements.recent_bad_calls()
+        through = np.any(log["elements"] == incident.element, axis=1)
+        return np.unique(log["key"][through & (log["end_ms"] >= incident.since_ms)])
 
     def stop(self, incident: OpenIncident, now_ms: int) -> None:
         """Close an incident; its element begins anew."""

@@ -168,10 +168,10 @@ class Outcome(Struct, tag_field="type", tag="outcome", gc=False):
 
 
 class KnownIncident(Struct, tag_field="type", tag="incident", gc=False):
-    """A network alarm known to somebody else."""
+    """A network alarm known to somebody else: a network's management, or another process of the same deployment."""
 
     incident_id: Place
-    element_kind: ElementKind
+    element_kind: ElementKind | Literal["cpe_firmware"]
     element_id: Place
     at_ms: TimeMs
     status: IncidentStatus

@@ -5,7 +5,7 @@ later: a message may then stand on the topic twice, with the same id (header `ce
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -22,6 +22,14 @@ CONTENT_TYPE = "application/cloudevents+json"
 
 REFUSED = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG", "INVALID_MSG_SIZE", "_INVALID_ARG"})
 """Errors of one message that no waiting mends; by the client's names."""
+
+
+class Record(NamedTuple):
+    """A message to be written; partition -1: by its key."""
+
+    body: bytes
+    key: str
+    partition: int = -1
 
 
 class KafkaOutput:
@@ -45,7 +53,7 @@ class KafkaOutput:
     ) -> None:
         self.name = name
         self._content_type = content_type
-        self._topic = topic
+        self.topic = topic
         self._properties = {
             "enable.idempotence": True,
             "linger.ms": 5,
@@ -94,12 +102,15 @@ class KafkaOutput:
             # its work: an idle one would hoard what nobody fetches from it.
             self._producer = Producer(self._properties | ({"error_cb": self._hear} if self._failed else {}))
         self._trouble = ""
-        reports = [_Report() for _ in notifications]
-        for notification, report in zip(notifications, reports, strict=True):
-            self._produce(self._producer, notification, report)
+        reports: list[list[_Report]] = []
+        for notification in notifications:
+            reports.append([])
+            for record in self._records(self._producer, notification):
+                reports[-1].append(_Report())
+                self._produce(self._producer, notification, record, reports[-1][-1])
         left = self._producer.flush(CONFIRMED_S)
-        errors = [report.error for report in reports]
-        silent = left or not all(report.ended for report in reports)
+        errors = [next((one.error for one in each if one.error is not None), None) for each in reports]
+        silent = left or not all(one.ended for each in reports for one in each)
         failed = silent or any(error is not None for error in errors)
         if failed or self._failed:
             self._give_up()
@@ -108,7 +119,11 @@ class KafkaOutput:
             raise self._down(f"{left} of {len(reports)} without an answer after {CONFIRMED_S:.0f} s")
         return errors
 
-    def _produce(self, producer: Producer, notification: Notification, report: "_Report") -> None:
+    def _records(self, _: Producer, notification: Notification) -> list[Record]:
+        """Return what a notification is on the topic."""
+        return [Record(notification.body, self._key(notification))]
+
+    def _produce(self, producer: Producer, notification: Notification, record: Record, report: "_Report") -> None:
         headers: list[tuple[str, str | bytes | None]] = [
             ("content-type", self._content_type),
             ("ce_id", notification.id.encode()),
@@ -116,7 +131,12 @@ class KafkaOutput:
         while True:
             try:
                 producer.produce(
-                    self._topic, notification.body, self._key(notification), on_delivery=report.end, headers=headers
+                    self.topic,
+                    record.body,
+                    record.key,
+                    record.partition,
+                    on_delivery=report.end,
+                    headers=headers,
                 )
             except BufferError:
                 # The client's queue is full: what is in it must go out first, or expire.
@@ -147,7 +167,7 @@ class KafkaOutput:
     def _down(self, found: str) -> OutputDownError:
         more = f" ({self._trouble})" if self._trouble else ""
         return OutputDownError(
-            f"output {self.name}: topic {self._topic} must confirm every message, found {found}{more}"
+            f"output {self.name}: topic {self.topic} must confirm every message, found {found}{more}"
         )
 
 

@@ -10,12 +10,11 @@ import pytest
 from chaos_kit import POINTS, Disturbance, disturb, tear
 from kafka_kit import await_settled, ended, keyed, records
 from run_kit import Program, lines, until
-from test_shards import deployed, expected
+from shards_kit import PARTITIONS, deployed_apart, expected
 
 from bench.broker import fill, make_topic
 from schemas.decode import decode
 
-PARTITIONS = 5
 ROUNDS = 4
 SEEDS = 100
 SAMPLED = 4
@@ -38,7 +37,7 @@ class Deployment:
         make_topic(broker.address, alerts := f"{topic}.alerts")
         self.alerts = alerts
         more = f'\n[[output]]\nkind = "kafka"\nbrokers = "{broker.address}"\ntopic = "{alerts}"\n'
-        deployed(self.folder, broker.address, topic, partitions, more)
+        deployed_apart(self.folder, broker.address, topic, partitions, more)
 
     def start(self, given=None, epoch_ms=100):
         before = functools.partial(disturb, given or Disturbance())

@@ -3,16 +3,14 @@
 import contextlib
 import itertools
 import random
-import signal
-from collections import defaultdict
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from engine_kit import MONDAY_MS, call
-from kafka_kit import METRICS, counted, ended, figures, keyed, records
-from run_kit import Program, lines, until
+from kafka_kit import counted, ended, keyed, records
+from run_kit import Program, until
+from shards_kit import PARTITIONS, Processes, delivered, deployed_apart, expected
 
 from bench.broker import fill, make_topic
 from dataflows import shards
@@ -29,90 +27,6 @@ from detectors.settings import Settings
 from schemas.deadletters import DeadLetter
 from schemas.decode import decode
 from schemas.errors import StateError
-
-PARTITIONS = 5
-"""No multiple of any number of processes here."""
-
-
-@pytest.fixture
-def parted(broker, topic):
-    """A topic of several partitions."""
-    name = f"{topic}.parted"
-    make_topic(broker.address, name, PARTITIONS)
-    return name
-
-
-def deployed(folder, address, topic, partitions, more=""):
-    """Write the configuration of one process; all of them share the states of partitions."""
-    folder.mkdir(exist_ok=True)
-    kafka = f'brokers = "{address}", topics = ["{topic}"], partitions = {orjson.dumps(partitions).decode()}'
-    output = '\n[[output]]\nkind = "file"\npath = "alerts.ndjson"\n'
-    state = f'[state]\nshared_directory = "{folder.parent / "shared"}"'
-    text = (
-        f'[deployment]\nname = "test"\n[input]\nkind = "kafka"\nkafka = {{ {kafka} }}\n{state}\n{output}{METRICS}{more}'
-    )
-    (folder / "c.toml").write_text(text)
-    return folder
-
-
-def held(address, topic):
-    """Return what each partition of a topic holds, in order."""
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
-    found = defaultdict(list)
-    for number in range(PARTITIONS):
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
-        consumer.assign([TopicPartition(topic, number, 0)])
-        while len(found[number]) < end:
-            found[number] += [message.value() for message in consumer.consume(end - len(found[number]), 1.0)]
-    consumer.close()
-    return found
-
-
-def expected(address, topic):
-    """Return what an engine of each partition tells: id -> body."""
-    share = Settings("test", alerts_per_day_max=200 // PARTITIONS, customers_max=2_000_000 // PARTITIONS)
-    told = {}
-    for values in held(address, topic).values():
-        engine = RiskEngine(share, Catalogue.load(default_catalogue_text()))
-        told |= {one.id: one.body for one in engine.apply(decode(b"\n".join(values)))}
-    return told
-
-
-def delivered(folder):
-    """Return what all processes wrote, id -> body: an id has one body, however many processes told it."""
-    found = {}
-    for path in sorted(folder.glob("*/alerts.ndjson")):
-        for line in lines(path):
-            assert found.setdefault(orjson.loads(line)["id"], line) == line
-    return found
-
-
-class Processes:
-    """The processes of a deployment, started and stopped together."""
-
-    def __init__(self, folder, address, topic):
-        self._folder, self._address, self._topic = folder, address, topic
-        self.running = []
-
-    def start(self, count, epoch_ms=50):
-        self.running = [self.one(ordinal, count, epoch_ms) for ordinal in range(count)]
-
-    def one(self, ordinal, count, epoch_ms=50):
-        folder = deployed(self._folder / str(ordinal), self._address, self._topic, f"{ordinal}/{count}")
-        return Program(folder, "run", "-c", "c.toml", epoch_ms=epoch_ms)
-
-    def await_count(self, count):
-        def all_read():
-            addresses = [program.address("metrics") for program in self.running]
-            pending = sum(value for a in addresses for name, value in figures(a).items() if "outbox_pending" in name)
-            return sum(map(counted, addresses)) == count and pending == 0.0
-
-        until(all_read, f"{count} records")
-
-    def stop(self):
-        for program in self.running:
-            program.signal(signal.SIGTERM)
-        assert [program.wait() for program in self.running] == [0] * len(self.running), self.running[0].stderr()
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
@@ -166,7 +80,7 @@ class TestRefused:
         processes = Processes(tmp_path, broker.address, parted)
         processes.start(1)
         until(lambda: len(list(tmp_path.glob("shared/partitions/*/commit"))) == PARTITIONS, "the first states")
-        second = Program(deployed(tmp_path / "second", broker.address, parted, "3-4"), "run", "-c", "c.toml")
+        second = Program(deployed_apart(tmp_path / "second", broker.address, parted, "3-4"), "run", "-c", "c.toml")
         assert second.wait() == 1
         assert said(second).endswith("partitions/000003: must be used by one process, another one is running on it")
         processes.stop()
@@ -188,7 +102,7 @@ class TestRefused:
         assert f"must be the state of one of {PARTITIONS + 1} partitions, is of one of {PARTITIONS}: " in said(again)
 
     def test_topics_of_different_numbers_of_partitions(self, broker, topic, parted, tmp_path):
-        folder = deployed(tmp_path / "0", broker.address, f'{topic}", "{parted}', "0/1")
+        folder = deployed_apart(tmp_path / "0", broker.address, f'{topic}", "{parted}', "0/1")
         program = Program(folder, "run", "-c", "c.toml")
         assert program.wait() == 1
         assert said(program) == (
@@ -199,7 +113,7 @@ class TestRefused:
     def test_a_state_of_the_other_sort(self, broker, parted, telco, tmp_path, first):
         fill(broker.address, parted, keyed(telco.events[:50]))
         for partitions in (first, "0/1" if first == "all" else "all"):
-            program = Program(deployed(tmp_path / "0", broker.address, parted, partitions), "run", "-c", "c.toml")
+            program = Program(deployed_apart(tmp_path / "0", broker.address, parted, partitions), "run", "-c", "c.toml")
             if partitions == first:
                 until(lambda p=program: counted(p.address("metrics")) == 50, "the records")
                 assert ended(program) == 0
@@ -252,18 +166,18 @@ def test_a_process_without_partitions_delivers_what_waits_and_ends(broker, parte
     def reaching(address):
         return f'\n[[output]]\nkind = "kafka"\nname = "out"\ntopic = "{alerts}"\nbrokers = "{address}"\n'
 
-    deployed(tmp_path / "0", broker.address, parted, "0/1", reaching("127.0.0.1:9"))
+    deployed_apart(tmp_path / "0", broker.address, parted, "0/1", reaching("127.0.0.1:9"))
     program = Program(tmp_path / "0", "run", "-c", "c.toml")
     until(lambda: counted(program.address("metrics")) == len(telco.events), "the records")
     assert ended(program) == 0
-    deployed(tmp_path / "0", "127.0.0.1:9", parted, [], reaching(broker.address))
+    deployed_apart(tmp_path / "0", "127.0.0.1:9", parted, [], reaching(broker.address))
     assert Program(tmp_path / "0", "run", "-c", "c.toml").wait() == 0
     assert {name: value for _, value, name in records(broker.address, alerts)} == expected(broker.address, parted)
 
 
 def test_a_customer_is_explained_and_forgotten_wherever_the_partition_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = load(deployed(tmp_path / "0", "127.0.0.1:9", "t", "0/2") / "c.toml", {})
+    config = load(deployed_apart(tmp_path / "0", "127.0.0.1:9", "t", "0/2") / "c.toml", {})
     config.state.directory.mkdir()
     with contextlib.closing(shards.Shards(tmp_path / "shared", (0, 1), engine_of)) as ours:
         for number in (0, 1):

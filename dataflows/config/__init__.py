@@ -301,4 +301,5 @@ def engine_settings(config: Config) -> Settings:
         lateness_s=config.detection.lateness_s,
         customers_max=config.state.customers_max,
         idle_days=config.state.idle_days,
+        finds_incidents=config.detection.incidents == "found",
     )

@@ -138,10 +138,18 @@ class WebhookOutput(SecretHolder, ShapedOutput):
 
 
 class KafkaOutput(KafkaAccess, ShapedOutput):
-    """`kind = "kafka"`."""
+    """`kind = "kafka"`; with `announce`, incidents alone and as `incident` events, to every partition of an input."""
 
     kind: Literal["kafka"]
     topic: Topic
+    announce: bool = False
+
+    @field_validator("announce")
+    @classmethod
+    def _as_events(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  pydantic's
+        if value and info.data.get("shape") not in {None, "cloudevents"}:
+            raise ValueError("must not stand beside a shape: what is announced has its own")
+        return value
 
 
 class DeskOutput(OutputSection):

@@ -4,7 +4,7 @@ What a key means stands here; reading a file is `dataflows.config`'s.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -35,11 +35,15 @@ class State(Section):
 
 
 class Detection(Section):
-    """`[detection]`: what the CSR team can call a day, and how seldom a healthy customer may be among them."""
+    """`[detection]`: what the CSR team can call a day, and how seldom a healthy customer may be among them.
+
+    `incidents` are "found", or "told" by `incident` events alone: of several processes one finds what all are told.
+    """
 
     alerts_per_day_max: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     false_alarm_days: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
     lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 300
+    incidents: Literal["found", "told"] = "found"
 
 
 class Desk(Section):

@@ -1,0 +1,158 @@
+"""Shared faults across partitions that are kept apart: one process finds them, all are told."""
+
+import itertools
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from delivery_kit import notice
+from engine_kit import HOUR_MS, MINUTE_MS, MONDAY_MS, TROUBLE_MS, alerts, batch, call, engine, run, telco, told
+from kafka_kit import Mock, ended, keyed, settled
+from run_kit import Program, lines, until
+from shards_kit import PARTITIONS, Processes, deployed_apart
+
+from bench.broker import fill
+from dataflows.config.outputs import KafkaOutput as OutputTable
+from dataflows.inputs.kafka_client import connection
+from schemas.decode import decode
+from sinks import announcements
+from sinks.announcements import Announcements, event_of
+from sinks.outputs import OutputDownError
+
+PARTS = 5
+
+
+def of_node_1(places):
+    return places["access_node"] == "node-1"
+
+
+def aftermath(hours=6):
+    """Hours of good calls through the node that failed."""
+    return sorted(
+        (
+            call(f"c{who}", TROUBLE_MS + HOUR_MS + at * HOUR_MS + who * MINUTE_MS, access_node="node-1")
+            for at in range(hours)
+            for who in range(1, 80, 4)
+        ),
+        key=lambda one: one["end_ms"],
+    )
+
+
+def told_apart(events, delay):
+    """Let an engine a part and one over all of them take a stream, incidents of the latter reaching the parts later.
+
+    Args:
+        events: in order.
+        delay: how many events come before an announcement is read.
+
+    Returns:
+        What the parts told, and what the one over all of them did.
+    """
+    watching, parts = engine(), [engine(finds_incidents=False) for _ in range(PARTS)]
+    said, found, on_their_way = [], [], []
+    for number, event in enumerate(events):
+        while on_their_way and on_their_way[0][0] <= number:
+            announced = decode(on_their_way.pop(0)[1])
+            assert not announced.rejects
+            for part in parts:
+                said += told(part.apply(announced))
+        for notification in watching.apply(batch([event])):
+            announcement = event_of(notification)
+            if announcement is not None:
+                found.append(orjson.loads(notification.body))
+                on_their_way.append((number + delay, announcement))
+        said += told(parts[hash_of(event)].apply(batch([event])))
+    for part in parts:
+        said += told(part.finish())
+    return said, found
+
+
+def hash_of(event):
+    return int(event["customer_id"][1:]) % PARTS
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_customers_inside_a_fault_that_no_partition_could_see_alone_have_no_alert(seed):
+    events = [*telco(seed, of_node_1), *aftermath()]
+    single = run(events)
+    said, found = told_apart(events, delay=20)
+    inside = {f"c{who}" for who in range(1, 80, 4)}
+    assert [one["type"] for one in found] == ["stayline.incident.opened", "stayline.incident.cleared"]
+    assert [one for one in said if one["type"].startswith("stayline.incident.")] == [], "one process tells it"
+    assert {one["data"]["customer_id"] for one in alerts(said)} & inside == set()
+    # Without anybody who finds the fault, some would.
+    alone = [engine(finds_incidents=False) for _ in range(PARTS)]
+    for event in events:
+        alone[hash_of(event)].apply(batch([event]))
+    assert any(case.customer_id in inside for one in alone for case in one.memory.casebook.cases.values())
+    assert alerts(single) == []
+
+
+def test_what_is_announced_twice_counts_once():
+    opened = {
+        "type": "incident", "incident_id": "in_1", "element_kind": "cpe_firmware", "element_id": "box/1.0",
+        "at_ms": MONDAY_MS, "status": "open",
+    }  # fmt: skip
+    cleared = opened | {"status": "cleared", "at_ms": MONDAY_MS + HOUR_MS}
+    one = engine(finds_incidents=False)
+    for event, count in ((opened, 1), (opened, 1), (cleared, 0), (opened, 0), (cleared, 0)):
+        one.apply(batch([event]))
+        assert len(one.memory.incidents.open) == count
+    # Raised anew at another time it is another one.
+    one.apply(batch([opened | {"at_ms": MONDAY_MS + 2 * HOUR_MS}]))
+    assert len(one.memory.incidents.open) == 1
+
+
+class TestOutput:
+    @pytest.fixture
+    def mock(self):
+        one = Mock("t")
+        yield one
+        one.close()
+
+    def test_alerts_are_passed_over_and_incidents_are_events(self, mock):
+        output = Announcements("a", "t", connection(OutputTable(kind="kafka", brokers=mock.address, topic="t"), None))
+        incident = next(one for one in engine().apply(batch(telco(1, of_node_1))) if ".incident." in one.type)
+        assert output.append(0, [notice("a", 1), incident, notice("b", 1)]) == 3
+        assert orjson.loads(event_of(incident))["element_id"] == "node-1"
+        mock.down()
+
+    def test_a_topic_that_is_out_of_reach_is_an_output_that_is_down(self, monkeypatch):
+        monkeypatch.setattr(announcements, "CONFIRMED_S", 0.5)
+        output = Announcements("a", "t", connection(OutputTable(kind="kafka", brokers="127.0.0.1:9", topic="t"), None))
+        incident = next(one for one in engine().apply(batch(telco(1, of_node_1))) if ".incident." in one.type)
+        with pytest.raises(OutputDownError, match="topic t must be known"):
+            output.append(0, [incident])
+
+
+def test_processes_are_told_by_their_topic_and_a_kill_changes_nothing(broker, parted, tmp_path):
+    events = list(map(orjson.dumps, [*telco(1, of_node_1), *aftermath()]))
+    announcing = f'brokers = "{broker.address}"\ntopic = "{parted}"\nannounce = true\n'
+    only = '[output.only]\ntypes = ["stayline.incident.opened", "stayline.incident.cleared"]\n'
+    crm = '\n[[output]]\nkind = "file"\nname = "crm"\npath = "incidents.ndjson"\n' + only
+    more = f'{crm}\n[[output]]\nkind = "kafka"\nname = "others"\n{announcing}'
+    # The one that finds keeps no case to itself: what it tells of customers goes nowhere.
+    watcher = Program(deployed_apart(tmp_path / "watcher", broker.address, parted, "all", more), "run", "-c", "c.toml")
+    processes = Processes(tmp_path, broker.address, parted, '\n[detection]\nincidents = "told"\n')
+    processes.start(2)
+    begin = next(number for number, event in enumerate(events) if orjson.loads(event)["end_ms"] >= TROUBLE_MS)
+    cuts = [0, *range(begin, len(events), 25), len(events)]
+    for first, last in itertools.pairwise(cuts):
+        fill(broker.address, parted, keyed(events[first:last]))
+        until(lambda: settled(watcher.address("metrics"), count_in(broker, parted)), "the watcher")
+    until(lambda: len(lines(tmp_path / "watcher/incidents.ndjson")) == 2, "both incidents")
+    processes.await_count(count_in(broker, parted))
+    processes.stop()
+    assert ended(watcher) == 0
+    assert count_in(broker, parted) == len(events) + 2 * PARTITIONS
+    inside = {f"c{who}" for who in range(1, 80, 4)}
+    told_of = {orjson.loads(line)["subject"] for path in tmp_path.glob("[01]/alerts.ndjson") for line in lines(path)}
+    assert told_of & inside == set()
+
+
+def count_in(broker, topic):
+    """Return how many messages a topic holds."""
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "any", "log_level": 0})
+    ends = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in range(PARTITIONS)]
+    consumer.close()
+    return sum(end for _, end in ends)
