@@ -4,7 +4,6 @@ A shared fault shows on its element long before it shows on most customers. Each
 for trouble, so that one bad line with many calls does not blame the node that it hangs on.
 """
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ from detectors.evidence import EVIDENCE_MAX, RISES, likelihood_ratio
 from detectors.history import ELEMENTS
 from detectors.snapshots import raw
 from schemas.columns import CallColumns
-from schemas.kernels import inlined
-from schemas.text import I32, CodeColumn, Translation
+from schemas.kernels import inlined, loop
+from schemas.text import I32, I64, CodeColumn, Translation
 
 E_DROP, E_QUALITY = 0, 1
 """The element channels: answered calls that drop; media that is poor."""
@@ -232,15 +231,41 @@ class Elements:
 
 def firmware(model: CodeColumn, version: CodeColumn) -> CodeColumn:
     """Join CPE model and firmware into one column `model/firmware`; unknown where either is."""
-    pair = np.where((model.codes < 0) | (version.codes < 0), -1, model.codes * len(version.values) + version.codes)
-    distinct, codes = np.unique(pair, return_inverse=True)
-    values: list[str] = [
-        f"{model.values[code // len(version.values)]}/{version.values[code % len(version.values)]}"
-        for code in _known(distinct)
-    ]
-    shift = 1 if len(distinct) and distinct[0] < 0 else 0
-    return CodeColumn((codes - shift).astype(np.int32), values)
+    codes, first = np.empty(len(model), np.int32), np.empty(len(model), np.int64)
+    # At most half full, so that a look-up ends soon.
+    slots = np.zeros(2 << len(model).bit_length(), np.int32)
+    count = _number_pairs(model.codes, version.codes, slots, codes, first)
+    return CodeColumn(codes, [f"{model[row]}/{version[row]}" for row in first[:count].tolist()])
 
 
-def _known(codes: Iterable[Any]) -> list[int]:
-    return [int(code) for code in codes if code >= 0]
+@loop
+def _number_pairs(one: I32, other: I32, slots: I32, codes: I32, first: I64) -> int:
+    """Number the pairs of two columns in order of first appearance, -1 where either is -1; return how many there are.
+
+    Args:
+        one, other: the columns.
+        slots: zeros, a power of two, more than there are rows: a hash table of numbers + 1.
+        codes: is given the number of each row.
+        first: is given the first row of each pair.
+    """
+    count = 0
+    mask = len(slots) - 1
+    for row in range(len(one)):
+        codes[row] = -1
+        if one[row] < 0 or other[row] < 0:
+            continue
+        key = (np.uint64(one[row]) << np.uint64(32) | np.uint64(other[row])) * np.uint64(0x9E3779B97F4A7C15)
+        slot = np.int64(key >> np.uint64(32)) & mask
+        while slots[slot] > 0 and not _same_pair(one, other, row, first[slots[slot] - 1]):
+            slot = (slot + 1) & mask
+        if slots[slot] == 0:
+            first[count] = row
+            count += 1
+            slots[slot] = count
+        codes[row] = slots[slot] - 1
+    return count
+
+
+@inlined
+def _same_pair(one: I32, other: I32, row: int, place: int) -> bool:
+    return bool(one[row] == one[place] and other[row] == other[place])

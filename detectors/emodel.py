@@ -18,14 +18,17 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from schemas.columns import CallColumns, MediaColumns
+from schemas.kernels import inlined, loop, shared
 from schemas.text import F32, Bools, CodeColumn
 
 F64 = npt.NDArray[np.float64]
+Number = TypeVar("Number", F64, float)
 
 DelayForm = Literal["default_echo", "pure"]
 """Which delay impairment: with the default talker echo (what a conversation over real terminals suffers), or the
@@ -136,6 +139,50 @@ def quality(
     return Quality(r, mos_from_r(r), _GROUNDED[kind])
 
 
+def ratings(columns: CallColumns | MediaColumns) -> F32:
+    """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN."""
+    rating = np.empty(len(columns), np.float32)
+    _rate(
+        columns.loss_ratio,
+        columns.discard_ratio,
+        columns.burst_ratio,
+        columns.rtt_ms,
+        columns.jitter_ms,
+        codec_indices(columns.codec),
+        rating,
+    )
+    rest = np.flatnonzero(np.isnan(rating) & ~np.isnan(columns.mos))
+    rating[rest] = r_from_mos(columns.mos[rest].astype(np.float64))
+    return rating
+
+
+@inlined
+def _or(measure: float, otherwise: float) -> float:
+    return otherwise if math.isnan(measure) else float(measure)
+
+
+@loop
+def _rate(
+    loss_ratio: F32,
+    discard_ratio: F32,
+    burst_ratio: F32,
+    rtt_ms: F32,
+    jitter_ms: F32,
+    kind: npt.NDArray[np.intp],
+    rating: F32,
+) -> None:
+    """Compute what `quality` does, row by row: no array that holds a step of it."""
+    for i in range(len(rating)):
+        if math.isnan(loss_ratio[i]):
+            rating[i] = math.nan
+            continue
+        codec = kind[i]
+        loss_percent = 100.0 * min(float(loss_ratio[i]) + _or(discard_ratio[i], 0.0), 1.0)
+        delay_ms = _or(rtt_ms[i], 0.0) / 2.0 + JITTER_BUFFER_PER_JITTER * _or(jitter_ms[i], 0.0) + _DELAY_MS[codec]
+        equipment = equipment_impairment(loss_percent, _or(burst_ratio[i], 1.0), _IE[codec], _BPL[codec])
+        rating[i] = max(R_BASE - delay_impairment_with_echo(delay_ms) - equipment, 0.0)
+
+
 def r_factor(
     loss_percent: F64, burst_ratio: F64, delay_ms: F64, ie: F64, bpl: F64, form: DelayForm = "default_echo"
 ) -> F64:
@@ -153,18 +200,22 @@ def r_factor(
     return np.maximum(R_BASE - delay - equipment_impairment(loss_percent, burst_ratio, ie, bpl), 0.0)
 
 
-def equipment_impairment(loss_percent: F64, burst_ratio: F64, ie: F64, bpl: F64) -> F64:
+@shared
+def equipment_impairment(loss_percent: Number, burst_ratio: Number, ie: Number, bpl: Number) -> Number:
     """Return Ie,eff = Ie + (95 - Ie) * Ppl / (Ppl / BurstR + Bpl) (G.107, section 7.5)."""
-    return ie + (95.0 - ie) * loss_percent / (loss_percent / np.maximum(burst_ratio, 1.0) + bpl)
+    impairment: Number = ie + (95.0 - ie) * loss_percent / (loss_percent / np.maximum(burst_ratio, 1.0) + bpl)
+    return impairment
 
 
-def delay_impairment_with_echo(delay_ms: F64) -> F64:
+@shared
+def delay_impairment_with_echo(delay_ms: Number) -> Number:
     """Return Id = 0.024 d + 0.11 (d - 177.3) [d > 177.3]: the short form of G.107's Id, default echo.
 
     Within 0.2 of the full model (T = Ta, Tr = 2T, TELR = 65 dB) up to 350 ms; Cole and Rosenbluth, "Voice over IP
     performance monitoring", ACM SIGCOMM Computer Communication Review 31 (2001).
     """
-    return 0.024 * delay_ms + 0.11 * np.maximum(delay_ms - 177.3, 0.0)
+    impairment: Number = 0.024 * delay_ms + 0.11 * np.maximum(delay_ms - 177.3, 0.0)
+    return impairment
 
 
 def delay_impairment_pure(delay_ms: F64) -> F64:

@@ -26,6 +26,7 @@ from detectors.standing import Standing, standing
 from detectors.watch import (
     APPLIED,
     FUTURE_MS,
+    K_OTHER,
     LATE,
     STOP_CASE,
     STOP_CUSTOMERS,
@@ -116,6 +117,11 @@ class RiskEngine:
         now = _Now(batch, calls, scratch, LineReadings(batch.links, self.memory.advisor))
         at = 0
         while at < len(kind):
+            if kind[at] == K_OTHER:
+                now.lines.read_up_to(int(position[at]))
+                scratch.counts[self._take(business[int(index[at])][1])] += 1
+                at += 1
+                continue
             scratch.clock[:] = self.clock_ms, self.memory.casebook.next_due_ms(NEVER_MS)
             scratch.tally[:] = 0
             world = World(self.memory.roster.book, self.memory.histories.shelf, self.memory.elements.network)
@@ -133,10 +139,6 @@ class RiskEngine:
             elif stop & (STOP_LOOK | STOP_CASE | STOP_ELEMENT):
                 now.lines.read_up_to(int(position[at - 1]))
                 self._look(now, int(index[at - 1]), stop)
-            else:
-                now.lines.read_up_to(int(position[at]))
-                scratch.counts[self._take(business[int(index[at])][1])] += 1
-                at += 1
         now.lines.read_up_to(NEVER_MS)
         self.counts.duplicate += int(scratch.counts[1])
         self.counts.late += int(scratch.counts[2])

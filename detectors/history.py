@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.snapshots import raw
-from schemas.kernels import kernel
+from schemas.kernels import loop
 
 BAD_KEPT, GOOD_KEPT = 16, 16
 """How many calls of each sort a history keeps; the newest push out the oldest."""
@@ -66,7 +66,7 @@ class Shelf(NamedTuple):
     tally: npt.NDArray[np.int64]  # [length of the stack]
 
 
-@kernel
+@loop
 def take(shelf: Shelf) -> int:
     """Return the index of a cleared history, or -1 where none is free."""
     if shelf.tally[0] == 0:
@@ -81,14 +81,14 @@ def take(shelf: Shelf) -> int:
     return index
 
 
-@kernel
+@loop
 def give_back(shelf: Shelf, index: int) -> None:
     """Free a history."""
     shelf.free[shelf.tally[0]] = index
     shelf.tally[0] += 1
 
 
-@kernel
+@loop
 def reset_counters(shelf: Shelf, index: int) -> None:
     """Begin to count anew: the trouble that was counted is over."""
     one = shelf.histories[index]

@@ -3,12 +3,11 @@
 import numpy as np
 
 from detectors.advice import Advisor
-from detectors.emodel import quality, r_from_mos
+from detectors.emodel import ratings
 from detectors.memory import Memory
 from detectors.release import CallEnds, classify
 from detectors.watch import Calls, Media
 from schemas.columns import CallColumns, LinkColumns, MediaColumns
-from schemas.text import F32
 
 
 def calls_of(columns: CallColumns, memory: Memory) -> Calls:
@@ -25,7 +24,7 @@ def calls_of(columns: CallColumns, memory: Memory) -> Calls:
         drop=ends.drop_weight,
         setup=ends.setup_weight,
         one_way=ends.one_way,
-        rating=_rating(columns),
+        rating=ratings(columns),
         codec=memory.codecs.translation.of(columns.codec).astype(np.int16),
         direction=columns.direction,
         elements=memory.elements.serials_of(columns),
@@ -38,22 +37,8 @@ def media_of(reports: MediaColumns) -> Media:
         customer=reports.customer_id.keys(),
         call=reports.call_id.keys(),
         at_ms=reports.at_ms,
-        rating=_rating(reports),
+        rating=ratings(reports),
     )
-
-
-def _rating(columns: CallColumns | MediaColumns) -> F32:
-    """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN."""
-    measured = quality(
-        columns.loss_ratio,
-        columns.discard_ratio,
-        columns.burst_ratio,
-        columns.rtt_ms,
-        columns.jitter_ms,
-        columns.codec,
-    ).r
-    rating = np.where(np.isnan(measured), r_from_mos(columns.mos.astype(np.float64)), measured)
-    return rating.astype(np.float32)
 
 
 class LineReadings:

@@ -16,7 +16,7 @@ import numpy as np
 
 from detectors.evidence import EVIDENCE_MAX, LOCK_SHARE
 from detectors.roster import LOCKS
-from schemas.kernels import inlined, kernel
+from schemas.kernels import inlined, loop
 
 TIMERS_S: tuple[float, ...] = (
     30.0, 32.0, 60.0, 64.0, 90.0, 120.0, 180.0, 300.0, 568.0, 600.0, 900.0, 932.0, 1768.0, 1790.0, 1800.0, 3568.0,
@@ -42,7 +42,7 @@ WHOLE_MINUTES = 0.9
 WHOLE_MINUTES_FADE = 0.1
 
 
-@kernel
+@loop
 def density(value_s: float) -> float:
     """Return the share of ordinary calls, per second, that last this long."""
     z = math.log(value_s / MEDIAN_S) / SIGMA

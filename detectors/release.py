@@ -28,14 +28,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from schemas.columns import CallColumns
-from schemas.text import F32, I8, I16, I64, Bools, CodeColumn
+from schemas.kernels import inlined, loop
+from schemas.text import F32, I8, I16, I32, I64, Bools, CodeColumn
 
 _F64 = npt.NDArray[np.float64]
 
@@ -204,6 +205,10 @@ _OUTCOME, _WEIGHT = _verdicts()
 _MEDIA_COUNT = np.array([outcome not in {Outcome.BLOCKED, Outcome.IGNORED} for outcome in Outcome])
 """By outcome: whether silence can turn the call into a drop. A call that policy cut off was cut off on purpose."""
 _ZERO = np.float32(0.0)
+_DROP = np.int8(Outcome.DROP)
+_SILENT_MS = _TABLES.silence.rise_ms[0]
+"""An answered call that ended in longer silence has media evidence."""
+_ONE_WAY_MS = _TABLES.one_way.rise_ms[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,50 +276,78 @@ class Releases:
 
 def classify(ends: CallEnds) -> Releases:
     """Say of each call what ended it. Rows do not affect each other."""
-    outcome, weight = _verdict_of(ends)
-    one_way = _one_way(ends)
-    drop_weight = np.where(ends.answered, weight, _ZERO)
+    count = len(ends.answered)
+    outcome, one_way, heard = np.empty(count, np.int8), np.empty(count, np.bool_), np.empty(count, np.bool_)
+    drop_weight, setup_weight = np.empty(count, np.float32), np.empty(count, np.float32)
+    columns = _Columns._make([*(getattr(ends, name) for name in _Columns._fields[:-1]), _reason_rows(ends.reason)])
+    _judge(columns, ends.reason.codes, _Verdicts(outcome, drop_weight, setup_weight, one_way, heard))
     # Few calls have media evidence: the costly part is done for these alone.
-    rows = np.flatnonzero(_MEDIA_COUNT[outcome] & (one_way | _silent(ends)))
-    drop_weight[rows] = 1.0 - (1.0 - weight[rows]) * (1.0 - _media_weight(ends, one_way, rows))
-    outcome[drop_weight >= DROP_WEIGHT_MIN] = Outcome.DROP
-    return Releases(outcome, drop_weight, np.where(ends.answered, _ZERO, weight), one_way)
+    rows = np.flatnonzero(heard)
+    drop_weight[rows] = 1.0 - (1.0 - drop_weight[rows]) * (1.0 - _media_weight(ends, one_way, rows))
+    outcome[rows[drop_weight[rows] >= DROP_WEIGHT_MIN]] = Outcome.DROP
+    return Releases(outcome, drop_weight, setup_weight, one_way)
 
 
-def _verdict_of(ends: CallEnds) -> tuple[I8, F32]:
-    """Return outcome and weight as the causes alone have them."""
-    after = ends.answered.astype(np.int16)
-    sip = _SIP_ROW[ends.sip_status + 1 + after * (_SIP_CODES + 1)]
-    q850 = _Q850_ROW[ends.q850 + 1 + after * (_Q850_CODES + 1)]
-    reason = _reason_rows(ends.reason, ends.answered)
-    # Weakest source first: each line overrules those before it.
-    row = np.where(q850 != _NONE, q850, sip)
-    row = np.where(reason != _NONE, reason, row)
-    # Cause 19 says that it rang; RFC 3398 (section 7.2.4.1) writes it as a 480, which by itself does not say so.
-    rang = (ends.sip_status == 480) & (ends.q850 == 19) & ~ends.answered
-    row = np.where(_SPECIFIC[sip] & ~rang, sip, row)
-    row = np.where(_SPECIFIC[reason], reason, row)
-    clearer = _CLEARER_OF[ends.released_by + 1]
-    case = (after * len(_CLEARERS) + clearer) * len(_DIRECTIONS) + ends.direction + 1
-    at = case * _ROWS + row
-    return _OUTCOME[at], _WEIGHT[at]
+class _Columns(NamedTuple):
+    """`CallEnds` as the loop sees them, and the row of each Reason header by phase and code."""
+
+    answered: Bools
+    sip_status: I16
+    q850: I16
+    released_by: I8
+    direction: I8
+    duration_ms: I64
+    silence_ms: I64
+    packets_received: I64
+    packets_sent: I64
+    reason_row: I16
 
 
-def _silent(ends: CallEnds) -> Bools:
-    """Return where an answered call ended in silence that weighs anything."""
-    silent: Bools = ends.answered & (ends.silence_ms > _TABLES.silence.rise_ms[0])
-    return silent
+class _Verdicts(NamedTuple):
+    """What the loop says; `heard`: media evidence may add to it."""
+
+    outcome: I8
+    drop_weight: F32
+    setup_weight: F32
+    one_way: Bools
+    heard: Bools
 
 
-def _one_way(ends: CallEnds) -> Bools:
-    """Return where an answered call sent packets and received none to speak of."""
-    expected = ends.duration_ms / PACKET_MS
-    received = ends.packets_received
+@loop
+def _judge(ends: _Columns, reason_code: I32, verdicts: _Verdicts) -> None:
+    """Look up each call's verdict by its causes alone, and whether the media may add to it."""
+    for i in range(len(reason_code)):
+        answered = ends.answered[i]
+        phase = 1 if answered else 0
+        sip = _SIP_ROW[phase * (_SIP_CODES + 1) + ends.sip_status[i] + 1]
+        q850 = _Q850_ROW[phase * (_Q850_CODES + 1) + ends.q850[i] + 1]
+        reason = ends.reason_row[phase, reason_code[i]]
+        # Weakest source first: each line overrules those before it.
+        row = q850 if q850 != _NONE else sip
+        row = reason if reason != _NONE else row
+        # Cause 19 says that it rang; RFC 3398 (section 7.2.4.1) writes it as a 480, which by itself does not say so.
+        rang = ends.sip_status[i] == 480 and ends.q850[i] == 19 and not answered
+        row = sip if _SPECIFIC[sip] and not rang else row
+        row = reason if _SPECIFIC[reason] else row
+        case = phase * len(_CLEARERS) + _CLEARER_OF[ends.released_by[i] + 1]
+        at = (case * len(_DIRECTIONS) + ends.direction[i] + 1) * _ROWS + row
+        weight = _WEIGHT[at]
+        one_way = answered and _is_one_way(ends.duration_ms[i], ends.packets_received[i], ends.packets_sent[i])
+        silent = answered and ends.silence_ms[i] > _SILENT_MS
+        verdicts.one_way[i] = one_way
+        verdicts.heard[i] = _MEDIA_COUNT[_OUTCOME[at]] and (one_way or silent)
+        verdicts.outcome[i] = _DROP if answered and weight >= DROP_WEIGHT_MIN else _OUTCOME[at]
+        verdicts.drop_weight[i] = weight if answered else _ZERO
+        verdicts.setup_weight[i] = _ZERO if answered else weight
+
+
+@inlined
+def _is_one_way(duration_ms: int, received: int, sent: int) -> bool:
+    """Return whether an answered call sent packets and received none to speak of."""
+    expected = duration_ms / PACKET_MS
     # A source that counts only what it received is believed when it says: none at all.
-    confirmed = (ends.packets_sent >= SENT_RATIO_MIN * expected) | ((ends.packets_sent < 0) & (received == 0))
-    starved = (received >= 0) & (received < RECEIVED_RATIO_MAX * expected)
-    one_way: Bools = ends.answered & starved & confirmed & (ends.duration_ms >= _TABLES.one_way.rise_ms[0])
-    return one_way
+    confirmed = sent >= SENT_RATIO_MIN * expected or (sent < 0 and received == 0)
+    return confirmed and 0 <= received < RECEIVED_RATIO_MAX * expected and duration_ms >= _ONE_WAY_MS
 
 
 def _media_weight(ends: CallEnds, one_way: Bools, rows: I64) -> _F64:
@@ -348,14 +381,14 @@ def _smoothstep(at_ms: I64, span_ms: tuple[int, int]) -> _F64:
     return smooth
 
 
-def _reason_rows(reason: CodeColumn, answered: Bools) -> I16:
-    """Return the row that each call's `Reason` header comes to; each string that occurs is read once."""
+def _reason_rows(reason: CodeColumn) -> I16:
+    """Return the row that each `Reason` header comes to, by phase and code; each string that occurs is read once."""
     occurs = np.zeros(len(reason.values) + 1, np.bool_)
     occurs[reason.codes] = True  # code -1 marks the place behind the dictionary, which stays _NONE
     rows = np.full((len(_PHASES), len(occurs)), _NONE, np.int16)
     for code in np.flatnonzero(occurs[:-1]):
         rows[:, code] = rows_of_reason(reason.values[code])
-    return rows[answered.astype(np.int8), reason.codes]
+    return rows
 
 
 @lru_cache(maxsize=1 << 16)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from detectors.evidence import CHANNELS, RISES
 from detectors.snapshots import raw
-from schemas.kernels import inlined, kernel
+from schemas.kernels import inlined, loop
 from schemas.text import I32, Bools
 
 SEEN = 8
@@ -77,7 +77,7 @@ def home(book: Book, key: np.uint64) -> np.int64:
     return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(book.slots) - 1)
 
 
-@kernel
+@loop
 def find(book: Book, key: np.uint64) -> int:
     """Return the row of a key, or -1."""
     at = home(book, key)
@@ -89,7 +89,7 @@ def find(book: Book, key: np.uint64) -> int:
     return -1
 
 
-@kernel
+@loop
 def find_or_add(book: Book, key: np.uint64) -> int:
     """Return the row of a key, adding it; -1 where there is no free row left."""
     at = home(book, key)
@@ -108,7 +108,7 @@ def find_or_add(book: Book, key: np.uint64) -> int:
     return row
 
 
-@kernel
+@loop
 def clear_row(rows: Rows, row: int) -> None:
     """Make a row that of a customer never seen."""
     one = rows[row]
@@ -142,7 +142,7 @@ def clear_row(rows: Rows, row: int) -> None:
     one["mode"] = CALM
 
 
-@kernel
+@loop
 def _index(book: Book) -> None:
     book.slots[:] = 0
     for row in range(book.tally[0]):

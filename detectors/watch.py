@@ -52,7 +52,7 @@ from detectors.history import (
 )
 from detectors.locks import lock_total, observe_duration
 from detectors.roster import CALM, CASE, ROW, SEEN, Book, find, find_or_add, home
-from schemas.kernels import fetch_early, inlined, kernel
+from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
 K_CALL, K_MEDIA, K_OTHER = 0, 1, 2
@@ -538,7 +538,7 @@ def _fetch_customers(book: Book, kind: I8, index: I32, calls: Calls, k: int) -> 
             fetch_early(book.rows, row, line)
 
 
-@kernel
+@loop
 def advance(
     at: int, kind: I8, index: I32, calls: Calls, media: Media, world: World, limits: Limits, scratch: Scratch
 ) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from schemas.deadletters import DeadReason, Reject
 from schemas.events import Call, ElementKind, Event, Link, Media, Metric
 from schemas.fields import CODED_NAMES, FIELD_NAMES, FIELDS, INTEGER_NAMES, MEASURE_NAMES, TEXT_NAMES, WORD_NAMES
 from schemas.scan import BLANK, CALL, LEFT, LINK, MEDIA, Scan, Scanner, transpose
-from schemas.text import F32, F64, I8, I64, Bools, CodeColumn, TextColumn
+from schemas.text import F32, F64, I8, I64, Bools, CodeColumn, TextColumn, Translation
 
 RECORD_BYTES_MAX = 65_536
 """A record may be this long; a call with every field at its limit needs a fifth of it."""
@@ -81,13 +81,28 @@ _METRICS = frozenset(get_args(Metric))
 _RATIOS = frozenset(metric for metric in _METRICS if metric.endswith("_ratio"))
 
 
-def _sound(links: LinkColumns, value: F64) -> Bools:
-    """Return which readings keep the rules of kind, metric and value (as it was read, before it became float32)."""
-    metric = links.metric
-    sound = links.element_kind.is_any_of(_KINDS) & metric.is_any_of(_METRICS)
-    sound &= ~metric.is_any_of({"registered"}) | (value == 0.0) | (value == 1.0)
-    sound &= ~metric.is_any_of(_RATIOS) | ((value >= 0.0) & (value <= 1.0))
-    return sound
+def _range_of(metric: str) -> int:
+    return _NO_METRIC if metric not in _METRICS else _STATE if metric == "registered" else int(metric in _RATIOS)
+
+
+_FREE, _RATIO, _STATE, _NO_METRIC = range(4)
+"""What values a metric may have: any, 0..1, 0 or 1; or it is none."""
+
+
+class _Rules:
+    """Holds readings against the rules of kind, metric and value; looks at each word once."""
+
+    def __init__(self) -> None:
+        self._ranges = Translation(_range_of, _NO_METRIC)
+        self._kinds = Translation(lambda kind: int(kind in _KINDS), 0)
+
+    def sound(self, links: LinkColumns, value: F64) -> Bools:
+        """Return which readings keep them; `value` as it was read, before it became float32."""
+        ranges = self._ranges.of(links.metric)
+        sound: Bools = (self._kinds.of(links.element_kind) == 1) & (ranges != _NO_METRIC)
+        sound &= (ranges != _RATIO) | ((value >= 0.0) & (value <= 1.0))
+        sound &= (ranges != _STATE) | (value == 0.0) | (value == 1.0)
+        return sound
 
 
 def _check_reading(link: Link) -> None:
@@ -140,6 +155,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._scanner = Scanner()
+        self._rules = _Rules()
 
     def decode(self, chunk: bytes) -> EventBatch:
         """Decode a chunk of NDJSON into columns.
@@ -157,7 +173,7 @@ class Decoder:
         words = self._scanner.words()
         scanned = _Scanned(read, LINK, words)
         readings = scanned.links()
-        sound = _sound(readings, scanned.exact("value"))
+        sound = self._rules.sound(readings, scanned.exact("value"))
         read.status[readings.position[~sound]] = LEFT
         for position in np.flatnonzero(read.status == LEFT).tolist():
             line = chunk[read.begin[position] : read.end[position]]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numba
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 ROOM = Path(__file__).parent
 
@@ -60,6 +60,12 @@ def loop(function: _Function) -> _Function:
 
 inlined = partial(numba.njit, cache=True, inline="always")()
 """The same for a function that is small enough to be copied to where it is called."""
+
+
+def shared(function: _Function) -> _Function:
+    """Let compiled functions call this one too, with numbers where Python gives it arrays."""
+    return register_jitable(function)
+
 
 _LINE_BYTES = 64
 _BYTE_POINTER = ir.IntType(8).as_pointer()

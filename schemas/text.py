@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from schemas.kernels import inlined, kernel
+from schemas.kernels import inlined, loop
 from schemas.swar import MASKS, load, padded
 
 U8 = npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
     return _rotate_left(lane + word * _P2, 31) * _P1
 
 
-@kernel
+@loop
 def xxh64(data: U8, start: int, size: int) -> np.uint64:
     """Return XXH64, seed 0, of `data[start:start + size]`; the buffer is padded (`schemas.swar`)."""
     at, end = start, start + size
@@ -76,25 +76,16 @@ def xxh64(data: U8, start: int, size: int) -> np.uint64:
     return digest ^ (digest >> np.uint64(32))
 
 
-@kernel
-def _key(data: U8, size: int) -> np.uint64:
-    # Zero means "no identity"; a text whose digest is zero shares the key one.
-    return max(xxh64(data, 0, size), np.uint64(1)) if size else np.uint64(0)
-
-
-@kernel
-def _keys(data: U8, start: I64, size: I32) -> U64:
-    keys = np.zeros(len(start), np.uint64)
+@loop
+def _hash(data: U8, start: I64, size: I32, keys: U64) -> None:
     for i in range(len(start)):
-        if size[i] > 0:
-            keys[i] = max(xxh64(data, start[i], size[i]), np.uint64(1))
-    return keys
+        # Zero means "no identity"; a text whose digest is zero shares the key one.
+        keys[i] = max(xxh64(data, start[i], size[i]), np.uint64(1)) if size[i] > 0 else np.uint64(0)
 
 
 def key_of(text: str) -> int:
     """Return the key of one identity, as `TextColumn.keys` gives it: XXH64 of its UTF-8 bytes, 0 for none."""
-    encoded = text.encode("utf-8", "surrogatepass")
-    return int(_key(padded(encoded), len(encoded)))
+    return int(TextColumn.of([text]).keys()[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +133,8 @@ class TextColumn:
 
     def keys(self) -> U64:
         """Return uint64 keys, one a row: XXH64 of the bytes; 0 where the span is empty."""
-        keys: U64 = _keys(self.data, self.start, self.size)
+        keys = np.empty(len(self), np.uint64)
+        _hash(self.data, self.start, self.size, keys)
         return keys
 
 
@@ -196,6 +188,10 @@ class CodeColumn:
         return None if code < 0 else self.values[code]
 
 
+NOT_YET = -(2**31)
+"""What a `Translation` holds for a word that it has not looked up."""
+
+
 class Translation:
     """Numbers for words: each is looked up once, as long as columns share a vocabulary.
 
@@ -203,8 +199,6 @@ class Translation:
         number_of: gives a word's number, 0 or more, or `unknown`.
         unknown: the number where no word is known.
     """
-
-    _NOT_YET = -(2**31)
 
     def __init__(self, number_of: Callable[[str], int], unknown: int) -> None:
         self._number_of = number_of
@@ -219,15 +213,24 @@ class Translation:
             self._table = self._table[-1:]
         size = len(column.values) + 1
         if size > len(self._table):
-            grown = np.full(size, self._NOT_YET, np.int32)
+            grown = np.full(size, NOT_YET, np.int32)
             grown[: len(self._table) - 1], grown[-1] = self._table[:-1], self._table[-1]
             self._table = grown
-        numbers = self._table[column.codes]
-        fresh = column.codes[numbers == self._NOT_YET]
-        if not len(fresh):
+        numbers = np.empty(len(column), np.int32)
+        if _translate(column.codes, self._table, numbers):
             return numbers
         occurs = np.zeros(len(column.values), np.bool_)
-        occurs[fresh] = True
+        occurs[column.codes[numbers == NOT_YET]] = True
         for code in np.flatnonzero(occurs).tolist():
             self._table[code] = self._number_of(column.values[code])
         return self._table[column.codes]
+
+
+@loop
+def _translate(codes: I32, table: I32, numbers: I32) -> bool:
+    """Look up a number for each code; return whether all were there."""
+    whole = True
+    for i in range(len(codes)):
+        numbers[i] = table[codes[i]]
+        whole &= numbers[i] != NOT_YET
+    return whole

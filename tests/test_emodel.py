@@ -1,5 +1,6 @@
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from detectors.emodel import (
     quality,
     r_factor,
     r_from_mos,
+    ratings,
 )
+from schemas.decode import decode
 from schemas.text import CodeColumn
 
 NO_PLC, PLC, G729A, G7231, EFR = (0.0, 4.3), (0.0, 25.1), (11.0, 19.0), (15.0, 16.1), (5.0, 10.0)
@@ -281,3 +284,16 @@ def test_each_row_is_rated_by_its_own_codec():
     for n, name in enumerate(rows):
         alone = quality_of(name, loss_ratio=0.02, discard_ratio=0.0, burst_ratio=1.0, rtt_ms=40.0, jitter_ms=2.0)
         assert (found.r[n], found.mos[n], found.grounded[n]) == (alone.r[0], alone.mos[0], alone.grounded[0])
+
+
+@given(st.lists(st.tuples(measures, measures, times_ms, times_ms, times_ms, names, measures), max_size=10))
+def test_the_loop_rates_as_the_vectors_do_and_takes_the_sources_mos_where_nothing_was_measured(rows):
+    columns = [np.array([row[n] for row in rows], np.float32) for n in (0, 1, 2, 3, 4, 6)]
+    mos = 1.0 + 4.0 * columns.pop()
+    codec = CodeColumn.of([row[5] for row in rows])
+    measured = quality(*columns, codec).r
+    said = np.where(np.isnan(measured), r_from_mos(mos.astype(np.float64)), measured).astype(np.float32)
+    order = ("loss_ratio", "discard_ratio", "burst_ratio", "rtt_ms", "jitter_ms")
+    named = dict(zip(order, columns, strict=True))
+    reports = replace(decode(b"").media, position=np.arange(len(rows)), codec=codec, mos=mos, **named)
+    np.testing.assert_array_equal(ratings(reports), said)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.kernels import inlined, kernel
+from schemas.kernels import inlined, loop
 from schemas.text import F64, I32, I64, U64, Bools
 
 ROW = np.dtype(
@@ -101,7 +101,7 @@ def _slot(slots: I32, rows: npt.NDArray[np.void], key: np.uint64) -> int:
     return at
 
 
-@kernel
+@loop
 def index(table: Table) -> None:
     """Fill the slots from the rows."""
     table.slots[:] = 0
@@ -109,7 +109,7 @@ def index(table: Table) -> None:
         table.slots[_slot(table.slots, table.rows, table.rows[row]["key"])] = row + 1
 
 
-@kernel
+@loop
 def advance(table: Table, keys: U64, drop: F64, mos: F64, settings: Settings, first: I64, fired: Bools) -> None:
     """Apply calls in order.
 
