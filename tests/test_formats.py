@@ -21,7 +21,7 @@ from schemas.decode import decode_record
 from schemas.errors import ConfigError, InputError
 from schemas.events import Call, Media
 from schemas.formats import NAMES, RECORD_BYTES_MAX, Converted, Options, Tokens, available, described, open_format
-from schemas.formats.calls import agent_of, codec_of, heard, leg_side, mos_of, place_of, reason_of, sides
+from schemas.formats.calls import Agent, Heard, Parties, Side, agent_of, codec_of, heard, mos_of, place_of, reason_of
 from schemas.formats.records import WAITING_MAX
 
 VENDORS = ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "vqrtcpxr")
@@ -196,13 +196,13 @@ class TestPrivacy:
 
 class TestMeaning:
     def test_a_mos_beside_no_packets_is_one_way_audio(self):
-        assert heard(0, 1500, 4.5) == (0, 1500, None)
-        assert heard(1500, 0, 4.5) == (0, 1500, None)
-        assert heard(10, 1500, 4.5) == (10, 1500, None)
-        assert heard(1400, 1500, 4.5) == (1400, 1500, 4.5)
-        assert heard(None, 1500, 4.5) == (None, 1500, 4.5)
+        assert heard(0, 1500, 4.5) == Heard(0, 1500, None)
+        assert heard(1500, 0, 4.5) == Heard(0, 1500, None)
+        assert heard(10, 1500, 4.5) == Heard(10, 1500, None)
+        assert heard(1400, 1500, 4.5) == Heard(1400, 1500, 4.5)
+        assert heard(None, 1500, 4.5) == Heard(None, 1500, 4.5)
         assert heard(0, None, 4.5).mos is None
-        assert heard(0, 0, 4.5) == (0, 0, None)
+        assert heard(0, 0, 4.5) == Heard(0, 0, None)
 
     @pytest.mark.parametrize(
         ("said", "mos"), [("4.50", 4.5), ("0.00", None), (127, None), ("", None), (None, None), ("nan", None)]
@@ -273,7 +273,7 @@ class TestMeaning:
         ],
     )
     def test_a_user_agent_is_a_model_and_its_firmware(self, agent, model, firmware):
-        assert agent_of(agent) == (model, firmware)
+        assert agent_of(agent) == Agent(model, firmware)
 
     def test_codecs_have_one_name_each(self):
         assert [codec_of(name) for name in ("PCMU/8000", "G.711U", "ulaw", "opus", "01632960001", 8)] == [
@@ -291,27 +291,27 @@ class TestWhoseCall:
     KNOWING = Tokens(KEY, PLAN, {"01632960001": "account", "01632960002": "other"})
 
     def test_where_nothing_is_known_the_call_is_the_caller_s(self):
-        (side,) = sides(TOKENS, "01632960001", "01632960002")
-        assert side == ("out", TOKENS.identity("01632960001"), TOKENS.identity("01632960002"))
+        (side,) = Parties(TOKENS).sides("01632960001", "01632960002")
+        assert side == Side("out", TOKENS.identity("01632960001"), TOKENS.identity("01632960002"))
 
     def test_a_withheld_caller_is_nobody(self):
         for withheld in ("anonymous", "", None, "sip:anonymous@anonymous.invalid", '"x" <sip:Restricted@192.0.2.1>'):
-            assert sides(TOKENS, withheld, "01632960002") == [("in", TOKENS.identity("01632960002"), None)]
+            assert Parties(TOKENS).sides(withheld, "01632960002") == [Side("in", TOKENS.identity("01632960002"), None)]
 
     def test_each_end_that_is_a_customer_has_the_call(self):
-        out, into = sides(self.KNOWING, "01632960001", "01632960002")
+        out, into = Parties(self.KNOWING).sides("01632960001", "01632960002")
         assert (out.direction, out.customer_id) == ("out", self.KNOWING.opaque("account"))
         assert (into.direction, into.customer_id) == ("in", self.KNOWING.opaque("other"))
-        (only,) = sides(self.KNOWING, "0033140000000", "01632960002")
+        (only,) = Parties(self.KNOWING).sides("0033140000000", "01632960002")
         assert only.customer_id == into.customer_id
-        (neither,) = sides(self.KNOWING, "0033140000000", "0033140000001")
+        (neither,) = Parties(self.KNOWING).sides("0033140000000", "0033140000001")
         assert neither.direction == "out"
 
     def test_a_leg_is_its_own_party_s_unless_only_the_other_is_a_customer(self):
-        assert leg_side(TOKENS, "01632960001", "01632960002", of_callee=True).direction == "in"
-        assert leg_side(self.KNOWING, "01632960001", "01632960002", of_callee=True).direction == "in"
-        assert leg_side(self.KNOWING, "01632960001", "0033140000000", of_callee=True).direction == "out"
-        assert leg_side(TOKENS, "01632960001", None, of_callee=True).direction == "out"
+        assert Parties(TOKENS).leg_side("01632960001", "01632960002", of_callee=True).direction == "in"
+        assert Parties(self.KNOWING).leg_side("01632960001", "01632960002", of_callee=True).direction == "in"
+        assert Parties(self.KNOWING).leg_side("01632960001", "0033140000000", of_callee=True).direction == "out"
+        assert Parties(TOKENS).leg_side("01632960001", None, of_callee=True).direction == "out"
 
     def test_identities_of_one_customer_have_one_token(self):
         merged = Tokens(KEY, PLAN, {"+44 1632 960001": "01632960009", "alice": "01632960009"})

@@ -30,8 +30,7 @@ A new format is one file with a class that has `feed` and `finish`, the constant
 import hashlib
 import re
 import struct
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -41,10 +40,11 @@ from msgspec import Struct
 from schemas.deadletters import Reject
 from schemas.errors import ConfigError
 from schemas.formats.masks import masked
+from schemas.formats.memory import remembered
 from schemas.patterns import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from schemas.columns import EventBatch
     from schemas.decode import Decoder
@@ -200,9 +200,6 @@ _HALVES = struct.Struct(">QQ").unpack_from
 _MASK = 32_767
 _BLOCK_BYTES = 64
 
-_IDENTITIES_KEPT = 65_536
-"""The same customers and far ends come again and again; at some 200 bytes each this stays near 13 MB."""
-
 
 class Tokens:
     """Turns identities into pseudonyms by keyed HMAC-SHA-256 (RFC 2104): without the key nobody can try numbers.
@@ -215,6 +212,9 @@ class Tokens:
         plan: how numbers are written at this source.
         customers: identity -> the identity of the customer whom it belongs to: several of them have one token. None:
             nothing is known of who is a customer.
+
+    Attributes:
+        identified: returns the token of an identity, and whether it is known to be a customer's.
     """
 
     def __init__(self, key: bytes, plan: NumberPlan | None = None, customers: Mapping[str, str] | None = None) -> None:
@@ -227,7 +227,7 @@ class Tokens:
         if customers is not None:
             owners = {self._plan.normalised(text): self._plan.normalised(owner) for text, owner in customers.items()}
             self._owners = {owner: owner for owner in owners.values()} | owners
-        self._kept = lru_cache(_IDENTITIES_KEPT)(self._made)
+        self.identified: Callable[[str], tuple[str, bool]] = remembered(self._made)
 
     @property
     def customers_known(self) -> bool:
@@ -237,11 +237,6 @@ class Tokens:
     def identity(self, text: str) -> str:
         """Return the token of a telephone number, SIP or tel URI, or account name."""
         return self.identified(text)[0]
-
-    def identified(self, text: str) -> tuple[str, bool]:
-        """Return the token of an identity, and whether it is known to be a customer's."""
-        # A text longer than any identity must not fill the cache.
-        return self._kept(text) if len(text) <= 64 else self._made(text)
 
     def opaque(self, text: str) -> str:
         """Return the token of any other text, taken as it is."""
@@ -342,7 +337,7 @@ def shape(text: str) -> str:
     return repr(masked) if len(text) < 33 else f"{masked[:32]!r}..."
 
 
-class Line(NamedTuple):
+class Line(Struct, frozen=True, gc=False):
     """One line of the input.
 
     Attributes:

@@ -20,29 +20,32 @@ import re
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from schemas.deadletters import DeadReason
 from schemas.formats import Line, Options, Tokens
 from schemas.formats.calls import (
-    count,
+    SPAN_MS_MAX,
+    Call,
+    End,
+    Parties,
+    Value,
     heard,
     loss_of,
     measure,
+    measured,
+    packets_of,
     place_of,
-    present,
     q850_of,
     released_by,
-    scaled,
-    sides,
-    span_of,
     worse,
 )
 from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,
-    Event,
     Items,
     LineReader,
+    Records,
     Waiting,
     converted,
     csv_row,
@@ -93,6 +96,9 @@ _CEL = (
 _SAME = {"calldate": "start", "eventextra": "extra", "channel": "channel", "cid_num": "cidnum", "acctid": "id"}
 """Columns that other back ends name otherwise."""
 
+TABLES_MAX = 64
+"""So many orders of columns are known at once: a switch has one or two."""
+
 _EVENTS = frozenset({
     "ANSWER", "APP_END", "APP_START", "ATTENDEDTRANSFER", "BLINDTRANSFER", "BRIDGE_ENTER", "BRIDGE_EXIT", "CHAN_END",
     "CHAN_START", "DTMF", "FORWARD", "HANGUP", "LINKEDID_END", "LOCAL_OPTIMIZE", "LOCAL_OPTIMIZE_BEGIN", "PARK_END",
@@ -116,7 +122,43 @@ _UNIQUE_ID = re.compile(r"(?:[^,]{1,80}-)?[0-9]{9,11}\.[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9:]{4,6})?")
 _ENDPOINT = re.compile(r"[A-Za-z0-9]+/(.+)-[0-9a-f]{8}(?:;[12])?")
 
-Row = dict[str, Any]
+_span_in_s = measured(high=SPAN_MS_MAX, factor=1000.0)
+_below_second = measured(high=999.999999, factor=1000.0)
+
+
+class _Cdr(Struct, gc=False):
+    """What is taken of a CDR."""
+
+    src: Value = None
+    dst: Value = None
+    channel: Value = None
+    dstchannel: Value = None
+    start: Value = None
+    answer: Value = None
+    end: Value = None
+    duration: Value = None
+    billsec: Value = None
+    disposition: Value = None
+    uniqueid: Value = None
+    linkedid: Value = None
+    sequence: Value = None
+    userfield: Value = None
+    rtpaudioqos: Value = None
+
+
+class _Cel(Struct, gc=False):
+    """What is taken of a channel event."""
+
+    eventtype: Value = None
+    eventtime: Value = None
+    cidnum: Value = None
+    cidani: Value = None
+    ciddnid: Value = None
+    exten: Value = None
+    channame: Value = None
+    uniqueid: Value = None
+    linkedid: Value = None
+    extra: Value | dict[str, Any] = None
 
 
 class _Call:
@@ -134,7 +176,7 @@ class _Call:
         self.callee: str | None = None
         self.hangups: dict[str, tuple[int | None, str, str]] = {}
         """By `uniqueid`: cause, who hung up, and which channel this was."""
-        self.rows: list[tuple[int, bytes, Row]] = []
+        self.rows: list[tuple[int, bytes, _Cdr]] = []
         """CDRs that wait."""
         self.done = False
         """A CDR of the call has been given."""
@@ -155,7 +197,11 @@ class AsteriskReader(LineReader):
     def __init__(self, tokens: Tokens, timezone: str) -> None:
         super().__init__()
         self._tokens = tokens
+        self._parties = Parties(tokens)
         self._times = TimeReader(("iso", "unix_s"), timezone, day_first=None)
+        self._cdrs, self._cels = Records(_Cdr), Records(_Cel)
+        self._tables: dict[tuple[tuple[str, ...], int], Records[_Cdr] | Records[_Cel]] = {}
+        """By the names of their columns and how many there are."""
         self._cdr_names: tuple[str, ...] = ()
         self._cel_names: tuple[str, ...] = _CEL
         self._cel_event = 0
@@ -168,28 +214,41 @@ class AsteriskReader(LineReader):
         row = self._row(line)
         if row is None:
             return []
-        items = self._cel(line, row) if "eventtype" in row else self._cdr(line, row)
-        for calls in (self._over, self._calls):
-            for call in calls.surplus():
-                items += self._left(call)
+        items = self._cdr(line, row) if isinstance(row, _Cdr) else self._cel(line, row)
+        if self._cel_seen:
+            for calls in (self._over, self._calls):
+                for call in calls.surplus():
+                    items += self._left(call)
         return items
 
     def _rest(self) -> Items:
         return [item for calls in (self._over, self._calls) for call in calls.all() for item in self._left(call)]
 
-    def _row(self, line: Line) -> Row | None:
-        """Return a row by the names of its columns, or None for a header, which says what they are from here on."""
-        if line.data.lstrip()[:1] == b"{":
-            return {_SAME.get(name.lower(), name.lower()): value for name, value in json_object(line.data).items()}
+    def _row(self, line: Line) -> _Cdr | _Cel | None:
+        """Return a record, or None for a header, which says what the columns are from here on."""
+        if line.data.lstrip().startswith(b"{"):
+            given = {_SAME.get(name.lower(), name.lower()): value for name, value in json_object(line.data).items()}
+            return self._cels.of_object(given) if "eventtype" in given else self._cdrs.of_object(given)
         cells = csv_row(line.data)
-        low = line.data.lower()
-        if (b"disposition" in low or b"eventtype" in low) and self._is_header(cells):
+        # Every row holds a time; no column has a colon in its name.
+        if b":" not in line.data and self._is_header(cells):
             return None
         names = self._names(cells)
         if names is None:
             rule = "a row must be a CDR or a CEL row in a known order of columns, or stand under a header"
             raise Unfit(DeadReason.NOT_JSON, f"{rule}, had {len(cells)} columns")
-        return dict(zip(names, cells, strict=False))
+        return self._table(names, len(cells)).of_row(cells)
+
+    def _table(self, names: tuple[str, ...], width: int) -> Records[_Cdr] | Records[_Cel]:
+        """Return what reads rows of these columns; there may be fewer or more than have a name."""
+        table = self._tables.get((names, width))
+        if table is None:
+            if len(self._tables) == TABLES_MAX:
+                self._tables.clear()
+            table = Records(_Cel) if "eventtype" in names else Records(_Cdr)
+            table.named((*names, *("" for _ in range(width)))[:width])
+            self._tables[names, width] = table
+        return table
 
     def _is_header(self, cells: list[str]) -> bool:
         named = [cell.strip().lower() for cell in cells]
@@ -209,47 +268,47 @@ class AsteriskReader(LineReader):
             return self._cel_names
         if self._cdr_names:
             return self._cdr_names if width == len(self._cdr_names) else None
-        if width >= len(_CSV) and _is_date(cells[9]) and cells[14] in _DISPOSITIONS:
+        if width >= len(_CSV) and cells[14] in _DISPOSITIONS and _is_date(cells[9]):
             return _CSV + _tail(cells[16:])
-        if width >= len(_CUSTOM) - 3 and _is_date(cells[8]) and cells[13] in _DISPOSITIONS:
+        if width >= len(_CUSTOM) - 3 and cells[13] in _DISPOSITIONS and _is_date(cells[8]):
             return _CUSTOM
-        if width >= 13 and _is_date(cells[0]) and cells[11] in _DISPOSITIONS:
+        if width >= 13 and cells[11] in _DISPOSITIONS and _is_date(cells[0]):
             return _SQL
         return None
 
-    def _cdr(self, line: Line, row: Row) -> Items:
-        key = text_of(row, "linkedid", "uniqueid")
-        if not self._cel_seen or key is None:
-            return list(converted(line.position, line.data, self._events(row, None)))
+    def _cdr(self, line: Line, row: _Cdr) -> Items:
+        key = text_of(row.linkedid, row.uniqueid) if self._cel_seen else None
+        if key is None:
+            return converted(line.position, line.data, self._events(row, None))
         call = self._held(key, line.data)
-        if text_of(row, "uniqueid") not in call.hangups:
+        if row.uniqueid not in call.hangups:
             call.rows.append((line.position, head(line.data), row))
             return []
         call.done = True
-        return list(converted(line.position, line.data, self._events(row, call)))
+        return converted(line.position, line.data, self._events(row, call))
 
-    def _cel(self, line: Line, row: Row) -> Items:
+    def _cel(self, line: Line, row: _Cel) -> Items:
         """Keep what an event says of its call; give the CDRs that waited for it."""
         self._cel_seen = True
-        event, key, channel = text_of(row, "eventtype"), text_of(row, "linkedid", "uniqueid"), text_of(row, "uniqueid")
+        event, key, channel = text_of(row.eventtype), text_of(row.linkedid, row.uniqueid), text_of(row.uniqueid)
         if key is None or channel is None:
             raise Unfit(DeadReason.MISSING_FIELD, "uniqueid must be present, was absent")
         if event not in ("CHAN_START", "ANSWER", "HANGUP"):
             return []
-        time_ms = time_of(self._times, "eventtime", text_of(row, "eventtime"))
+        time_ms = time_of(self._times, "eventtime", text_of(row.eventtime))
         call = self._held(key)
         if not call.position:
             call.position, call.record = line.position, head(line.data)
         if event == "HANGUP":
-            call.hangups[channel] = (*_hangup(row), text_of(row, "channame") or "")
+            call.hangups[channel] = (*_hangup(row.extra), text_of(row.channame) or "")
         if channel == key:
-            _on_caller(call, str(event), time_ms, row)
+            _on_caller(call, event, time_ms, row)
         if event != "HANGUP":
             return []
         if channel == key:
             self._calls.move(key, self._over)
-        ready = [held for held in call.rows if held[2].get("uniqueid") == channel]
-        call.rows = [held for held in call.rows if held[2].get("uniqueid") != channel]
+        ready = [held for held in call.rows if held[2].uniqueid == channel]
+        call.rows = [held for held in call.rows if held[2].uniqueid != channel]
         return self._given(call, ready)
 
     def _held(self, key: str, record: bytes = b"") -> _Call:
@@ -263,9 +322,9 @@ class AsteriskReader(LineReader):
             events = self._from_channels(call)
         except Unfit as unfit:
             return [refused(call.position, unfit.reason, unfit.detail, call.record)]
-        return list(converted(call.position, call.record, events))
+        return converted(call.position, call.record, events)
 
-    def _given(self, call: _Call, rows: list[tuple[int, bytes, Row]]) -> Items:
+    def _given(self, call: _Call, rows: list[tuple[int, bytes, _Cdr]]) -> Items:
         items: Items = []
         for position, record, row in rows:
             call.done = True
@@ -275,76 +334,87 @@ class AsteriskReader(LineReader):
                 items.append(refused(position, unfit.reason, unfit.detail, record))
         return items
 
-    def _from_channels(self, call: _Call) -> list[Event]:
+    def _from_channels(self, call: _Call) -> list[Call]:
         """Return the events of a call of which no CDR came."""
         if call.start_ms is None or call.end_ms is None:
             raise Unfit(
                 DeadReason.MISSING_FIELD, "channel events must hold CHAN_START and HANGUP of the caller, did not"
             )
         name = min(call.hangups)
-        cause, by = _release(call, name, {"channel": call.hangups[name][2]})
-        fixed = {"start_ms": call.start_ms, "answer_ms": call.answer_ms, "end_ms": call.end_ms, "q850": cause}
+        cause, by = _release(call, name, _Cdr(channel=call.hangups[name][2]))
         call_id = self._tokens.opaque(name)
         return [
-            present({
-                "type": "call", "call_id": call_id, "customer_id": side.customer_id, "peer_id": side.peer_id,
-                "direction": side.direction, **fixed, "released_by": released_by(side, by),
-            })
-            for side in sides(self._tokens, call.caller, call.callee)
-        ]  # fmt: skip
+            Call(
+                call_id=call_id,
+                customer_id=side.customer_id,
+                start_ms=call.start_ms,
+                end_ms=call.end_ms,
+                answer_ms=call.answer_ms,
+                direction=side.direction,
+                peer_id=side.peer_id,
+                q850=cause,
+                released_by=released_by(side, by),
+            )
+            for side in self._parties.sides(call.caller, call.callee)
+        ]
 
-    def _events(self, row: Row, call: _Call | None) -> list[Event]:
+    def _events(self, row: _Cdr, call: _Call | None) -> list[Call]:
         """Return the events of one CDR."""
-        disposition = str(text_of(row, "disposition") or "").upper()
+        disposition = (text_of(row.disposition) or "").upper()
         disposition = _DISPOSITION_NUMBERS.get(disposition, disposition)
         if disposition not in _DISPOSITIONS:
             raise Unfit(DeadReason.UNKNOWN_VALUE, "disposition must be a word of Asterisk's, was another")
         start_ms, answer_ms, end_ms = self._span(row, answered=disposition == "ANSWERED")
-        unique = text_of(row, "uniqueid")
+        unique = text_of(row.uniqueid)
         cause, by = (None, None) if call is None or unique is None else _release(call, unique, row)
         if cause is None and answer_ms is None:
             cause = _DISPOSITIONS[disposition]
         if by is None and disposition == "CANCEL":
             by = "caller"
-        parts = (unique, row.get("sequence"), row.get("dstchannel"), start_ms, None if unique else row.get("src"))
-        fixed = {
-            "type": "call",
-            "call_id": self._tokens.opaque("|".join(map(str, parts))),
-            "start_ms": start_ms,
-            "answer_ms": answer_ms,
-            "end_ms": end_ms,
-            "q850": cause,
-            **_media(row),
-        }
-        caller, callee = text_of(row, "src"), text_of(row, "dst")
+        call_id = self._tokens.opaque(
+            f"{unique}|{row.sequence}|{row.dstchannel}|{start_ms}|{None if unique else row.src}"
+        )
+        media = _media(row)
         return [
-            present({
-                **fixed, "customer_id": side.customer_id, "peer_id": side.peer_id, "direction": side.direction,
-                "released_by": released_by(side, by), "trunk": self._trunk(row, side.direction),
-            })
-            for side in sides(self._tokens, caller, callee)
-        ]  # fmt: skip
+            Call(
+                call_id=call_id,
+                customer_id=side.customer_id,
+                start_ms=start_ms,
+                end_ms=end_ms,
+                answer_ms=answer_ms,
+                direction=side.direction,
+                peer_id=side.peer_id,
+                q850=cause,
+                released_by=released_by(side, by),
+                loss_ratio=media.loss_ratio,
+                jitter_ms=media.jitter_ms,
+                rtt_ms=media.rtt_ms,
+                packets_received=media.received,
+                packets_sent=media.sent,
+                trunk=self._trunk(row, side.direction) if self._tokens.customers_known else None,
+            )
+            for side in self._parties.sides(text_of(row.src), text_of(row.dst))
+        ]
 
-    def _span(self, row: Row, *, answered: bool) -> tuple[int, int | None, int]:
-        start_ms = time_of(self._times, "start", text_of(row, "start"))
-        end = text_of(row, "end")
-        duration_ms = span_ms("duration", text_of(row, "duration"))
-        end_ms = start_ms + duration_ms if end is None else time_of(self._times, "end", end)
-        answer = text_of(row, "answer")
+    def _span(self, row: _Cdr, *, answered: bool) -> tuple[int, int | None, int]:
+        start_ms = time_of(self._times, "start", text_of(row.start))
+        end = text_of(row.end)
+        if end is None:
+            end_ms = start_ms + span_ms("duration", text_of(row.duration))
+        else:
+            end_ms = time_of(self._times, "end", end)
         if not answered:
             return start_ms, None, end_ms
+        answer = text_of(row.answer)
         if answer is not None and answer != _NONE_AT_ALL:
             return start_ms, time_of(self._times, "answer", answer), end_ms
-        return start_ms, max(start_ms, end_ms - span_ms("billsec", text_of(row, "billsec"))), end_ms
+        return start_ms, max(start_ms, end_ms - span_ms("billsec", text_of(row.billsec))), end_ms
 
-    def _trunk(self, row: Row, direction: str) -> str | None:
+    def _trunk(self, row: _Cdr, direction: str) -> str | None:
         """Return the endpoint at the other end, where it is known that no customer is there."""
-        if not self._tokens.customers_known:
-            return None
-        ends = ("dst", "dstchannel") if direction == "out" else ("src", "channel")
-        number, channel = (text_of(row, name) or "" for name in ends)
-        found = _ENDPOINT.fullmatch(channel)
-        if found is None or any(self._tokens.identified(end)[1] for end in (number, found.group(1))):
+        number, channel = (row.dst, row.dstchannel) if direction == "out" else (row.src, row.channel)
+        found = _ENDPOINT.fullmatch(text_of(channel) or "")
+        if found is None or any(self._tokens.identified(end)[1] for end in (text_of(number) or "", found.group(1))):
             return None
         return place_of(self._tokens, found.group(1))
 
@@ -363,32 +433,33 @@ def _tail(cells: list[str]) -> tuple[str, ...]:
     return (first, *(("userfield",) if len(own) > 1 else ()), *new)
 
 
-def _on_caller(call: _Call, event: str, time_ms: int, row: Row) -> None:
+def _on_caller(call: _Call, event: str, time_ms: int, row: _Cel) -> None:
     """Keep what an event of the caller's channel says."""
     if event == "CHAN_START":
-        call.start_ms, call.caller = time_ms, text_of(row, "cidnum", "cidani")
-        call.callee = text_of(row, "exten", "ciddnid")
+        call.start_ms, call.caller = time_ms, text_of(row.cidnum, row.cidani)
+        call.callee = text_of(row.exten, row.ciddnid)
     elif event == "ANSWER":
         call.answer_ms = time_ms
     else:
         call.end_ms = time_ms
 
 
-def _hangup(row: Row) -> tuple[int | None, str]:
+def _hangup(extra: Value | dict[str, Any]) -> tuple[int | None, str]:
     """Return cause and source of a HANGUP; what its `extra` says is JSON inside the row."""
-    extra = row.get("extra")
+    found: Any = extra
     if isinstance(extra, str):
         try:
-            extra = orjson.loads(extra)
+            found = orjson.loads(extra)
         except orjson.JSONDecodeError:
-            extra = None
-    if not isinstance(extra, dict):
+            found = None
+    if not isinstance(found, dict):
         return None, ""
-    source = extra.get("hangupsource")
-    return q850_of(extra.get("hangupcause")), source if isinstance(source, str) else ""
+    cause, source = found.get("hangupcause"), found.get("hangupsource")
+    known = isinstance(cause, str | int) and not isinstance(cause, bool)
+    return q850_of(cause) if known else None, source if isinstance(source, str) else ""
 
 
-def _release(call: _Call, unique: str, row: Row) -> tuple[int | None, str | None]:
+def _release(call: _Call, unique: str, row: _Cdr) -> tuple[int | None, End | None]:
     """Return why and by whom the channel of this `uniqueid` was released."""
     cause, source, _ = call.hangups.get(unique, (None, "", ""))
     if cause in (None, 16):
@@ -397,38 +468,45 @@ def _release(call: _Call, unique: str, row: Row) -> tuple[int | None, str | None
         cause = others[0] if others else cause
     if not source:
         return cause, None
-    if source == row.get("channel"):
+    if source == row.channel:
         return cause, "caller"
-    callee = source == row.get("dstchannel") or any(source == channel for _, _, channel in call.hangups.values())
+    callee = source == row.dstchannel or any(source == channel for _, _, channel in call.hangups.values())
     return cause, "callee" if callee else "network"
 
 
-def _media(row: Row) -> dict[str, Any]:
+class _Media(Struct, gc=False):
+    """The media of a call; fields as in an event."""
+
+    loss_ratio: float | None = None
+    jitter_ms: float | None = None
+    rtt_ms: float | None = None
+    received: int | None = None
+    sent: int | None = None
+
+
+_NO_MEDIA = _Media()
+
+
+def _media(row: _Cdr) -> _Media:
     """Return what RTPAUDIOQOS says: rx is what came from the caller, tx what was sent there; seconds."""
-    text = next(
-        (text for text in map(row.get, ("rtpaudioqos", "userfield")) if isinstance(text, str) and "rxcount=" in text),
-        None,
-    )
-    if text is None:
-        return {}
-    said: dict[str, str] = {name.strip(): value for name, _, value in (pair.partition("=") for pair in text.split(";"))}
-    audible = heard(count(said.get("txcount")), count(said.get("rxcount")), None)
-    loss = worse(loss_of(said.get("lp"), said.get("rxcount")), _sent_loss(said))
-    return {
-        "loss_ratio": None if audible.received == 0 else loss,
+    for text in (row.rtpaudioqos, row.userfield):
+        if isinstance(text, str) and "rxcount=" in text:
+            break
+    else:
+        return _NO_MEDIA
+    said = {name.strip(): value for name, _, value in (pair.partition("=") for pair in text.split(";"))}.get
+    audible = heard(packets_of(said("txcount")), packets_of(said("rxcount")), None)
+    loss = worse(loss_of(said("lp"), said("rxcount")), _sent_loss(said("rlp"), said("txcount")))
+    return _Media(
+        None if audible.received == 0 else loss,
         # Newer versions count in units of the codec's clock: what is no fraction of a second cannot be told.
-        "jitter_ms": worse(_within_second(said.get("rxjitter")), _within_second(said.get("txjitter"))),
-        "rtt_ms": span_of(said.get("rtt"), 1000.0) or None,
-        "packets_received": audible.received,
-        "packets_sent": audible.sent,
-    }
+        worse(_below_second(said("rxjitter")), _below_second(said("txjitter"))),
+        _span_in_s(said("rtt")) or None,
+        audible.received,
+        audible.sent,
+    )
 
 
-def _sent_loss(said: dict[str, str]) -> float | None:
-    lost, sent = measure(said.get("rlp")), measure(said.get("txcount"))
+def _sent_loss(reported: str | None, packets: str | None) -> float | None:
+    lost, sent = measure(reported), measure(packets)
     return None if lost is None or not sent or lost > sent else round(lost / sent, 6)
-
-
-def _within_second(text: str | None) -> float | None:
-    value = scaled(text, 1000.0)
-    return value if value is not None and value < 1000.0 else None

@@ -15,13 +15,17 @@ number, or is outside what it can be (a MOS of 0), was not measured: it is left 
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Literal
 
+from msgspec import Struct
+
+from schemas import events
 from schemas.deadletters import DeadReason
 from schemas.events import COUNT_MAX
 from schemas.formats import Tokens
+from schemas.formats.memory import Reading, remembered
 from schemas.formats.rows import Unfit
 
 PACKETS_MAX = 1_000_000_000
@@ -32,9 +36,6 @@ SPAN_MS_MAX = 1_000_000.0
 
 NUMBER_CHARS_MAX = 32
 """No number of a record is written longer."""
-
-_KEPT = 65_536
-"""So many texts of numbers and ends are kept with what they mean: a few megabytes."""
 
 STARVED_RATIO = 0.02
 """A direction with less than this share of the other's packets carried nothing but silence descriptors, if that."""
@@ -69,16 +70,23 @@ _VERSION = re.compile(r"[/ ][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]
 _PRIVATE = re.compile(r"(?:10\.[0-9]+|127\.[0-9]+|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+")
 
 
-_Value_co = TypeVar("_Value_co", covariant=True)
+Value = str | int | float | None
+"""A value of a vendor's record: texts and numbers are written for one another, and `null` or nothing for neither."""
 
 
-class _Reader(Protocol[_Value_co]):
-    """Reads a value of a record, in another unit where a factor is given."""
-
-    def __call__(self, value: object, factor: float = 1.0) -> _Value_co | None: ...
+class Call(events.Call, tag="call", omit_defaults=True, gc=False):
+    """A `call` event as a format writes it: without what is not known. See `schemas.events`."""
 
 
-class Side(NamedTuple):
+class Media(events.Media, tag="media", omit_defaults=True, gc=False):
+    """A `media` event, written likewise."""
+
+
+End = Literal["caller", "callee", "network"]
+"""Who ended a call, whoever of the two is the customer."""
+
+
+class Side(Struct, frozen=True, gc=False):
     """One customer's view of a call.
 
     Attributes:
@@ -86,66 +94,67 @@ class Side(NamedTuple):
         customer_id, peer_id: tokens.
     """
 
-    direction: str
+    direction: events.Direction
     customer_id: str
     peer_id: str | None
 
 
-def sides(tokens: Tokens, caller: str | None, callee: str | None) -> list[Side]:
-    """Return for whom of the two ends a record of a whole call counts. See the module.
+class Parties:
+    """Says whose a call is. See the module.
 
     Args:
-        caller, callee: numbers, URIs or names as the source writes them.
-
-    Raises:
-        Unfit: both ends are unknown.
+        tokens: turn ends into pseudonyms, and know who is a customer.
     """
-    ends = _ends(tokens, caller, callee)
-    return [side for side, known in ends if known] or [ends[0][0]]
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._end = remembered(self._read_end)
+
+    def sides(self, caller: str | None, callee: str | None) -> list[Side]:
+        """Return for whom of the two ends a record of a whole call counts.
+
+        Args:
+            caller, callee: numbers, URIs or names as the source writes them.
+
+        Raises:
+            Unfit: both ends are unknown.
+        """
+        near, near_known = self._end(caller)
+        far, far_known = self._end(callee)
+        if near is not None and (near_known or not far_known):
+            mine = Side("out", near, far)
+            return [mine, Side("in", far, near)] if near_known and far_known and far is not None else [mine]
+        if far is None:
+            raise Unfit(DeadReason.MISSING_FIELD, "a call must name its caller or its callee, named neither")
+        return [Side("in", far, near)]
+
+    def leg_side(self, caller: str | None, callee: str | None, *, of_callee: bool) -> Side:
+        """Return for whom a record of one leg counts: its own party, unless only the other one is a customer.
+
+        Raises:
+            Unfit: both ends are unknown.
+        """
+        found = self.sides(caller, callee)
+        if len(found) == 2:
+            return found[of_callee]
+        near, far = self._end(caller), self._end(callee)
+        if of_callee and far[0] is not None and near[1] == far[1]:
+            return Side("in", far[0], near[0])
+        return found[0]
+
+    def _read_end(self, text: str | None) -> tuple[str | None, bool]:
+        """Return the token of an end, None where it names nobody, and whether it is known to be a customer's."""
+        if text is None:
+            return None, False
+        uri = text
+        if "<" in uri:
+            uri = uri.partition("<")[2].partition(">")[0] or uri
+        user = uri.strip()
+        nobody = user.partition("@")[0].rpartition(":")[2].lower() in _NOBODY
+        return (None, False) if nobody else self._tokens.identified(user)
 
 
-def leg_side(tokens: Tokens, caller: str | None, callee: str | None, *, of_callee: bool) -> Side:
-    """Return for whom a record of one leg counts: its own party, unless only the other one is a customer.
-
-    Raises:
-        Unfit: both ends are unknown.
-    """
-    ends = _ends(tokens, caller, callee)
-    wanted = "in" if of_callee else "out"
-    return min(ends, key=lambda end: (not end[1], end[0].direction != wanted))[0]
-
-
-def _ends(tokens: Tokens, caller: str | None, callee: str | None) -> list[tuple[Side, bool]]:
-    near, near_known = _end(tokens, caller)
-    far, far_known = _end(tokens, callee)
-    ends = []
-    if near is not None:
-        ends.append((Side("out", near, far), near_known))
-    if far is not None:
-        ends.append((Side("in", far, near), far_known))
-    if not ends:
-        raise Unfit(DeadReason.MISSING_FIELD, "a call must name its caller or its callee, named neither")
-    return ends
-
-
-def _end(tokens: Tokens, text: str | None) -> tuple[str | None, bool]:
-    user = None if text is None else _user(text) if len(text) <= 64 else _user_of(text)
-    return (None, False) if user is None else tokens.identified(user)
-
-
-def _user_of(text: str) -> str | None:
-    """Return the URI, number or name of an end; None where it names nobody."""
-    uri = text
-    if "<" in uri:
-        uri = uri.partition("<")[2].partition(">")[0] or uri
-    user = uri.strip()
-    return None if user.partition("@")[0].rpartition(":")[2].lower() in _NOBODY else user
-
-
-_user = lru_cache(_KEPT)(_user_of)
-
-
-def released_by(side: Side, by: str | None) -> str | None:
+def released_by(side: Side, by: End | None) -> events.Releaser | None:
     """Return who ended a call, as one side sees it.
 
     Args:
@@ -156,12 +165,7 @@ def released_by(side: Side, by: str | None) -> str | None:
     return "customer" if (by == "caller") == (side.direction == "out") else "peer"
 
 
-def present(event: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known of an event."""
-    return {name: value for name, value in event.items() if value is not None}
-
-
-class Heard(NamedTuple):
+class Heard(Struct, frozen=True, gc=False):
     """Packet counts as detection reads them, and the MOS if they allow one."""
 
     received: int | None
@@ -171,8 +175,6 @@ class Heard(NamedTuple):
 
 def heard(received: int | None, sent: int | None, mos: float | None) -> Heard:
     """Judge a vendor's MOS by its packet counts. See the module."""
-    received = None if received is not None and received > PACKETS_MAX else received
-    sent = None if sent is not None and sent > PACKETS_MAX else sent
     if received is None or sent is None:
         return Heard(received, sent, None if received == 0 or sent == 0 else mos)
     low, high = (received, sent) if received <= sent else (sent, received)
@@ -181,86 +183,69 @@ def heard(received: int | None, sent: int | None, mos: float | None) -> Heard:
     return Heard(low, high, None)
 
 
-def _remembered(read: Callable[[object, float], _Value_co | None]) -> "_Reader[_Value_co]":
-    """Remember what texts mean: the same ones come again and again. Longer ones are no numbers."""
-    known = lru_cache(_KEPT)(read)
+def measured(low: float = 0.0, high: float = COUNT_MAX, factor: float = 1.0) -> Reading[float]:
+    """Return what reads a measure.
 
-    def remembering(value: object, factor: float = 1.0) -> _Value_co | None:
+    Args:
+        low, high: what it can be, in the unit that is wanted; anything else was not measured and is None.
+        factor: of the source's number to that unit.
+    """
+
+    def read(value: Value) -> float | None:
         if isinstance(value, str):
-            return known(value, factor) if len(value) <= NUMBER_CHARS_MAX else None
-        return read(value, factor)
+            plain = value.strip()
+            number = float(plain) if len(plain) <= NUMBER_CHARS_MAX and _NUMBER.fullmatch(plain) else math.nan
+        else:
+            number = math.nan if value is None or abs(value) > COUNT_MAX else float(value)
+        scaled = number if factor == 1.0 else round(number * factor, 6)
+        return scaled if low <= scaled <= high and number <= COUNT_MAX else None
 
-    return remembering
-
-
-@_remembered
-def scaled(value: object, factor: float) -> float | None:
-    """Return a measure, at least 0, in another unit; None where the source has none."""
-    if isinstance(value, str):
-        plain = value.strip()
-        return _in_range(float(plain), factor) if _NUMBER.fullmatch(plain) else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _in_range(float(value) if abs(value) <= COUNT_MAX else math.inf, factor)
-    return None
+    return remembered(read)
 
 
-def _in_range(number: float, factor: float) -> float | None:
-    if not 0.0 <= number <= COUNT_MAX:
-        return None
-    return number if factor == 1.0 else round(number * factor, 6)
+def counted(low: int = 0, high: int = COUNT_MAX) -> Reading[int]:
+    """Return what reads a count, rounded down; None where the source has none in this range."""
+    measure_of = measured()
+
+    def read(value: Value) -> int | None:
+        number = measure_of(value)
+        return int(number) if number is not None and low <= int(number) <= high else None
+
+    return remembered(read)
 
 
-measure = scaled
+measure = measured()
 """A measure, at least 0, as it is."""
 
+count = counted()
+"""A count."""
 
-@_remembered
-def count(value: object, factor: float) -> int | None:
-    """Return a count; None where the source has none."""
-    number = scaled(value, factor)
-    return None if number is None else int(number)
+packets_of = counted(high=PACKETS_MAX)
+"""A count of packets."""
 
+span_of = measured(high=SPAN_MS_MAX)
+"""A jitter or a delay in milliseconds; None where it is none."""
 
-@_remembered
-def span_of(value: object, factor: float) -> float | None:
-    """Return a jitter or a delay in milliseconds; None where it is none."""
-    number = scaled(value, factor)
-    return number if number is not None and number <= SPAN_MS_MAX else None
+mos_of = measured(1.0, 5.0)
+"""A MOS; None where none was measured: what lies outside 1..5 is a vendor's way to say so."""
 
+ratio_of = measured(high=1.0)
+"""A ratio; None where it is none."""
 
-@_remembered
-def mos_of(value: object, factor: float) -> float | None:
-    """Return a MOS; None where none was measured: what lies outside 1..5 is a vendor's way to say so."""
-    number = scaled(value, factor)
-    return number if number is not None and 1.0 <= number <= 5.0 else None
+status_of = counted(100, 699)
+"""A SIP status; None where there was none (switches write 0)."""
 
-
-@_remembered
-def ratio_of(value: object, factor: float) -> float | None:
-    """Return a ratio; None where it is none."""
-    number = scaled(value, factor)
-    return number if number is not None and number <= 1.0 else None
+q850_of = counted(1, 1023)
+"""A release cause; None where there was none (0 is no cause of Q.850)."""
 
 
-@_remembered
-def status_of(value: object, factor: float) -> int | None:
-    """Return a SIP status; None where there was none (switches write 0)."""
-    number = count(value, factor)
-    return number if number is not None and 100 <= number <= 699 else None
-
-
-@_remembered
-def q850_of(value: object, factor: float) -> int | None:
-    """Return a release cause; None where there was none (0 is no cause of Q.850)."""
-    number = count(value, factor)
-    return number if number is not None and 1 <= number <= 1023 else None
-
-
-def loss_of(lost: object, received: object) -> float | None:
+def loss_of(lost: Value, received: Value) -> float | None:
     """Return the share of packets lost; None where nothing was to be received."""
     gone, came = measure(lost), measure(received)
-    if gone is None or came is None or gone + came == 0.0:
+    if gone is None or came is None:
         return None
+    if gone == 0.0:
+        return None if came == 0.0 else 0.0
     return round(gone / (gone + came), 6)
 
 
@@ -271,19 +256,24 @@ def worse(first: float | None, second: float | None) -> float | None:
     return first
 
 
-def codec_of(value: object) -> str | None:
+def lower(first: float | None, second: float | None) -> float | None:
+    """Return the lower of two measures, as far as there are any."""
+    if first is None or (second is not None and second < first):
+        return second
+    return first
+
+
+@remembered
+def codec_of(value: Value) -> str | None:
     """Return an encoding name (RFC 3551) without its rate."""
-    return _codec(value[:64]) if isinstance(value, str) else None
-
-
-@lru_cache(4_096)
-def _codec(text: str) -> str | None:
-    name = text.strip().partition("/")[0]
+    if not isinstance(value, str):
+        return None
+    name = value[:64].strip().partition("/")[0]
     name = _CODEC_NAMES.get(name.upper().replace(".", "").replace("-", ""), name)
     return name if _CODEC.fullmatch(name) and not _ADDRESS.search(name) else None
 
 
-def place_of(tokens: Tokens, value: object) -> str | None:
+def place_of(tokens: Tokens, value: Value) -> str | None:
     """Return a name of equipment; a token where it holds a number or an address."""
     text = str(value).strip() if isinstance(value, str | int) else ""
     return _named(tokens, text[:128]) if text else None
@@ -294,18 +284,14 @@ def _named(tokens: Tokens, text: str) -> str:
     return tokens.opaque(text) if _ADDRESS.search(text) else text
 
 
-def reason_of(value: object) -> str | None:
+@remembered
+def reason_of(value: Value) -> str | None:
     """Return the values of a `Reason` header (RFC 3326): protocol, cause and text of each, nothing else.
 
     A text that holds a number of five digits or more, or an address, is left out.
     """
     text = value.strip() if isinstance(value, str) else ""
-    return _reason(text[:1_024]) if text else None
-
-
-@lru_cache(4_096)
-def _reason(text: str) -> str | None:
-    return ", ".join(_reason_values(text)) or None
+    return ", ".join(_reason_values(text[:1_024])) or None
 
 
 def _reason_values(text: str) -> Iterator[str]:
@@ -318,20 +304,17 @@ def _reason_values(text: str) -> Iterator[str]:
             yield protocol + ("" if cause is None else f";cause={cause.group(1)}") + shown
 
 
-class Agent(NamedTuple):
+class Agent(Struct, frozen=True, gc=False):
     """Make and firmware of an endpoint."""
 
     model: str | None
     firmware: str | None
 
 
-def agent_of(value: object) -> Agent:
+@remembered
+def agent_of(value: Value) -> Agent:
     """Split a `User-Agent` (RFC 3261, section 20.41) into model and firmware; what looks like a MAC is left out."""
-    return _agent(value[:256]) if isinstance(value, str) and value else Agent(None, None)
-
-
-@lru_cache(4_096)
-def _agent(text: str) -> Agent:
+    text = value[:256] if isinstance(value, str) else ""
     version = _VERSION.search(text)
     head = text if version is None else text[: version.start()]
     model = head.partition("/")[0].strip()

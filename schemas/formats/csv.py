@@ -28,6 +28,7 @@ import re
 from collections import deque
 
 import orjson
+from msgspec import structs
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import ConfigError, InputError
@@ -110,7 +111,7 @@ class CsvReader:
         while lines:
             line = lines.popleft()
             if line.position == 1:
-                line = line._replace(data=line.data.removeprefix(_BOM))
+                line = structs.replace(line, data=line.data.removeprefix(_BOM))
             if line.too_long and self._held:
                 lines.appendleft(line)
                 items.append(self._let_go(lines, DeadReason.NOT_JSON, _RUNS_ON))

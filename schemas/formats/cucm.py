@@ -20,35 +20,32 @@ that none was measured. Network `latency` depends on synchronised clocks and is 
 """
 
 import re
-from functools import lru_cache
-from operator import itemgetter
-from typing import Any
+
+from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.formats import Line, Options, Tokens, shape
 from schemas.formats.calls import (
     NUMBER_CHARS_MAX,
+    Call,
+    End,
+    Heard,
+    Media,
+    Parties,
     count,
     heard,
     loss_of,
+    lower,
     mos_of,
+    packets_of,
     place_of,
-    present,
     released_by,
-    sides,
     span_of,
     worse,
 )
 from schemas.formats.masks import refused
-from schemas.formats.records import (
-    Event,
-    Items,
-    LineReader,
-    Waiting,
-    converted,
-    csv_row,
-    head,
-)
+from schemas.formats.memory import remembered
+from schemas.formats.records import Items, LineReader, Records, Waiting, converted, csv_row, head
 from schemas.formats.rows import Unfit
 
 GIVES = (
@@ -60,16 +57,50 @@ LACKS = (
     "by default. Without customers_file a call is the caller's alone."
 )
 
-_CDR = (
-    "globalCallID_callManagerId", "globalCallID_callId", "origLegCallIdentifier", "destLegIdentifier",
-    "destLegCallIdentifier", "dateTimeOrigination", "dateTimeConnect", "dateTimeDisconnect", "duration",
-    "callingPartyNumber", "originalCalledPartyNumber", "finalCalledPartyNumber", "origCause_value", "destCause_value",
-    "origDeviceName", "destDeviceName", "origMediaCap_payloadCapability",
-)  # fmt: skip
-_CMR = (
-    "globalCallID_callManagerId", "globalCallID_callId", "callIdentifier", "dateTimeStamp", "directoryNum", "duration",
-    "numberPacketsSent", "numberPacketsReceived", "numberPacketsLost", "jitter", "varVQMetrics", "MLQK", "MLQKav",
-)  # fmt: skip
+
+class _Cdr(Struct, gc=False):
+    """What is taken of a call. Columns are told by their names in lower case."""
+
+    cluster: str = field(default="", name="globalcallid_callmanagerid")
+    call: str = field(default="", name="globalcallid_callid")
+    orig_leg: str = field(default="", name="origlegcallidentifier")
+    dest_leg: str = field(default="", name="destlegidentifier")
+    dest_leg_call: str = field(default="", name="destlegcallidentifier")
+    origination: str = field(default="", name="datetimeorigination")
+    connect: str = field(default="", name="datetimeconnect")
+    disconnect: str = field(default="", name="datetimedisconnect")
+    caller: str = field(default="", name="callingpartynumber")
+    original_called: str = field(default="", name="originalcalledpartynumber")
+    final_called: str = field(default="", name="finalcalledpartynumber")
+    orig_cause: str = field(default="", name="origcause_value")
+    dest_cause: str = field(default="", name="destcause_value")
+    orig_device: str = field(default="", name="origdevicename")
+    dest_device: str = field(default="", name="destdevicename")
+    capability: str = field(default="", name="origmediacap_payloadcapability")
+
+    def legs(self) -> tuple[str, str]:
+        """Return the call identifiers of the two legs."""
+        return self.orig_leg.strip(), self.dest_leg.strip() or self.dest_leg_call.strip()
+
+
+class _Cmr(Struct, gc=False):
+    """What is taken of the media of a leg."""
+
+    cluster: str = field(default="", name="globalcallid_callmanagerid")
+    call: str = field(default="", name="globalcallid_callid")
+    leg: str = field(default="", name="callidentifier")
+    time: str = field(default="", name="datetimestamp")
+    number: str = field(default="", name="directorynum")
+    duration: str = field(default="", name="duration")
+    sent: str = field(default="", name="numberpacketssent")
+    received: str = field(default="", name="numberpacketsreceived")
+    lost: str = field(default="", name="numberpacketslost")
+    jitter: str = field(default="", name="jitter")
+    metrics: str = field(default="", name="varvqmetrics")
+    mlqk: str = field(default="", name="mlqk")
+    mlqk_average: str = field(default="", name="mlqkav")
+
+
 _REQUIRED = {
     "cdr": ("globalCallID_callId", "dateTimeOrigination", "dateTimeDisconnect", "callingPartyNumber"),
     "cmr": ("globalCallID_callId", "callIdentifier", "numberPacketsReceived"),
@@ -80,7 +111,7 @@ _METRIC = re.compile(r"(MLQKav|MLQK)\s*=\s*([0-9]{1,2}(?:\.[0-9]{1,6})?)")
 _PHONE = re.compile(r"(?:SEP|ATA|AN[0-9A-F]|VG|BOT|CSF|TCT|TAB)", re.IGNORECASE)
 """How Cisco names devices that are a person's: by MAC address or by user."""
 
-_CAPABILITIES = {
+_CAPABILITIES: dict[int | None, str] = {
     2: "PCMA", 3: "PCMA", 4: "PCMU", 5: "PCMU", 6: "G722", 7: "G722", 8: "G722", 9: "G723", 10: "G728", 11: "G729",
     12: "G729", 15: "G729", 16: "G729", 18: "GSM", 19: "GSM", 20: "GSM", 86: "iLBC", 90: "opus",
 }  # fmt: skip
@@ -92,37 +123,21 @@ DURATION_S_MAX = 1_000_000
 """Eleven days: no call lasts longer."""
 
 
-class _Layout:
-    """Where the columns of one kind of row stand."""
-
-    def __init__(self, kind: str, names: list[str]) -> None:
-        self.kind = kind
-        self.width = len(names)
-        place = {name.lower(): at for at, name in enumerate(names)}
-        wanted = [name for name in (_CDR if kind == "cdr" else _CMR) if name.lower() in place]
-        self._names = wanted
-        self._cells = itemgetter(*(place[name.lower()] for name in wanted))
-
-    def row(self, cells: list[str]) -> dict[str, str]:
-        """Return what is taken of a row."""
-        return dict(zip(self._names, self._cells(cells), strict=True))
-
-
 class _Call:
     """The records of one global call."""
 
     __slots__ = ("media", "rows")
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, bytes, dict[str, str]]] = []
-        self.media: dict[str, tuple[int, bytes, dict[str, str]]] = {}
+        self.rows: list[tuple[int, bytes, _Cdr]] = []
+        self.media: dict[str, tuple[int, bytes, _Cmr]] = {}
         """By the leg's call identifier."""
 
     def complete(self) -> bool:
         """Tell whether nothing more is awaited: no call that was answered lacks the media of a leg."""
         for _, _, row in self.rows:
-            if _whole(row["dateTimeConnect"]) != 0:
-                orig, dest = _legs(row)
+            if _whole(row.connect) != 0:
+                orig, dest = row.legs()
                 if orig not in self.media or dest not in self.media:
                     return False
         return bool(self.rows)
@@ -143,30 +158,31 @@ class CucmReader(LineReader):
     def __init__(self, tokens: Tokens) -> None:
         super().__init__()
         self._tokens = tokens
-        self._layout: _Layout | None = None
+        self._parties = Parties(tokens)
+        self._cdrs, self._cmrs = Records(_Cdr), Records(_Cmr)
+        self._kind = ""
         self._calls: Waiting[_Call] = Waiting(_Call)
 
     def _record(self, line: Line) -> Items:
         cells = csv_row(line.data)
         if self._is_header(cells):
             return []
-        if self._layout is None:
+        if not self._kind:
             raise Unfit(DeadReason.NOT_JSON, "a row must stand under a row of names, stood under none")
-        if len(cells) != self._layout.width:
-            rule = f"a row must have {self._layout.width} columns, had {len(cells)}"
-            raise Unfit(DeadReason.NOT_JSON if line.ended else DeadReason.TRUNCATED, rule)
-        row = self._layout.row(cells)
-        call_id = row["globalCallID_callId"].strip()
+        if self._kind == "cdr":
+            cdr = self._cdrs.of_row(cells)
+            _checked(cdr)
+            self._held(cdr, line).rows.append((line.position, line.data, cdr))
+        else:
+            cmr = self._cmrs.of_row(cells)
+            self._held(cmr, line).media[cmr.leg.strip()] = (line.position, head(line.data), cmr)
+        return self._ready()
+
+    def _held(self, row: _Cdr | _Cmr, line: Line) -> _Call:
+        call_id = row.call.strip()
         if not call_id:
             raise Unfit(DeadReason.MISSING_FIELD, "globalCallID_callId must be present, was absent")
-        key = f"{row.get('globalCallID_callManagerId', '')}-{call_id}"
-        if self._layout.kind == "cdr":
-            _checked(row)
-            self._calls.hold(key, line.data).rows.append((line.position, line.data, row))
-        else:
-            held = (line.position, head(line.data), row)
-            self._calls.hold(key, line.data).media[row["callIdentifier"].strip()] = held
-        return self._ready()
+        return self._calls.hold(f"{row.cluster}-{call_id}", line.data)
 
     def _rest(self) -> Items:
         return [item for call in self._calls.all() for item in self._given(call)]
@@ -184,6 +200,8 @@ class CucmReader(LineReader):
 
     def _is_header(self, cells: list[str]) -> bool:
         """Take a row of names; pass over a row of types."""
+        if cells[0].isdecimal():
+            return False
         if _TYPE.fullmatch(cells[0].strip()) and all(_TYPE.fullmatch(cell.strip()) for cell in cells):
             return True
         if not cells[0].strip("\ufeff \"'").lower().endswith("recordtype") and "globalCallID_callId" not in cells:
@@ -192,124 +210,112 @@ class CucmReader(LineReader):
         known = {name.lower() for name in names}
         for kind, required in _REQUIRED.items():
             if known.issuperset(name.lower() for name in required):
-                self._layout = _Layout(kind, names)
+                self._kind = kind
+                rows = self._cdrs if kind == "cdr" else self._cmrs
+                rows.named([name.lower() for name in names])
                 return True
-        self._layout = None
+        self._kind = ""
         raise Unfit(DeadReason.NOT_JSON, "a row of names must be that of a CDR or a CMR file, lacked some")
 
     def _given(self, call: _Call) -> Items:
         items: Items = []
         for position, record, row in call.rows:
-            media = [call.media.get(leg) for leg in _legs(row)]
-            whole = b"\n".join([record, *(found[1] for found in media if found is not None)])
+            found = [call.media.get(leg) for leg in row.legs()]
+            whole = b"\n".join([record, *(one[1] for one in found if one is not None)])
             try:
-                events = self._events(row, [None if found is None else found[2] for found in media])
+                events = self._events(row, [None if one is None else one[2] for one in found])
             except Unfit as unfit:
                 items.append(refused(position, unfit.reason, unfit.detail, whole))
             else:
                 items += converted(position, whole, events)
-        known = {leg for _, _, row in call.rows for leg in _legs(row)}
-        for leg, (position, record, row) in call.media.items():
+        known = {leg for _, _, row in call.rows for leg in row.legs()}
+        for leg, (position, record, media) in call.media.items():
             if leg not in known:
-                items += self._alone(position, record, row)
+                items += self._alone(position, record, media)
         return items
 
-    def _alone(self, position: int, record: bytes, row: dict[str, str]) -> Items:
+    def _alone(self, position: int, record: bytes, row: _Cmr) -> Items:
         """Return the media event of a CMR that belongs to no CDR."""
-        if not row.get("directoryNum", "").strip():
+        if not row.number.strip():
             return []
         try:
-            return list(converted(position, record, [self._media_event(row)]))
+            return converted(position, record, [self._media_event(row)])
         except Unfit as unfit:
             return [refused(position, unfit.reason, unfit.detail, record)]
 
-    def _media_event(self, row: dict[str, str]) -> Event:
-        side = sides(self._tokens, row.get("directoryNum"), None)[0]
-        heard_there = _heard(row)
-        return present({
-            "type": "media",
-            "call_id": self._id(row, row["callIdentifier"]),
-            "customer_id": side.customer_id,
-            "at_ms": _time("dateTimeStamp", row.get("dateTimeStamp", "")),
-            "interval_ms": min(count(row.get("duration")) or 0, DURATION_S_MAX) * 1000,
-            "mos": heard_there["mos"],
-            "loss_ratio": heard_there["loss_ratio"],
-            "jitter_ms": heard_there["jitter_ms"],
-        })  # fmt: skip
-
-    def _events(self, row: dict[str, str], media: list[dict[str, str] | None]) -> list[Event]:
-        """Return the events of one CDR with what its legs measured."""
-        connect_s, end_ms = (
-            _whole(row.get("dateTimeConnect", "0")),
-            _time("dateTimeDisconnect", row["dateTimeDisconnect"]),
+    def _media_event(self, row: _Cmr) -> Media:
+        side, audible = self._parties.sides(row.number, None)[0], _heard(row)
+        return Media(
+            call_id=self._id(row, row.leg),
+            customer_id=side.customer_id,
+            at_ms=_time("dateTimeStamp", row.time),
+            interval_ms=min(count(row.duration) or 0, DURATION_S_MAX) * 1000,
+            mos=audible.mos,
+            loss_ratio=_loss(row, audible),
+            jitter_ms=_jitter(row, audible),
         )
-        orig, dest = _whole(row.get("origCause_value", "")), _whole(row.get("destCause_value", ""))
-        fixed = {
-            "type": "call",
-            "start_ms": _time("dateTimeOrigination", row["dateTimeOrigination"]),
-            "answer_ms": connect_s * 1000 if connect_s else None,
-            "end_ms": end_ms,
-            "q850": _q850(orig, dest),
-            "codec": _CAPABILITIES.get(_whole(row.get("origMediaCap_payloadCapability", "")) or 0),
-        }
-        by = "caller" if orig and not dest else "callee" if dest and not orig else None
-        callee = row.get("finalCalledPartyNumber", "").strip() or row.get("originalCalledPartyNumber")
-        legs = _legs(row)
+
+    def _events(self, row: _Cdr, media: list[_Cmr | None]) -> list[Call]:
+        """Return the events of one CDR with what its legs measured."""
+        start_ms, end_ms = _time("dateTimeOrigination", row.origination), _time("dateTimeDisconnect", row.disconnect)
+        connect_s = _whole(row.connect)
+        orig, dest = _whole(row.orig_cause), _whole(row.dest_cause)
+        by: End | None = "caller" if orig and not dest else "callee" if dest and not orig else None
+        callee = row.final_called.strip() or row.original_called
+        legs = row.legs()
         events = []
-        for side in sides(self._tokens, row["callingPartyNumber"], callee):
+        for side in self._parties.sides(row.caller, callee):
             own = 0 if side.direction == "out" else 1
-            far = row.get("destDeviceName" if own == 0 else "origDeviceName", "")
+            far = row.dest_device if own == 0 else row.orig_device
+            audible, loss, jitter_ms = _both(media[own], media[1 - own])
             events.append(
-                present({
-                    **fixed,
-                    "call_id": self._id(row, legs[own]),
-                    "customer_id": side.customer_id,
-                    "peer_id": side.peer_id,
-                    "direction": side.direction,
-                    "released_by": released_by(side, by),
-                    **_both(media[own], media[1 - own]),
-                    "trunk": None if _PHONE.match(far) else place_of(self._tokens, far),
-                })
-            )  # fmt: skip
+                Call(
+                    call_id=self._id(row, legs[own]),
+                    customer_id=side.customer_id,
+                    start_ms=start_ms,
+                    end_ms=end_ms,
+                    answer_ms=connect_s * 1000 if connect_s else None,
+                    direction=side.direction,
+                    peer_id=side.peer_id,
+                    q850=_q850(orig, dest),
+                    released_by=released_by(side, by),
+                    codec=_CAPABILITIES.get(_whole(row.capability)),
+                    mos=audible.mos,
+                    loss_ratio=loss,
+                    jitter_ms=jitter_ms,
+                    packets_received=audible.received,
+                    packets_sent=audible.sent,
+                    trunk=None if _PHONE.match(far) else place_of(self._tokens, far),
+                )
+            )
         return events
 
-    def _id(self, row: dict[str, str], leg: str) -> str:
+    def _id(self, row: _Cdr | _Cmr, leg: str) -> str:
         """Return the id of one leg: CDR and CMR name it alike."""
-        cluster = row.get("globalCallID_callManagerId", "").strip()
-        return self._tokens.opaque(f"{cluster}-{row['globalCallID_callId'].strip()}-{leg.strip()}")
+        return self._tokens.opaque(f"{row.cluster.strip()}-{row.call.strip()}-{leg.strip()}")
 
 
-def _checked(row: dict[str, str]) -> None:
+def _checked(row: _Cdr) -> None:
     """Refuse at once a CDR whose times are none, so that it does not wait.
 
     Raises:
         Unfit: it is so.
     """
-    for name in ("dateTimeOrigination", "dateTimeDisconnect"):
-        _time(name, row[name])
-    row.setdefault("dateTimeConnect", "0")
-    if _whole(row["dateTimeConnect"]) is None:
-        raise Unfit(DeadReason.WRONG_TYPE, f"dateTimeConnect must be a time, was {shape(row['dateTimeConnect'])}")
+    _time("dateTimeOrigination", row.origination)
+    _time("dateTimeDisconnect", row.disconnect)
+    if _whole(row.connect) is None:
+        raise Unfit(DeadReason.WRONG_TYPE, f"dateTimeConnect must be a time, was {shape(row.connect)}")
 
 
-def _legs(row: dict[str, str]) -> tuple[str, str]:
-    """Return the call identifiers of the two legs."""
-    dest = row.get("destLegIdentifier") or row.get("destLegCallIdentifier") or ""
-    return row.get("origLegCallIdentifier", "").strip(), dest.strip()
-
-
+@remembered
 def _whole(text: str) -> int | None:
     """Return a whole number, which may be negative: Cisco writes codes above 2^31 so."""
-    return _number(text) if len(text) <= NUMBER_CHARS_MAX else None
-
-
-@lru_cache(65_536)
-def _number(text: str) -> int | None:
     plain = text.strip()
     if not plain:
         return 0
     digits = plain.removeprefix("-")
-    return int(plain) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None
+    fits = digits.isascii() and digits.isdigit() and len(digits) <= 12 and len(text) <= NUMBER_CHARS_MAX
+    return int(plain) if fits else None
 
 
 def _time(name: str, text: str) -> int:
@@ -336,35 +342,41 @@ def _cause(value: int) -> int | None:
     return low if (value >= _CISCO_MIN or value < 0) and 1 <= low <= 127 else None
 
 
-def _heard(row: dict[str, str]) -> dict[str, Any]:
-    """Return the media of one leg."""
-    metrics = dict(_METRIC.findall(row.get("varVQMetrics", "")))
-    average = mos_of(metrics.get("MLQKav", row.get("MLQKav")))
-    mos = mos_of(metrics.get("MLQK", row.get("MLQK"))) if average is None else average
-    received, sent = count(row["numberPacketsReceived"]), count(row.get("numberPacketsSent"))
-    audible = heard(received, sent, mos)
-    return {
-        "mos": audible.mos,
-        "loss_ratio": None if audible.received == 0 else loss_of(row.get("numberPacketsLost"), received),
-        "jitter_ms": None if audible.received == 0 else span_of(row.get("jitter")),
-        "packets_received": audible.received,
-        "packets_sent": audible.sent,
-    }
+def _heard(row: _Cmr) -> Heard:
+    """Return packets and score of one leg."""
+    metrics = dict(_METRIC.findall(row.metrics))
+    score = mos_of(metrics.get("MLQKav", row.mlqk_average))
+    if score is None:
+        score = mos_of(metrics.get("MLQK", row.mlqk))
+    return heard(packets_of(row.received), packets_of(row.sent), score)
 
 
-def _both(own: dict[str, str] | None, other: dict[str, str] | None) -> dict[str, Any]:
-    """Return the media of a call: the worse of what both devices had; a direction that one found silent is silent."""
-    if own is None or other is None:
-        row = other if own is None else own
-        return {} if row is None else _heard(row)
-    here, there = _heard(own), _heard(other)
-    silent = there["packets_received"] is not None and there["packets_received"] == 0 != here["packets_received"]
-    counts = there if silent else here
-    scores = [score for score in (here["mos"], there["mos"]) if score is not None]
-    return {
-        "mos": min(scores) if scores and counts["packets_received"] != 0 else None,
-        "loss_ratio": worse(here["loss_ratio"], there["loss_ratio"]),
-        "jitter_ms": worse(here["jitter_ms"], there["jitter_ms"]),
-        "packets_received": counts["packets_received"],
-        "packets_sent": counts["packets_sent"],
-    }
+def _loss(row: _Cmr, audible: Heard) -> float | None:
+    return None if audible.received == 0 else loss_of(row.lost, row.received)
+
+
+def _jitter(row: _Cmr, audible: Heard) -> float | None:
+    return None if audible.received == 0 else span_of(row.jitter)
+
+
+def _both(own: _Cmr | None, other: _Cmr | None) -> tuple[Heard, float | None, float | None]:
+    """Return packets and score, loss and jitter of a call: the worse of what both devices had.
+
+    A direction that one of them found silent is silent.
+    """
+    if own is None:
+        own, other = other, None
+    if own is None:
+        return Heard(None, None, None), None, None
+    here = _heard(own)
+    loss, jitter_ms = _loss(own, here), _jitter(own, here)
+    if other is None:
+        return here, loss, jitter_ms
+    there = _heard(other)
+    counts = there if there.received == 0 and here.received != 0 else here
+    mos = lower(here.mos, there.mos) if counts.received != 0 else None
+    return (
+        Heard(counts.received, counts.sent, mos),
+        worse(loss, _loss(other, there)),
+        worse(jitter_ms, _jitter(other, there)),
+    )

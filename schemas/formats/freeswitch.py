@@ -24,26 +24,25 @@ call that was on hold (`hold_accum_usec`) has silence by intention, so its count
 import base64
 import binascii
 import re
-from functools import lru_cache
-from typing import Any
 
-import msgspec
 from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.formats import RECORD_BYTES_MAX, Line, Options, Tokens, shape
 from schemas.formats.calls import (
-    Heard,
+    Call,
+    End,
+    Parties,
+    Value,
     agent_of,
     codec_of,
     count,
     heard,
-    leg_side,
     loss_of,
     measure,
     mos_of,
+    packets_of,
     place_of,
-    present,
     q850_of,
     ratio_of,
     reason_of,
@@ -52,7 +51,8 @@ from schemas.formats.calls import (
     status_of,
 )
 from schemas.formats.masks import refused
-from schemas.formats.records import Event, Items, LineReader, converted, decoded
+from schemas.formats.memory import remembered
+from schemas.formats.records import Items, LineReader, Records, converted
 from schemas.formats.rows import Unfit
 
 GIVES = (
@@ -61,8 +61,6 @@ GIVES = (
     "cpe_model", "cpe_firmware", "trunk", "sbc",
 )  # fmt: skip
 LACKS = "No silence before the end and no round-trip time; jitter only where phones send P-RTP-Stat."
-
-_Value = str | int | float | None
 
 _CAUSES = {
     "UNALLOCATED_NUMBER": 1, "NO_ROUTE_TRANSIT_NET": 2, "NO_ROUTE_DESTINATION": 3, "CHANNEL_UNACCEPTABLE": 6,
@@ -93,52 +91,52 @@ _PHONE_STAT = re.compile(r"\b(PS|PR|PL|JI)\s*=\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)"
 
 
 class _Variables(Struct, gc=False):
-    uuid: _Value = None
-    call_uuid: _Value = None
-    sip_call_id: _Value = None
-    direction: _Value = None
-    caller_id_number: _Value = None
-    destination_number: _Value = None
-    sip_from_user: _Value = None
-    sip_to_user: _Value = None
-    hangup_cause: _Value = None
-    hangup_cause_q850: _Value = None
-    last_bridge_hangup_cause: _Value = None
-    sip_hangup_disposition: _Value = None
-    sip_term_status: _Value = None
-    sip_invite_failure_status: _Value = None
-    proto_specific_hangup_cause: _Value = None
-    sip_reason: _Value = None
-    sip_user_agent: _Value = None
-    sip_gateway_name: _Value = None
-    sip_gateway: _Value = None
-    sip_p_rtp_stat: _Value = None
-    hold_accum_usec: _Value = None
-    rtp_use_codec_name: _Value = None
-    read_codec: _Value = None
-    start_epoch: _Value = None
-    start_uepoch: _Value = None
-    answer_epoch: _Value = None
-    answer_uepoch: _Value = None
-    end_epoch: _Value = None
-    end_uepoch: _Value = None
-    rtp_audio_in_media_packet_count: _Value = None
-    rtp_audio_in_jitter_loss_rate: _Value = None
-    rtp_audio_in_jitter_burst_rate: _Value = None
-    rtp_audio_in_mean_interval: _Value = None
-    rtp_audio_in_mos: _Value = None
-    rtp_audio_out_media_packet_count: _Value = None
+    uuid: Value = None
+    call_uuid: Value = None
+    sip_call_id: Value = None
+    direction: Value = None
+    caller_id_number: Value = None
+    destination_number: Value = None
+    sip_from_user: Value = None
+    sip_to_user: Value = None
+    hangup_cause: Value = None
+    hangup_cause_q850: Value = None
+    last_bridge_hangup_cause: Value = None
+    sip_hangup_disposition: Value = None
+    sip_term_status: Value = None
+    sip_invite_failure_status: Value = None
+    proto_specific_hangup_cause: Value = None
+    sip_reason: Value = None
+    sip_user_agent: Value = None
+    sip_gateway_name: Value = None
+    sip_gateway: Value = None
+    sip_p_rtp_stat: Value = None
+    hold_accum_usec: Value = None
+    rtp_use_codec_name: Value = None
+    read_codec: Value = None
+    start_epoch: Value = None
+    start_uepoch: Value = None
+    answer_epoch: Value = None
+    answer_uepoch: Value = None
+    end_epoch: Value = None
+    end_uepoch: Value = None
+    rtp_audio_in_media_packet_count: Value = None
+    rtp_audio_in_jitter_loss_rate: Value = None
+    rtp_audio_in_jitter_burst_rate: Value = None
+    rtp_audio_in_mean_interval: Value = None
+    rtp_audio_in_mos: Value = None
+    rtp_audio_out_media_packet_count: Value = None
 
 
 class _Profile(Struct, gc=False):
-    caller_id_number: _Value = None
-    destination_number: _Value = None
+    caller_id_number: Value = None
+    destination_number: Value = None
 
 
 class _Times(Struct, gc=False):
-    created_time: _Value = None
-    answered_time: _Value = None
-    hangup_time: _Value = None
+    created_time: Value = None
+    answered_time: Value = None
+    hangup_time: Value = None
 
 
 class _Flow(Struct, gc=False):
@@ -147,9 +145,9 @@ class _Flow(Struct, gc=False):
 
 
 class _Direction(Struct, gc=False):
-    media_packet_count: _Value = None
-    mean_interval: _Value = None
-    mos: _Value = None
+    media_packet_count: Value = None
+    mean_interval: Value = None
+    mos: Value = None
 
 
 class _Audio(Struct, gc=False):
@@ -162,18 +160,19 @@ class _Stats(Struct, gc=False):
 
 
 class _Channel(Struct, gc=False):
-    direction: _Value = None
+    direction: Value = None
 
 
 class _Cdr(Struct, gc=False):
     variables: _Variables
-    switchname: _Value = None
+    switchname: Value = None
     channel_data: _Channel = field(default_factory=_Channel)
     call_stats: _Stats = field(default_factory=_Stats, name="callStats")
     callflow: list[_Flow] = field(default_factory=list)
 
 
-_decoder = msgspec.json.Decoder(_Cdr)
+_NO_FLOW = _Flow()
+_records = Records(_Cdr)
 
 
 def open_freeswitch(options: Options) -> "FreeswitchReader":
@@ -191,6 +190,7 @@ class FreeswitchReader(LineReader):
     def __init__(self, tokens: Tokens) -> None:
         super().__init__()
         self._tokens = tokens
+        self._parties = Parties(tokens)
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._begin = 0
@@ -231,18 +231,52 @@ class FreeswitchReader(LineReader):
         ]
 
     def _converted(self, position: int, record: bytes) -> Items:
-        data = record if record[:1] == b"{" else _form(record)
-        try:
-            cdr = _decoder.decode(data)
-        except msgspec.ValidationError as error:
-            rule = str(error).partition(" - at ")
-            missing = rule[0].startswith("Object missing required field")
-            reason = DeadReason.MISSING_FIELD if missing else DeadReason.WRONG_TYPE
-            raise Unfit(reason, f"a record must be a json_cdr object: {rule[0]} at {rule[2] or 'its top'}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            decoded(data)
-            raise Unfit(DeadReason.NOT_JSON, "a record must be one JSON object, was not") from None
-        return list(converted(position, record, [_event(cdr, self._tokens)]))
+        cdr = _records.of_json(record if record.startswith(b"{") else _form(record))
+        return converted(position, record, [self._event(cdr)])
+
+    def _event(self, cdr: _Cdr) -> Call:
+        """Return the event of one leg."""
+        given, flow = cdr.variables, cdr.callflow[-1] if cdr.callflow else _NO_FLOW
+        caller = _text(flow.caller_profile.caller_id_number, given.caller_id_number, given.sip_from_user)
+        callee = _text(flow.caller_profile.destination_number, given.destination_number, given.sip_to_user)
+        gateway = _text(given.sip_gateway_name, given.sip_gateway)
+        outbound = _text(cdr.channel_data.direction, given.direction) == "outbound"
+        # Behind a gateway there is no customer: such a leg is rather of the party at the other end.
+        side = self._parties.leg_side(caller, callee, of_callee=outbound != (gateway is not None))
+        answer_ms = _time("answer", given.answer_uepoch, given.answer_epoch, flow.times.answered_time)
+        hangup_time = cdr.callflow[0].times.hangup_time if cdr.callflow else None
+        own = (side.direction == "in") == outbound
+        agent = agent_of(_text(given.sip_user_agent) if own and gateway is None else None)
+        media = _media(cdr, own=own)
+        cause = _text(given.hangup_cause)
+        call_id = _text(given.call_uuid, given.sip_call_id, given.uuid)
+        if call_id is None:
+            raise Unfit(DeadReason.MISSING_FIELD, "variables.call_uuid must be present, was absent")
+        q850 = None if cause is None else _CAUSES.get(cause)
+        return Call(
+            call_id=self._tokens.opaque(call_id),
+            customer_id=side.customer_id,
+            start_ms=_needed("start", _time("start", given.start_uepoch, given.start_epoch, flow.times.created_time)),
+            end_ms=_needed("end", _time("end", given.end_uepoch, given.end_epoch, hangup_time)),
+            answer_ms=answer_ms,
+            direction=side.direction,
+            peer_id=side.peer_id,
+            sip_status=_status(given, answered=answer_ms is not None),
+            q850=q850_of(_text(given.hangup_cause_q850)) if q850 is None else q850,
+            reason=reason_of(_text(given.sip_reason)),
+            released_by=released_by(side, _cleared(given, cause, outbound=outbound)),
+            codec=codec_of(_text(given.rtp_use_codec_name, given.read_codec)),
+            mos=media.mos,
+            loss_ratio=media.loss_ratio,
+            burst_ratio=media.burst_ratio,
+            jitter_ms=media.jitter_ms,
+            packets_received=media.received,
+            packets_sent=media.sent,
+            cpe_model=agent.model,
+            cpe_firmware=agent.firmware,
+            trunk=None if gateway is None else place_of(self._tokens, gateway),
+            sbc=place_of(self._tokens, _text(cdr.switchname)),
+        )
 
 
 def _form(record: bytes) -> bytes:
@@ -259,50 +293,7 @@ def _form(record: bytes) -> bytes:
         raise Unfit(DeadReason.NOT_JSON, "cdr= must hold a JSON object, URL-encoded or in base64, did not") from None
 
 
-def _event(cdr: _Cdr, tokens: Tokens) -> Event:
-    """Return the event of one leg."""
-    given = cdr.variables
-    flow = cdr.callflow[-1] if cdr.callflow else _Flow()
-    caller = _text(flow.caller_profile.caller_id_number, given.caller_id_number, given.sip_from_user)
-    callee = _text(flow.caller_profile.destination_number, given.destination_number, given.sip_to_user)
-    gateway = _text(given.sip_gateway_name, given.sip_gateway)
-    outbound = _text(cdr.channel_data.direction, given.direction) == "outbound"
-    # Behind a gateway there is no customer: such a leg is rather of the party at the other end.
-    side = leg_side(tokens, caller, callee, of_callee=outbound != (gateway is not None))
-    start_ms = _time("start", given.start_uepoch, given.start_epoch, flow.times.created_time)
-    answer_ms = _time("answer", given.answer_uepoch, given.answer_epoch, flow.times.answered_time)
-    end_ms = _time(
-        "end", given.end_uepoch, given.end_epoch, cdr.callflow[0].times.hangup_time if cdr.callflow else None
-    )
-    own = (side.direction == "in") == outbound
-    agent = agent_of(_text(given.sip_user_agent) if own and gateway is None else None)
-    cause = _text(given.hangup_cause)
-    call_id = _text(given.call_uuid, given.sip_call_id, given.uuid)
-    if call_id is None:
-        raise Unfit(DeadReason.MISSING_FIELD, "variables.call_uuid must be present, was absent")
-    return present({
-        "type": "call",
-        "call_id": tokens.opaque(call_id),
-        "customer_id": side.customer_id,
-        "peer_id": side.peer_id,
-        "direction": side.direction,
-        "start_ms": start_ms,
-        "answer_ms": answer_ms,
-        "end_ms": end_ms,
-        "sip_status": _status(given, answered=answer_ms is not None),
-        "q850": _CAUSES.get(str(cause), q850_of(_text(given.hangup_cause_q850))),
-        "reason": reason_of(_text(given.sip_reason)),
-        "released_by": released_by(side, _cleared(given, cause, outbound=outbound)),
-        "codec": codec_of(_text(given.rtp_use_codec_name, given.read_codec)),
-        **_media(cdr, own=own),
-        "cpe_model": agent.model,
-        "cpe_firmware": agent.firmware,
-        "trunk": place_of(tokens, gateway),
-        "sbc": place_of(tokens, _text(cdr.switchname)),
-    })  # fmt: skip
-
-
-@lru_cache(4_096)
+@remembered
 def _unquoted(text: str) -> str:
     return _plain(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
 
@@ -312,7 +303,7 @@ def _plain(encoded: bytes) -> bytes:
     return _ESCAPE.sub(lambda found: bytes.fromhex(found.group(1).decode("ascii")), encoded)
 
 
-def _text(*values: _Value) -> str | None:
+def _text(*values: Value) -> str | None:
     """Return the first value that says something, decoded where it is URL-encoded."""
     for value in values:
         if value is not None and value != "":
@@ -321,16 +312,24 @@ def _text(*values: _Value) -> str | None:
     return None
 
 
-def _time(name: str, microseconds: _Value, seconds: _Value, flow_microseconds: _Value) -> int | None:
+def _time(name: str, microseconds: Value, seconds: Value, flow_microseconds: Value) -> int | None:
     """Return a time in milliseconds; None where the switch says 0: it did not happen."""
-    for value, in_seconds in ((microseconds, False), (seconds, True), (flow_microseconds, False)):
-        if value is None or value == "":
-            continue
-        number = count(value)
-        if number is None:
-            raise Unfit(DeadReason.WRONG_TYPE, f"{name}_uepoch must be a number, was {shape(str(value))}")
-        return (number * 1000 if in_seconds else number // 1000) or None
-    return None
+    found, unit = microseconds, 1000
+    if found is None or found == "":
+        found, unit = (flow_microseconds, 1000) if seconds is None or seconds == "" else (seconds, 1_000_000_000)
+    if found is None or found == "":
+        return None
+    # Most are different: what has digits alone need not be remembered.
+    number = int(found) if isinstance(found, str) and found.isdecimal() and len(found) < 18 else count(found)
+    if number is None:
+        raise Unfit(DeadReason.WRONG_TYPE, f"{name}_uepoch must be a number, was {shape(str(found))}")
+    return number * unit // 1_000_000 or None
+
+
+def _needed(name: str, time_ms: int | None) -> int:
+    if time_ms is None:
+        raise Unfit(DeadReason.MISSING_FIELD, f"{name}_uepoch must be present, was absent")
+    return time_ms
 
 
 def _status(given: _Variables, *, answered: bool) -> int | None:
@@ -339,11 +338,14 @@ def _status(given: _Variables, *, answered: bool) -> int | None:
     if status is None:
         status = status_of(given.sip_term_status)
     if status is None:
-        status = status_of((_text(given.proto_specific_hangup_cause) or "").removeprefix("sip:"))
+        protocol = _text(given.proto_specific_hangup_cause)
+        status = None if protocol is None else status_of(protocol.removeprefix("sip:"))
     return status
 
 
-def _cleared(given: _Variables, cause: str | None, *, outbound: bool) -> str | None:
+def _cleared(given: _Variables, cause: str | None, *, outbound: bool) -> End | None:
+    near: End
+    far: End
     near, far = ("callee", "caller") if outbound else ("caller", "callee")
     how, _, what = (_text(given.sip_hangup_disposition) or "").partition("_")
     bridged = _text(given.last_bridge_hangup_cause)
@@ -356,11 +358,22 @@ def _cleared(given: _Variables, cause: str | None, *, outbound: bool) -> str | N
     return far if how == "send" and (bridged is not None or what == "cancel") else None
 
 
-def _media(cdr: _Cdr, *, own: bool) -> dict[str, Any]:
+class _Media(Struct, gc=False):
+    """The media of a leg; fields as in an event."""
+
+    mos: float | None
+    loss_ratio: float | None
+    burst_ratio: float | None
+    jitter_ms: float | None
+    received: int | None
+    sent: int | None
+
+
+def _media(cdr: _Cdr, *, own: bool) -> _Media:
     """Return the media of the leg as its customer had them."""
     given, audio = cdr.variables, cdr.call_stats.audio
-    came = count(_first(given.rtp_audio_in_media_packet_count, audio.inbound.media_packet_count))
-    went = count(_first(given.rtp_audio_out_media_packet_count, audio.outbound.media_packet_count))
+    came = packets_of(_first(given.rtp_audio_in_media_packet_count, audio.inbound.media_packet_count))
+    went = packets_of(_first(given.rtp_audio_out_media_packet_count, audio.outbound.media_packet_count))
     mos = loss = burst = jitter_ms = None
     if measure(_first(given.rtp_audio_in_mean_interval, audio.inbound.mean_interval)) != 0.0:
         mos = mos_of(_first(given.rtp_audio_in_mos, audio.inbound.mos))
@@ -369,20 +382,19 @@ def _media(cdr: _Cdr, *, own: bool) -> dict[str, Any]:
     received, sent = (went, came) if own else (came, went)
     phone = {} if not own or given.sip_p_rtp_stat is None else dict(_PHONE_STAT.findall(str(given.sip_p_rtp_stat)))
     if "PR" in phone:
-        received, sent = count(phone["PR"]), count(phone.get("PS", sent))
+        received, sent = packets_of(phone["PR"]), packets_of(phone.get("PS", sent))
         loss, jitter_ms = loss_of(phone.get("PL"), received), span_of(phone.get("JI"))
     audible = heard(received, sent, mos)
-    if measure(given.hold_accum_usec):
-        audible = Heard(None, None, audible.mos)
-    return {
-        "mos": audible.mos,
-        "loss_ratio": None if audible.received == 0 else loss,
-        "burst_ratio": burst if burst is not None and burst >= 1.0 else None,
-        "jitter_ms": jitter_ms,
-        "packets_received": audible.received,
-        "packets_sent": audible.sent,
-    }
+    on_hold = bool(measure(given.hold_accum_usec))
+    return _Media(
+        audible.mos,
+        None if not on_hold and audible.received == 0 else loss,
+        burst if burst is not None and burst >= 1.0 else None,
+        jitter_ms,
+        None if on_hold else audible.received,
+        None if on_hold else audible.sent,
+    )
 
 
-def _first(*values: _Value) -> _Value:
-    return next((value for value in values if value is not None and value != ""), None)
+def _first(value: Value, otherwise: Value) -> Value:
+    return otherwise if value is None or value == "" else value

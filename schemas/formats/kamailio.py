@@ -18,16 +18,14 @@ the next file, and no row says which.
 Times without an offset (database rows) are in `input.timezone`.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.formats import Converted, Line, Options, Tokens
-from schemas.formats.calls import Side, place_of, present, q850_of, reason_of, released_by, sides, status_of
+from schemas.formats.calls import Call, End, Parties, place_of, q850_of, reason_of, released_by, status_of
 from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,
-    Event,
     Items,
     LineReader,
     Waiting,
@@ -35,7 +33,6 @@ from schemas.formats.records import (
     head,
     json_object,
     span_ms,
-    text_of,
     time_of,
 )
 from schemas.formats.rows import Unfit
@@ -77,6 +74,14 @@ _IGNORED = frozenset({"ACK", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "MESS
 Row = dict[str, Any]
 
 
+class _Times(NamedTuple):
+    """When a call began, was answered and ended."""
+
+    start_ms: int
+    answer_ms: int | None
+    end_ms: int
+
+
 class _Open:
     """What is known of a call whose end has not come."""
 
@@ -91,7 +96,7 @@ class _Open:
         self.callee: str | None = None
         self.from_tag: str | None = None
         self.to_tag: str | None = None
-        self.failed: list[Event] = []
+        self.failed: list[Call] = []
         """The events of an attempt after which another one may come."""
 
 
@@ -110,6 +115,7 @@ class KamailioReader(LineReader):
     def __init__(self, tokens: Tokens, timezone: str) -> None:
         super().__init__()
         self._tokens = tokens
+        self._parties = Parties(tokens)
         self._times = TimeReader(("unix_s", "iso"), timezone, day_first=None)
         self._calls: Waiting[_Open] = Waiting(_Open)
         self._ended: Waiting[None] = Waiting(lambda: None, ENDED_MAX)
@@ -121,7 +127,7 @@ class KamailioReader(LineReader):
             raise Unfit(DeadReason.MISSING_FIELD, "callid must be present, was absent")
         if callid in self._ended:
             return []
-        event, method = text_of(row, "event"), text_of(row, "method")
+        event, method = _value(row, "event"), _value(row, "method")
         if event is not None:
             items = self._dialog_event(line, row, callid, event.rpartition(":")[2])
         elif method is not None:
@@ -176,8 +182,8 @@ class KamailioReader(LineReader):
             return []
         status = status_of(_field(row, "status"))
         call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
-        times = {"start_ms": call.start_ms, "end_ms": max(end_ms, call.start_ms)}
-        events = self._events(row, callid, call, times, {"sip_status": status}, "caller" if status == 487 else None)
+        times = _Times(call.start_ms, None, max(end_ms, call.start_ms))
+        events = self._events(row, callid, call, times, status, "caller" if status == 487 else None)
         if status is not None and (status in _RETRIED or status < 400):
             call.failed = events
             return []
@@ -194,13 +200,13 @@ class KamailioReader(LineReader):
             call.start_ms = self._time(row, "start", None if answered is None else self._time(row, "answer"))
             call.answer_ms = self._time(row, "answer", call.start_ms)
         released = _releaser(row, call)
-        times = {"start_ms": call.start_ms, "answer_ms": call.answer_ms, "end_ms": end_ms}
-        lifetime_ms = span_ms("timeout", text_of(row, "timeout", "lifetime"))
+        times = _Times(call.answer_ms if call.start_ms is None else call.start_ms, call.answer_ms, end_ms)
+        lifetime_ms = span_ms("timeout", _value(row, "timeout", "lifetime"))
         if lifetime_ms and end_ms - call.answer_ms >= lifetime_ms:
             released = "network"
         status = status_of(_field(row, "status"))
         # A BYE that nobody answered: the far end was gone. A 481 is two who hung up at once.
-        events = self._events(row, callid, call, times, {"sip_status": 408 if status == 408 else 200}, released)
+        events = self._events(row, callid, call, times, 408 if status == 408 else 200, released)
         return self._closed(line, callid, events)
 
     def _cdr(self, line: Line, row: Row, callid: str) -> Items:
@@ -209,22 +215,22 @@ class KamailioReader(LineReader):
         if _field(row, "end") is not None:
             end_ms = self._time(row, "end")
         else:
-            end_ms = start_ms + span_ms("duration", text_of(row, "duration", "ms_duration"))
+            end_ms = start_ms + span_ms("duration", _value(row, "duration", "ms_duration"))
         status = status_of(_field(row, "status"))
         answer_ms = None
         if status is None or status < 300:
             answer_ms = self._time(row, "answer", start_ms if call.answer_ms is None else call.answer_ms)
-        times = {"start_ms": start_ms, "answer_ms": answer_ms, "end_ms": end_ms}
-        events = self._events(row, callid, call, times, {"sip_status": status}, _releaser(row, call))
+        times = _Times(start_ms, answer_ms, end_ms)
+        events = self._events(row, callid, call, times, status, _releaser(row, call))
         return self._closed(line, callid, events)
 
-    def _closed(self, line: Line, callid: str, events: list[Event]) -> Items:
+    def _closed(self, line: Line, callid: str, events: list[Call]) -> Items:
         """Give a call, of which all that comes later says nothing new."""
         self._calls.drop(callid)
         self._ended.hold(callid)
         for _ in self._ended.surplus():
             pass
-        return list(converted(line.position, line.data, events))
+        return converted(line.position, line.data, events)
 
     def _kept(self, line: Line, row: Row, callid: str) -> _Open:
         """Keep who a call is between, as the first row says that names both."""
@@ -242,25 +248,28 @@ class KamailioReader(LineReader):
         return call
 
     def _events(
-        self,
-        row: Row,
-        callid: str,
-        call: _Open,
-        times: Mapping[str, int | None],
-        codes: Mapping[str, int | None],
-        by: str | None,
-    ) -> list[Event]:
-        fixed = {
-            "type": "call",
-            "call_id": self._tokens.opaque(callid),
-            **times,
-            **codes,
-            "q850": q850_of(_field(row, "q850")),
-            "reason": reason_of(_field(row, "reason")),
-            "trunk": place_of(self._tokens, _field(row, "trunk")),
-            "sbc": place_of(self._tokens, _field(row, "sbc")),
-        }
-        return [_seen(side, fixed, by) for side in sides(self._tokens, call.caller, call.callee)]
+        self, row: Row, callid: str, call: _Open, times: _Times, status: int | None, by: End | None
+    ) -> list[Call]:
+        call_id, q850, reason = self._tokens.opaque(callid), _field(row, "q850"), _field(row, "reason")
+        trunk, sbc = _field(row, "trunk"), _field(row, "sbc")
+        return [
+            Call(
+                call_id=call_id,
+                customer_id=side.customer_id,
+                start_ms=times.start_ms,
+                end_ms=times.end_ms,
+                answer_ms=times.answer_ms,
+                direction=side.direction,
+                peer_id=side.peer_id,
+                sip_status=status,
+                q850=q850_of(q850),
+                reason=reason_of(reason),
+                released_by=released_by(side, by),
+                trunk=place_of(self._tokens, trunk),
+                sbc=place_of(self._tokens, sbc),
+            )
+            for side in self._parties.sides(call.caller, call.callee)
+        ]
 
     def _time(self, row: Row, name: str, otherwise: int | None = None) -> int:
         text = _field(row, name)
@@ -268,22 +277,34 @@ class KamailioReader(LineReader):
 
 
 def _field(row: Row, name: str) -> str | None:
-    return text_of(row, *_FIELDS[name])
+    """Return what is said under the plainest of a field's names."""
+    return _value(row, *_FIELDS[name])
 
 
-def _seen(side: Side, fixed: Event, by: str | None) -> Event:
-    return present({
-        **fixed, "customer_id": side.customer_id, "peer_id": side.peer_id, "direction": side.direction,
-        "released_by": released_by(side, by),
-    })  # fmt: skip
+def _value(row: Row, *names: str) -> str | None:
+    """Return the first of these values that says something.
+
+    Raises:
+        Unfit: it is no single value.
+    """
+    for name in names:
+        value = row.get(name)
+        if value is None or value == "":
+            continue
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a text or a number, was neither")
+    return None
 
 
-def _releaser(row: Row, call: _Open) -> str | None:
+def _releaser(row: Row, call: _Open) -> End | None:
     """Tell who sent BYE: its From tag is the sender's."""
     tag = _field(row, "from_tag")
-    if tag is None or call.from_tag is None or text_of(row, "method") not in (None, "BYE"):
+    if tag is None or call.from_tag is None or _value(row, "method") not in (None, "BYE"):
         return None
-    if text_of(row, "method") is None and text_of(row, "event") is None:
+    if _value(row, "method") is None and _value(row, "event") is None:
         return None
     return "caller" if tag == call.from_tag else "callee" if tag == call.to_tag else None
 
@@ -291,7 +312,7 @@ def _releaser(row: Row, call: _Open) -> str | None:
 def _left(call: _Open) -> list[Converted | Reject]:
     """Return what a call gives of which no more is awaited."""
     if call.failed:
-        return list(converted(call.position, call.record, call.failed))
+        return converted(call.position, call.record, call.failed)
     if call.answer_ms is None:
         return []  # its row is a dead letter already
     detail = "an answered call must have a row or an event of its end, none came"

@@ -3,14 +3,18 @@
 import csv
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import orjson
+from msgspec import Struct, structs
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import COUNT_MAX, TIME_MS_MAX
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines, shape
+from schemas.formats.calls import Call, Media, Value
 from schemas.formats.masks import refused
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
@@ -30,7 +34,6 @@ ENTRY_BYTES = 512
 _BOM = b"\xef\xbb\xbf"
 
 Items = list[Converted | Reject]
-Event = dict[str, Any]
 
 
 class LineReader(ABC):
@@ -45,7 +48,10 @@ class LineReader(ABC):
         Raises:
             InputError: the input as a whole is not in this format.
         """
-        return [item for line in self._lines.feed(chunk) for item in self._take(line)]
+        items: Items = []
+        for line in self._lines.feed(chunk):
+            items += self._take(line)
+        return items
 
     def finish(self) -> Items:
         """Return what was still open at the end."""
@@ -67,7 +73,7 @@ class LineReader(ABC):
 
     def _take(self, line: Line) -> Iterable[Converted | Reject]:
         if line.position == 1 and line.data.startswith(_BOM):
-            line = line._replace(data=line.data.removeprefix(_BOM))
+            line = structs.replace(line, data=line.data.removeprefix(_BOM))
         if line.too_long:
             return (too_large(line.position, line.data),)
         if not line.data or line.data.isspace():
@@ -88,9 +94,82 @@ def too_large(position: int, head: bytes) -> Reject:
     )
 
 
-def converted(position: int, record: bytes, events: Iterable[Event]) -> list[Converted]:
+_written = msgspec.json.Encoder().encode
+
+
+def converted(position: int, record: bytes, events: Iterable[Call | Media]) -> list[Converted | Reject]:
     """Write events as lines."""
-    return [Converted(position, orjson.dumps(event), record) for event in events]
+    return [Converted(position, _written(event), record) for event in events]
+
+
+Record = TypeVar("Record", bound=Struct)
+
+
+class Records(Generic[Record]):
+    """Reads records of one kind, JSON objects or rows of a table, as structs.
+
+    Args:
+        kind: its fields are those that are taken of a record, by their names there; the default of the first one
+            stands for a column that is absent.
+    """
+
+    def __init__(self, kind: type[Record]) -> None:
+        self._kind = kind
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._width = 0
+        self._absent = kind.__struct_defaults__[0]
+
+    def named(self, names: Sequence[str]) -> None:
+        """Say which columns the rows of the table have from here on."""
+        self._width = len(names)
+        place = {name: at for at, name in enumerate(names)}
+        # What has no column is taken from one behind them all.
+        self._pick = itemgetter(*(place.get(name, len(names)) for name in self._kind.__struct_encode_fields__))
+
+    def of_row(self, cells: list[str]) -> Record:
+        """Read a row.
+
+        Raises:
+            Unfit: it has not as many columns as are named.
+        """
+        if len(cells) != self._width:
+            raise Unfit(DeadReason.NOT_JSON, f"a row must have {self._width} columns, had {len(cells)}")
+        return self._kind(*self._pick((*cells, self._absent)))
+
+    def of_json(self, data: bytes) -> Record:
+        """Read a JSON object.
+
+        Raises:
+            Unfit: it is none, or a value of it is of another type.
+        """
+        try:
+            return self._decode(data)
+        except msgspec.ValidationError as error:
+            raise Unfit(*_invalid(str(error))) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            json_object(data)
+            raise Unfit(DeadReason.NOT_JSON, "a record must be one JSON object, was not") from None
+
+    def of_object(self, found: dict[str, Any]) -> Record:
+        """Read an object that is decoded already.
+
+        Raises:
+            Unfit: a value of it is of another type.
+        """
+        try:
+            return msgspec.convert(found, self._kind)
+        except msgspec.ValidationError as error:
+            raise Unfit(*_invalid(str(error))) from None
+
+
+def _invalid(error: str) -> tuple[DeadReason, str]:
+    """Return reason and detail of what is wrong with a record: msgspec's text names types and places, no values."""
+    rule, _, place = error.partition(" - at ")
+    if rule.startswith("Object missing required field"):
+        return DeadReason.MISSING_FIELD, f"a record must have what its format needs: {rule} at {place or 'its top'}"
+    if not place:
+        return DeadReason.NOT_JSON, "a record must be one JSON object, was another value"
+    return DeadReason.WRONG_TYPE, f"a value must be of its field's type: {rule} at {place}"
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -136,23 +215,11 @@ def csv_row(data: bytes, delimiter: str = ",") -> list[str]:
         raise Unfit(DeadReason.NOT_JSON, f"a row must be delimited text: {error}") from None
 
 
-def text_of(record: dict[str, Any], *names: str) -> str | None:
-    """Return the first of these fields that says something.
-
-    Raises:
-        Unfit: it is no single value.
-    """
-    for name in names:
-        value = record.get(name)
-        if isinstance(value, str):
-            if value:
-                return value
-            continue
-        if value is None:
-            continue
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a text or a number, was neither")
+def text_of(*values: Value) -> str | None:
+    """Return the first of these values that says something, as a text."""
+    for value in values:
+        if value is not None and value != "":
+            return value if isinstance(value, str) else str(value)
     return None
 
 
@@ -164,7 +231,7 @@ def time_of(reader: TimeReader, name: str, text: str | None) -> int:
     """
     if text is None:
         raise Unfit(DeadReason.MISSING_FIELD, f"{name} must be present, was absent")
-    time_ms = reader.time_ms(text.strip())
+    time_ms = reader.time_ms(text)
     if time_ms is None:
         raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a time, was {shape(text)}")
     if not 0 <= time_ms <= TIME_MS_MAX:

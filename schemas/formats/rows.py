@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
 from schemas.events import COUNT_MAX
 from schemas.formats import Tokens, shape
 from schemas.formats.columnmap import PHONES, Column, ColumnMap, Target, parts, targets
+from schemas.formats.memory import remembered
 from schemas.formats.times import TimeReader
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
@@ -27,14 +30,12 @@ class Unfit(Exception):  # noqa: N818 - says what a row is; it never leaves the 
         self.detail = detail
 
 
-class _Field(NamedTuple):
-    """How one field of the event is taken from a row."""
+class _Field(Struct, frozen=True, gc=False):
+    """How one field of the event is taken from a row; `joint` is what stands between several columns."""
 
-    name: str
     target: str
     places: list[int]
-    joint: str
-    words: dict[str, str] | None
+    joint: str | None
     read: Callable[[str], Any]
 
 
@@ -78,26 +79,41 @@ class Rows:
             Unfit: a value is not written as its field must be.
         """
         event: dict[str, Any] = self._constants.copy()
-        for name, target, places, joint, words, read in self._fields:
-            values = [row[place].strip() for place in places]
-            if self._nulls.issuperset(values):
-                continue
-            text = joint.join(values)
-            if words is not None:
-                text = _word(name, words, text)
-            if text:
-                event[target] = read(text)
+        nulls = self._nulls
+        for field in self._fields:
+            if field.joint is None:
+                text = row[field.places[0]].strip()
+                if text in nulls:
+                    continue
+            else:
+                values = [row[place].strip() for place in field.places]
+                if nulls.issuperset(values):
+                    continue
+                text = field.joint.join(values)
+            value = field.read(text)
+            if value is not None:
+                event[field.target] = value
         return _with_computed(event) if self._map.type == "call" else event
 
     def _field(self, name: str, target: Target, column: Column) -> _Field:
         places = [self._place[part] for part in parts(column)]
         given = self._map.values.get(name)
         words = None if given is None else {source: str(value) for source, value in given.items()}
-        return _Field(
-            name, target.field, places, " " if target.kind == "time" else "-", words, self._reader(name, target)
-        )
+        joint = None if len(places) == 1 else " " if target.kind == "time" else "-"
+        return _Field(target.field, places, joint, self._reader(name, target, words))
 
-    def _reader(self, name: str, target: Target) -> Callable[[str], Any]:
+    def _reader(self, name: str, target: Target, words: dict[str, str] | None) -> Callable[[str], Any]:
+        """Return what reads a field's text; None: the row says nothing of it."""
+        read = self._plain_reader(name, target)
+
+        def reading(text: str) -> Any:
+            said = text if words is None else _word(name, words, text)
+            return read(said) if said else None
+
+        # What is one of a kind is not read from memory: every call has an id of its own.
+        return reading if words is None and name in ("call_id", "incident_id", "alert_id") else remembered(reading)
+
+    def _plain_reader(self, name: str, target: Target) -> Callable[[str], Any]:
         if name in self._map.tokenise:
             assert self._tokens is not None  # noqa: S101 - the format is not opened without a key
             return self._tokens.identity if name in PHONES else self._tokens.opaque

@@ -13,8 +13,9 @@ import datetime as dt
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from zoneinfo import ZoneInfo
+
+from schemas.formats.memory import CHARS_MAX, remembered
 
 _DIRECTIVES = frozenset("YymBbdjHIMSfpzZaA%")
 """Directives that read the same everywhere; `%c`, `%x` and `%X` depend on the machine's locale."""
@@ -23,11 +24,6 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MS = dt.timedelta(milliseconds=1)
 _UNIX = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _UNIX_UNITS = {"unix_s": Decimal(1000), "unix_ms": Decimal(1)}
-_TEXT_CHARS_MAX = 64
-"""No time is written longer; bounds what the memory of texts below can hold."""
-
-_TEXTS_KEPT = 65_536
-"""A day has 86,400 seconds: at second precision most texts of a busy hour come back."""
 
 
 class TimeReader:
@@ -37,6 +33,9 @@ class TimeReader:
         formats: see the module; `problems` must have found nothing wrong.
         timezone: name in the IANA database, for texts without an offset.
         day_first: which order wins where both fit; None where only one order is listed.
+
+    Attributes:
+        time_ms: returns the Unix time in milliseconds, rounded down, or None where a text fits no format.
     """
 
     def __init__(self, formats: Sequence[str], timezone: str, *, day_first: bool | None) -> None:
@@ -44,13 +43,12 @@ class TimeReader:
         preferred = [name for name in formats if _day_leads(name) in (day_first, None)]
         ordered = preferred + [name for name in formats if name not in preferred]
         self._readers = [self._reader(name) for name in (formats if day_first is None else ordered)]
-        self._kept = lru_cache(_TEXTS_KEPT)(self._time_ms)
-
-    def time_ms(self, text: str) -> int | None:
-        """Return the Unix time in milliseconds, rounded down, or None where the text fits no format."""
-        return self._kept(text) if len(text) <= _TEXT_CHARS_MAX else None
+        self.time_ms: Callable[[str], int | None] = remembered(self._time_ms)
 
     def _time_ms(self, text: str) -> int | None:
+        text = text.strip()
+        if len(text) > CHARS_MAX:
+            return None
         for read in self._readers:
             try:
                 return read(text)

@@ -15,31 +15,31 @@ adaptive; `*_mult10` and the like are what their name says.
 `calldate` and `callend` are local to the database: `input.timezone`.
 """
 
-from typing import Any
+from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
 from schemas.formats import Line, Options, Tokens
 from schemas.formats.calls import (
-    Agent,
-    Side,
+    SPAN_MS_MAX,
+    Call,
+    End,
+    Parties,
+    Value,
     agent_of,
     count,
     heard,
     loss_of,
-    mos_of,
+    lower,
+    measured,
+    packets_of,
     place_of,
-    present,
     q850_of,
-    ratio_of,
     released_by,
-    scaled,
-    sides,
-    span_of,
     status_of,
     worse,
 )
-from schemas.formats.records import Event, Items, LineReader, converted, csv_row, json_object, span_ms, text_of, time_of
+from schemas.formats.records import Items, LineReader, Records, converted, csv_row, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -53,13 +53,77 @@ LACKS = (
     "the export a call of two sniffers counts twice. Without customers_file a call is the caller's alone."
 )
 
-_NULLS = frozenset({"", "\\N", "NULL", "null"})
+_NULLS = frozenset({None, "", "\\N", "NULL", "null"})
 _PAYLOADS = {0: "PCMU", 3: "GSM", 4: "G723", 8: "PCMA", 9: "G722", 15: "G728", 18: "G729"}
 """Static payload types (RFC 3551, table 4)."""
 
 _RTP_STOPPED = 104
 _NO_BYE = frozenset({102, 103, 104, 105, 107})
 """`bye` where the sniffer ended the call because nothing came any more."""
+
+
+_ENDS: dict[Value, End] = {"caller": "caller", "callee": "callee"}
+
+_mos_tenths = measured(1.0, 5.0, 0.1)
+_ms_tenths = measured(high=SPAN_MS_MAX, factor=0.1)
+_percent_thousandths = measured(high=1.0, factor=1e-5)
+_seconds = measured(factor=1000.0)
+
+
+class _Row(Struct, gc=False):
+    """What is taken of a call."""
+
+    calldate: Value = None
+    callend: Value = None
+    duration: Value = None
+    connect_duration: Value = None
+    caller: Value = None
+    called: Value = None
+    whohanged: Value = None
+    bye: Value = None
+    last_response: Value = field(default=None, name="lastSIPresponseNum")
+    reason_sip_cause: Value = None
+    reason_q850_cause: Value = None
+    id_sensor: Value = None
+    sensor: Value = None
+    number: Value = field(default=None, name="ID")
+    id: Value = None
+    fbasename: Value = None
+    call_id: Value = None
+    payload: Value = None
+    a_ua: Value = None
+    a_payload: Value = None
+    a_received: Value = None
+    a_lost: Value = None
+    a_packet_loss_perc_mult1000: Value = None
+    a_avgjitter_mult10: Value = None
+    a_mos_f1_mult10: Value = None
+    a_mos_f2_mult10: Value = None
+    a_mos_adapt_mult10: Value = None
+    a_rtcp_avgrtd_mult10: Value = None
+    a_last_rtp_from_end: Value = None
+    b_ua: Value = None
+    b_payload: Value = None
+    b_received: Value = None
+    b_lost: Value = None
+    b_packet_loss_perc_mult1000: Value = None
+    b_avgjitter_mult10: Value = None
+    b_mos_f1_mult10: Value = None
+    b_mos_f2_mult10: Value = None
+    b_mos_adapt_mult10: Value = None
+    b_rtcp_avgrtd_mult10: Value = None
+    b_last_rtp_from_end: Value = None
+
+
+class _Stream(Struct, gc=False):
+    """What one end sent, as it was measured."""
+
+    agent: Value
+    payload: Value
+    packets: int | None
+    mos: float | None
+    loss: float | None
+    silence_ms: float | None
 
 
 def open_voipmonitor(options: Options) -> "VoipmonitorReader":
@@ -77,25 +141,22 @@ class VoipmonitorReader(LineReader):
     def __init__(self, tokens: Tokens, timezone: str) -> None:
         super().__init__()
         self._tokens = tokens
+        self._parties = Parties(tokens)
         self._times = TimeReader(("iso",), timezone, day_first=None)
+        self._rows = Records(_Row)
         self._names: list[str] = []
         self._delimiter = ","
 
     def _record(self, line: Line) -> Items:
-        if line.data.lstrip()[:1] == b"{":
-            row = json_object(line.data)
-        elif not self._names:
+        if line.data.lstrip().startswith(b"{"):
+            return converted(line.position, line.data, self._events(self._rows.of_json(line.data)))
+        if not self._names:
             self._header(line)
             return []
-        else:
-            cells = csv_row(line.data, self._delimiter)
-            if cells == self._names:
-                return []
-            if len(cells) != len(self._names):
-                reason = DeadReason.NOT_JSON if line.ended else DeadReason.TRUNCATED
-                raise Unfit(reason, f"a row must have {len(self._names)} columns, had {len(cells)}")
-            row = dict(zip(self._names, cells, strict=True))
-        return list(converted(line.position, line.data, self._events(row)))
+        cells = csv_row(line.data, self._delimiter)
+        if cells == self._names:
+            return []
+        return converted(line.position, line.data, self._events(self._rows.of_row(cells)))
 
     def _header(self, line: Line) -> None:
         self._delimiter = max(",;\t", key=lambda mark: line.data.count(mark.encode()))
@@ -107,51 +168,58 @@ class VoipmonitorReader(LineReader):
             rule = "the first row must name the columns of VoIPmonitor's cdr table, each once"
             raise InputError(f"line {line.position}: {rule}, did not")
         self._names = names
+        self._rows.named(names)
 
-    def _events(self, row: dict[str, Any]) -> list[Event]:
+    def _events(self, row: _Row) -> list[Call]:
         """Return the events of one call."""
         start_ms, answer_ms, end_ms = self._span(row)
-        bye = count(row.get("bye"))
-        hung = _said(row, "whohanged")
-        by = "network" if bye in _NO_BYE else hung if hung in ("caller", "callee") else None
-        call_id = _said(row, "fbasename", "call_id")
-        if call_id is None:
-            call_id = f"{_said(row, 'id_sensor')}-{_said(row, 'ID', 'id')}-{start_ms}-{_said(row, 'caller')}"
-        fixed = {
-            "type": "call",
-            "call_id": self._tokens.opaque(call_id),
-            "start_ms": start_ms,
-            "answer_ms": answer_ms,
-            "end_ms": end_ms,
-            "sip_status": status_of(row.get("lastSIPresponseNum")),
-            "q850": q850_of(row.get("reason_q850_cause")),
-            "reason": _reason(row, bye),
-            "probe_id": place_of(self._tokens, _said(row, "id_sensor", "sensor")),
-        }
-        caller, callee = _said(row, "caller"), _said(row, "called")
-        return [self._seen(row, side, fixed, by) for side in sides(self._tokens, caller, callee)]
+        bye = count(row.bye)
+        by: End | None = "network" if bye in _NO_BYE else _ENDS.get(row.whohanged)
+        caller, callee = _said(row.caller), _said(row.called)
+        name = _first(row.fbasename, row.call_id)
+        if name is None:
+            name = f"{_said(row.id_sensor)}-{_first(row.number, row.id)}-{start_ms}-{caller}"
+        call_id, probe = self._tokens.opaque(name), _first(row.id_sensor, row.sensor)
+        trip_ms = worse(_ms_tenths(row.a_rtcp_avgrtd_mult10), _ms_tenths(row.b_rtcp_avgrtd_mult10))
+        a, b = _streams(row)
+        events = []
+        for side in self._parties.sides(caller, callee):
+            own, far = (a, b) if side.direction == "out" else (b, a)
+            audible = heard(far.packets, own.packets, lower(own.mos, far.mos))
+            agent = agent_of(_said(own.agent))
+            events.append(Call(
+                call_id=call_id,
+                customer_id=side.customer_id,
+                start_ms=start_ms,
+                end_ms=end_ms,
+                answer_ms=answer_ms,
+                direction=side.direction,
+                peer_id=side.peer_id,
+                sip_status=status_of(row.last_response),
+                q850=q850_of(row.reason_q850_cause),
+                reason=_reason(row, bye),
+                released_by=released_by(side, by),
+                codec=_codec(own.payload, far.payload, row.payload),
+                mos=audible.mos,
+                loss_ratio=None if audible.received == 0 else worse(own.loss, far.loss),
+                jitter_ms=worse(_ms_tenths(row.a_avgjitter_mult10), _ms_tenths(row.b_avgjitter_mult10)),
+                rtt_ms=trip_ms or None,
+                packets_received=audible.received,
+                packets_sent=audible.sent,
+                silence_ms=None if far.silence_ms is None or audible.received == 0 else round(far.silence_ms),
+                cpe_model=agent.model,
+                cpe_firmware=agent.firmware,
+                probe_id=None if probe is None else place_of(self._tokens, probe),
+            ))  # fmt: skip
+        return events
 
-    def _seen(self, row: dict[str, Any], side: Side, fixed: Event, by: str | None) -> Event:
-        own, far = ("a", "b") if side.direction == "out" else ("b", "a")
-        agent: Agent = agent_of(_said(row, f"{own}_ua"))
-        return present({
-            **fixed,
-            "customer_id": side.customer_id,
-            "peer_id": side.peer_id,
-            "direction": side.direction,
-            "released_by": released_by(side, by),
-            **_media(row, own, far),
-            "cpe_model": agent.model,
-            "cpe_firmware": agent.firmware,
-        })  # fmt: skip
-
-    def _span(self, row: dict[str, Any]) -> tuple[int, int | None, int]:
-        start_ms = time_of(self._times, "calldate", _said(row, "calldate"))
-        end, duration = _said(row, "callend"), _said(row, "duration")
+    def _span(self, row: _Row) -> tuple[int, int | None, int]:
+        start_ms = time_of(self._times, "calldate", _said(row.calldate))
+        end, duration = _said(row.callend), _said(row.duration)
         if end is None and duration is None:
             raise Unfit(DeadReason.MISSING_FIELD, "callend or duration must be present, was absent")
         end_ms = start_ms + span_ms("duration", duration) if end is None else time_of(self._times, "callend", end)
-        talk = _said(row, "connect_duration")
+        talk = _said(row.connect_duration)
         if talk is None:
             return start_ms, None, end_ms
         # Seconds round on their own: talk may seem to begin a second before the call.
@@ -159,54 +227,63 @@ class VoipmonitorReader(LineReader):
         return start_ms, start_ms if -1000 <= answer_ms - start_ms < 0 else answer_ms, end_ms
 
 
-def _said(row: dict[str, Any], *names: str) -> str | None:
-    """Return the first of these columns that is not null."""
-    for name in names:
-        text = row.get(name)
-        if text is not None and not isinstance(text, str):
-            text = text_of(row, name)
-        if text is not None and text not in _NULLS:
-            return text
+def _said(value: Value) -> str | None:
+    """Return what a column says; None for null."""
+    return None if value in _NULLS else str(value)
+
+
+def _first(value: Value, otherwise: Value) -> str | None:
+    return _said(otherwise) if value in _NULLS else str(value)
+
+
+def _codec(*payloads: Value) -> str | None:
+    """Return the codec of the first payload type that is known."""
+    for payload in payloads:
+        kind = count(payload)
+        if kind is not None:
+            return _PAYLOADS.get(kind)
     return None
 
 
-def _reason(row: dict[str, Any], bye: int | None) -> str | None:
+def _reason(row: _Row, bye: int | None) -> str | None:
     """Return the causes of the Reason header, and the sniffer's own."""
-    sip, q850 = count(row.get("reason_sip_cause")), count(row.get("reason_q850_cause"))
+    sip, q850 = count(row.reason_sip_cause), count(row.reason_q850_cause)
+    if not sip and bye != _RTP_STOPPED:
+        return f"Q.850;cause={q850}" if q850 else None
     values = [f"SIP;cause={sip}"] if sip else []
     values += [f"Q.850;cause={q850}"] if q850 else []
     values += ['VoIPmonitor;cause=104;text="RTP timeout"'] if bye == _RTP_STOPPED else []
-    return ", ".join(values) or None
+    return ", ".join(values)
 
 
-def _media(row: dict[str, Any], own: str, far: str) -> dict[str, Any]:
-    """Return the media of a call, for the end that sent the stream `own`."""
-    scores = [score for score in (_mos(row, own), _mos(row, far)) if score is not None]
-    received, sent = count(row.get(f"{far}_received")), count(row.get(f"{own}_received"))
-    audible = heard(received, sent, min(scores, default=None))
-    payload = count(_said(row, f"{own}_payload", f"{far}_payload", "payload"))
-    trip_ms = worse(span_of(row.get("a_rtcp_avgrtd_mult10"), 0.1), span_of(row.get("b_rtcp_avgrtd_mult10"), 0.1))
-    silence_s = scaled(row.get(f"{far}_last_rtp_from_end"), 1.0)
-    return {
-        "codec": _PAYLOADS.get(-1 if payload is None else payload),
-        "mos": audible.mos,
-        "loss_ratio": None if audible.received == 0 else worse(_loss(row, own), _loss(row, far)),
-        "jitter_ms": worse(span_of(row.get("a_avgjitter_mult10"), 0.1), span_of(row.get("b_avgjitter_mult10"), 0.1)),
-        "rtt_ms": trip_ms or None,
-        "packets_received": audible.received,
-        "packets_sent": audible.sent,
-        "silence_ms": None if silence_s is None or audible.received == 0 else round(silence_s * 1000),
-    }
+def _streams(row: _Row) -> tuple[_Stream, _Stream]:
+    """Return what the caller sent, and what the callee did."""
+    a = _Stream(
+        row.a_ua,
+        row.a_payload,
+        packets_of(row.a_received),
+        _mos(row.a_mos_f1_mult10, row.a_mos_f2_mult10, row.a_mos_adapt_mult10),
+        _loss(row.a_lost, row.a_received, row.a_packet_loss_perc_mult1000),
+        _seconds(row.a_last_rtp_from_end),
+    )
+    b = _Stream(
+        row.b_ua,
+        row.b_payload,
+        packets_of(row.b_received),
+        _mos(row.b_mos_f1_mult10, row.b_mos_f2_mult10, row.b_mos_adapt_mult10),
+        _loss(row.b_lost, row.b_received, row.b_packet_loss_perc_mult1000),
+        _seconds(row.b_last_rtp_from_end),
+    )
+    return a, b
 
 
-def _mos(row: dict[str, Any], stream: str) -> float | None:
-    for name in ("f1", "f2", "adapt"):
-        score = mos_of(row.get(f"{stream}_mos_{name}_mult10"), 0.1)
-        if score is not None:
-            return score
-    return None
+def _mos(fixed_50: Value, fixed_200: Value, adaptive: Value) -> float | None:
+    score = _mos_tenths(fixed_50)
+    if score is None:
+        score = _mos_tenths(fixed_200)
+    return _mos_tenths(adaptive) if score is None else score
 
 
-def _loss(row: dict[str, Any], stream: str) -> float | None:
-    ratio = loss_of(row.get(f"{stream}_lost"), row.get(f"{stream}_received"))
-    return ratio_of(row.get(f"{stream}_packet_loss_perc_mult1000"), 1e-5) if ratio is None else ratio
+def _loss(lost: Value, received: Value, percent: Value) -> float | None:
+    ratio = loss_of(lost, received)
+    return _percent_thousandths(percent) if ratio is None else ratio

@@ -13,14 +13,19 @@ and remote metrics the worse one counts. MOS-CQ, which knows of the delay, is pr
 nothing was measured (RFC 3611, section 4.7), and so does a round trip of 0.
 """
 
+import math
 import re
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from schemas.deadletters import DeadReason
+from schemas.events import Direction
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options, Tokens
-from schemas.formats.calls import Side, agent_of, codec_of, leg_side, present, worse
+from schemas.formats.calls import Call, Media, Parties, Side, agent_of, codec_of, lower, worse
 from schemas.formats.masks import refused
-from schemas.formats.records import Event, Items, converted, decoded, time_of, too_large
+from schemas.formats.memory import remembered
+from schemas.formats.records import Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -35,12 +40,23 @@ LACKS = (
 
 _START = re.compile(rb"VQ(?:Session|Interval|Alert)Report\b")
 _MESSAGE = re.compile(rb"^(?:PUBLISH|NOTIFY|SIP/2\.0) ", re.MULTILINE)
-_ID = re.compile(rb"[ \t]*[:=][ \t]*([^\r\n]*)")
-_MOMENT = re.compile(rb"[0-9][0-9T:.+Z-]{9,40}")
-_MEASURES = re.compile(rb"(NLR|JDR|IAJ|RTD|MOSLQ|MOSCQ)=([0-9]{1,6}(?:\.[0-9]{1,6})?)")
-_BLOCKS = (b"PACKETLOSS", b"DELAY", b"QUALITYEST")
+_START_TIME = re.compile(rb"START[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})")
+_STOP_TIME = re.compile(rb"STOP[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})")
+_SPAN = re.compile(rb"START[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})[ \t]+STOP[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})")
+_MEASURES = re.compile(rb"(NLR|JDR|IAJ|RTD|MOSLQ|MOSCQ) ?= ?([0-9]{1,6}(?:\.[0-9]{1,6})?)")
+_USUAL = re.compile(
+    rb"\nCallID:(?P<CALLID>[^\n]*[^\s][^\n]*)\n"
+    rb"LocalID:(?P<LOCALID>[^\n]*)\nRemoteID:(?P<REMOTEID>[^\n]*)\nOrigID:(?P<ORIGID>[^\n]*)\n"
+)
+"""The ids in the order of the RFC: what most phones write, found at once."""
+
+_IDS = frozenset({
+    "CALLID", "DIALOGID", "LOCALID", "FROMID", "REMOTEID", "TOID", "ORIGID", "X-USERAGENT",
+})  # fmt: skip
+"""Names of lines whose text is taken as it is."""
+
 _LINE_END = 10
-_WORD = re.compile(rb"[A-Za-z0-9._/-]{1,32}")
+_CODEC = re.compile(rb"(?<![A-Z])PD[ \t]*=[ \t]*([A-Z0-9._/-]{1,32})")
 
 
 def open_vqrtcpxr(options: Options) -> "VqrtcpxrReader":
@@ -57,6 +73,7 @@ class VqrtcpxrReader:
 
     def __init__(self, tokens: Tokens, timezone: str) -> None:
         self._tokens = tokens
+        self._parties = Parties(tokens)
         self._times = TimeReader(("iso",), timezone, day_first=None)
         self._cutter = _Cutter()
 
@@ -79,43 +96,60 @@ class VqrtcpxrReader:
             return [] if known else [refused(position, DeadReason.NOT_JSON, rule, data)]
         report = data if message is None else data[: message.start()]
         try:
-            return list(converted(position, report, [self._event(report)]))
+            return converted(position, report, [self._event(report)])
         except Unfit as unfit:
             return [refused(position, unfit.reason, unfit.detail, report)]
 
-    def _event(self, report: bytes) -> Event:
+    def _event(self, report: bytes) -> Call | Media:
         """Return the event of one report."""
-        plain = report.replace(b" =", b"=").replace(b"= ", b"=")
-        upper = plain.upper()
-        start_ms, stop_ms = self._time(upper, b"START="), self._time(upper, b"STOP=")
-        call_id = _named(plain, upper, b"CALLID") or (_named(plain, upper, b"DIALOGID") or "").partition(";")[0]
-        if not call_id:
+        upper = report.upper()
+        ids = _ids(report, upper)
+        start_ms, stop_ms = self._span(upper)
+        name = ids.get("CALLID", b"").strip() or ids.get("DIALOGID", b"").partition(b";")[0].strip()
+        if not name:
             raise Unfit(DeadReason.MISSING_FIELD, "CallID must be present, was absent")
-        local = _named(plain, upper, b"LOCALID") or _named(plain, upper, b"FROMID")
-        remote = _named(plain, upper, b"REMOTEID") or _named(plain, upper, b"TOID")
-        side = leg_side(self._tokens, local, remote, of_callee=False)
-        codec = _after(plain, upper, b"PD=", _WORD)
-        fixed = {"call_id": self._tokens.opaque(call_id), "customer_id": side.customer_id}
-        media = {"codec": None if codec is None else codec_of(codec.decode("ascii")), **_metrics(upper)}
+        call_id = decoded(name)
+        local = _said(ids.get("LOCALID")) or _said(ids.get("FROMID"))
+        remote = _said(ids.get("REMOTEID")) or _said(ids.get("TOID"))
+        side = self._parties.leg_side(local, remote, of_callee=False)
+        codec = _CODEC.search(upper, max(upper.find(b"SESSIONDESC"), 0))
+        codec_name = None if codec is None else codec_of(codec[1].decode("ascii"))
+        media = _metrics(upper)
         if not report.startswith(b"VQSession"):
             if stop_ms < start_ms:
                 raise Unfit(DeadReason.INCONSISTENT, "START <= STOP must hold, did not")
-            return present({"type": "media", **fixed, "at_ms": stop_ms, "interval_ms": stop_ms - start_ms, **media})
-        agent = agent_of(_named(plain, upper, b"X-USERAGENT") if side.direction == "out" else None)
-        return present({
-            "type": "call",
-            **fixed,
-            "peer_id": side.peer_id,
-            "direction": self._direction(side, local, remote, _named(plain, upper, b"ORIGID")),
-            "start_ms": start_ms,
-            "answer_ms": start_ms,
-            "end_ms": stop_ms,
-            **media,
-            "cpe_model": agent.model,
-            "cpe_firmware": agent.firmware,
-        })  # fmt: skip
+            return Media(
+                call_id=self._tokens.opaque(call_id),
+                customer_id=side.customer_id,
+                at_ms=stop_ms,
+                interval_ms=stop_ms - start_ms,
+                codec=codec_name,
+                mos=media.mos,
+                loss_ratio=media.loss_ratio,
+                discard_ratio=media.discard_ratio,
+                jitter_ms=media.jitter_ms,
+                rtt_ms=media.rtt_ms,
+            )
+        agent = agent_of(_said(ids.get("X-USERAGENT")) if side.direction == "out" else None)
+        return Call(
+            call_id=self._tokens.opaque(call_id),
+            customer_id=side.customer_id,
+            start_ms=start_ms,
+            end_ms=stop_ms,
+            answer_ms=start_ms,
+            direction=self._direction(side, local, remote, _said(ids.get("ORIGID"))),
+            peer_id=side.peer_id,
+            codec=codec_name,
+            mos=media.mos,
+            loss_ratio=media.loss_ratio,
+            discard_ratio=media.discard_ratio,
+            jitter_ms=media.jitter_ms,
+            rtt_ms=media.rtt_ms,
+            cpe_model=agent.model,
+            cpe_firmware=agent.firmware,
+        )
 
-    def _direction(self, side: Side, local: str | None, remote: str | None, origin: str | None) -> str | None:
+    def _direction(self, side: Side, local: str | None, remote: str | None, origin: str | None) -> Direction | None:
         """Tell who called, by `OrigID`."""
         if origin is None:
             return None
@@ -126,58 +160,102 @@ class VqrtcpxrReader:
         own = local if side.direction == "out" else remote
         return "out" if origin == own else "in"
 
-    def _time(self, upper: bytes, key: bytes) -> int:
-        text = _after(upper, upper, key, _MOMENT)
-        return time_of(self._times, f"Timestamps {key[:-1].decode()}", None if text is None else text.decode("ascii"))
-
-
-def _named(plain: bytes, upper: bytes, key: bytes) -> str | None:
-    """Return what stands on the line of that name."""
-    at = upper.find(key)
-    while at >= 0:
-        begin = upper.rfind(b"\n", 0, at) + 1
-        found = _ID.match(plain, at + len(key)) if begin == at or upper[begin:at].isspace() else None
+    def _span(self, upper: bytes) -> tuple[int, int]:
+        found = _SPAN.search(upper)
         if found is not None:
-            return decoded(found[1]).strip() or None
-        at = upper.find(key, at + 1)
-    return None
+            start, stop = found.groups()
+        else:
+            start, stop = (
+                None if one is None else one[1] for one in (_START_TIME.search(upper), _STOP_TIME.search(upper))
+            )
+        return self._time("Timestamps START", start), self._time("Timestamps STOP", stop)
+
+    def _time(self, name: str, text: bytes | None) -> int:
+        return time_of(self._times, name, None if text is None else text.decode("ascii"))
 
 
-def _after(plain: bytes, upper: bytes, key: bytes, value: re.Pattern[bytes]) -> bytes | None:
-    """Return what stands behind a key."""
-    at = upper.find(key)
-    found = None if at < 0 else value.match(plain, at + len(key))
-    return None if found is None else found.group()
+def _ids(report: bytes, upper: bytes) -> dict[str, bytes]:
+    """Return what stands on the lines of `_IDS`, the first of each."""
+    usual = _USUAL.search(report)
+    if usual is not None and b"X-USERAGENT" not in upper:
+        return usual.groupdict()
+    found: dict[str, bytes] = {}
+    for line in report.split(b"\n"):
+        name, _, value = line.partition(b":")
+        key = _known(name)
+        if key is None and b"=" in name:
+            name, _, value = line.partition(b"=")
+            key = _known(name)
+        if key is not None and key not in found:
+            found[key] = value
+    return found
 
 
-def _metrics(upper: bytes) -> dict[str, float | None]:
+@remembered
+def _known(name: bytes) -> str | None:
+    """Return which of `_IDS` a name is."""
+    plain = name.strip(b" \t").upper().decode("latin-1")
+    return plain if plain in _IDS else None
+
+
+@remembered
+def _said(text: bytes | None) -> str | None:
+    return None if text is None else decoded(text).strip() or None
+
+
+class _Metrics(Struct, gc=False):
+    """The media of a report; fields as in an event."""
+
+    mos: float | None
+    loss_ratio: float | None
+    discard_ratio: float | None
+    jitter_ms: float | None
+    rtt_ms: float | None
+
+
+def _metrics(upper: bytes) -> _Metrics:
     """Return the worse of local and remote metrics."""
-    split = upper.find(b"REMOTEMETRICS")
     # The ids before the first block of figures need not be searched.
-    begin = min(at for at in (*map(upper.find, _BLOCKS), len(upper)) if at >= 0)
-    local = {key: float(value) for key, value in _MEASURES.findall(upper, begin, len(upper) if split < 0 else split)}
-    remote = {} if split < 0 else {key: float(value) for key, value in _MEASURES.findall(upper, split)}
-    here, there = _mos(local), _mos(remote)
-    return {
-        "mos": there if here is None or (there is not None and there < here) else here,
-        "loss_ratio": _ratio(local, remote, b"NLR"),
-        "discard_ratio": _ratio(local, remote, b"JDR"),
-        "jitter_ms": worse(local.get(b"IAJ"), remote.get(b"IAJ")),
-        "rtt_ms": worse(local.get(b"RTD"), remote.get(b"RTD")) or None,
-    }
+    split, begin = upper.find(b"REMOTEMETRICS"), max(upper.find(b"\nLOCALMETRICS"), 0)
+    if split < 0:
+        near = dict(_MEASURES.findall(upper, begin)).get
+        return _Metrics(
+            _mos(near(b"MOSCQ"), near(b"MOSLQ")),
+            _percent(near(b"NLR")),
+            _percent(near(b"JDR")),
+            _number(near(b"IAJ")),
+            _number(near(b"RTD")) or None,
+        )
+    near, far = dict(_MEASURES.findall(upper, begin, split)).get, dict(_MEASURES.findall(upper, split)).get
+    return _Metrics(
+        lower(_mos(near(b"MOSCQ"), near(b"MOSLQ")), _mos(far(b"MOSCQ"), far(b"MOSLQ"))),
+        worse(_percent(near(b"NLR")), _percent(far(b"NLR"))),
+        worse(_percent(near(b"JDR")), _percent(far(b"JDR"))),
+        worse(_number(near(b"IAJ")), _number(far(b"IAJ"))),
+        worse(_number(near(b"RTD")), _number(far(b"RTD"))) or None,
+    )
 
 
-def _mos(metrics: dict[bytes, float]) -> float | None:
-    for name in (b"MOSCQ", b"MOSLQ"):
-        score = metrics.get(name, 0.0)
-        if 1.0 <= score <= 5.0:
-            return score
-    return None
+@remembered
+def _number(text: bytes | None) -> float | None:
+    return None if text is None else float(text)
 
 
-def _ratio(local: dict[bytes, float], remote: dict[bytes, float], key: bytes) -> float | None:
-    percent = worse(local.get(key), remote.get(key))
-    return None if percent is None or percent > 100.0 else round(percent * 0.01, 6)
+def _mos(conversational: bytes | None, listening: bytes | None) -> float | None:
+    score = _score(conversational)
+    return _score(listening) if score is None else score
+
+
+@remembered
+def _score(text: bytes | None) -> float | None:
+    score = 0.0 if text is None else float(text)
+    return score if 1.0 <= score <= 5.0 else None
+
+
+@remembered
+def _percent(text: bytes | None) -> float | None:
+    percent = math.inf if text is None else float(text)
+    return None if percent > 100.0 else round(percent * 0.01, 6)
 
 
 class _Cutter:
