@@ -26,7 +26,7 @@ from dataflows.flow import OpenInput, Part, Passed, Stop, build, execute
 from dataflows.inputs import hep
 from dataflows.inputs.chunks import Read
 from dataflows.inputs.files import Cut, FileReader, Place
-from dataflows.inputs.http import Server, events_application, metrics_application
+from dataflows.inputs.http import Server, events_application, metrics_application, read_converted
 from dataflows.inputs.kafka import KafkaFigures, KafkaReader
 from dataflows.inputs.kafka_client import connection
 from dataflows.inputs.resubmitted import Resubmitted
@@ -38,7 +38,7 @@ from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import Counts, RiskEngine
 from schemas.alerts import Notification
 from schemas.errors import ConfigError, StateError, StaylineError
-from schemas.formats import open_format
+from schemas.formats import Format, open_format
 from schemas.formats.hep import open_hep
 from sinks.announcements import Announcements
 from sinks.desk.app import desk_application
@@ -77,6 +77,7 @@ class _Source(NamedTuple):
         open_input: what the flow reads.
         ends: it has an end.
         spool: what arrives by HTTP lies here; None for others.
+        opener: opens the vendor's format of what arrives there; None: contract events.
         listener: takes packets; None for others.
         figures: what the input has to show of its own.
         passed: is told a place behind which no restart will go back.
@@ -88,6 +89,7 @@ class _Source(NamedTuple):
     open_input: OpenInput
     ends: bool
     spool: Spool | None = None
+    opener: Callable[[], Format] | None = None
     listener: hep.Listener | None = None
     figures: Collector | None = None
     passed: Passed = lambda _: None
@@ -252,19 +254,19 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 
 def _source(config: Config, secrets: configuration.Secrets, folder: Path) -> _Source:
-    if config.input.kind == "http":
-        spool = Spool(folder / "spool")
-        return _Source(
-            lambda place: spool.read(Place() if place is None else Place(*place)),
-            ends=False,
-            spool=spool,
-            passed=lambda place: spool.prune(Place(*place).file),
-        )
     if config.input.kind == "hep":
         return _packets(config, secrets, folder)
-    name = config.input.format
-    options = configuration.format_options(config, secrets.token_key)
-    opener = None if name == "stayline" else lambda: open_format(name, options)
+    opener = _opener(config, secrets)
+    if config.input.kind == "http":
+        spool = Spool(folder / "spool")
+        give = spool.read if opener is None else partial(read_converted, spool)
+        return _Source(
+            lambda place: give(Place() if place is None else Place(*place)),
+            ends=False,
+            spool=spool,
+            opener=opener,
+            passed=lambda place: spool.prune(Place(*place).file),
+        )
     if config.input.kafka is not None and config.input.kind == "kafka" and config.input.kafka.partitions == ():
         # Nothing is read: what a process that is given up had still to deliver goes out.
         return _Source(lambda _: iter(()), ends=False)
@@ -287,6 +289,13 @@ def _source(config: Config, secrets: configuration.Secrets, folder: Path) -> _So
         return iter(FileReader(list(given.paths), begin, open_format=opener, follow=given.follow))
 
     return _Source(read, ends=not given.follow)
+
+
+def _opener(config: Config, secrets: configuration.Secrets) -> Callable[[], Format] | None:
+    """Return what opens `input.format`; None: contract events."""
+    if config.input.format == "stayline":
+        return None
+    return partial(open_format, config.input.format, configuration.format_options(config, secrets.token_key))
 
 
 def _packets(config: Config, secrets: configuration.Secrets, folder: Path) -> _Source:
@@ -356,7 +365,7 @@ def _servers(
     if source.listener is not None:
         yield "hep", source.listener
     if source.spool is not None:
-        yield "events", Server(events_application(source.spool), *config.input.http.listen)
+        yield "events", Server(events_application(source.spool, source.opener), *config.input.http.listen)
     if store is not None:
         take = source.spool.append if source.spool is not None else _refuse_outcome
         desk = desk_application(store, take, now_ms)

@@ -177,6 +177,22 @@ class TestInputs:
         assert diagnosis.findings.late.p50_s > 0
         assert sorted(tmp_path.iterdir()) == before
 
+    def test_a_vendor_s_records_over_http_are_looked_at_as_what_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(doctor, "RECORDS_MAX", 7)
+        text = '[input]\nkind = "http"\nformat = "voipmonitor"\nhttp = { listen = "127.0.0.1:0" }\n'
+        bodies = (FORMATS / "voipmonitor" / "table.in").read_bytes(), b"01632960001,2\n"
+
+        def send(sentence):
+            url = next(word for word in sentence.split() if word.startswith("http")).rstrip(";")
+            for body in reversed(bodies):
+                assert httpx2.post(url, content=body, timeout=30).status_code == 503
+
+        diagnosis = diagnose(configured(tmp_path, text), KEY, send)
+        assert diagnosis.format == "voipmonitor"
+        assert diagnosis.findings.types["call"].records >= 5
+        assert diagnosis.findings.dead_letters["not_json"].at == "body 1:1"
+        assert "01632960001" not in "\n".join(told(diagnosis))
+
     def test_packets_are_assembled_and_what_is_open_is_no_dead_letter(self, tmp_path, monkeypatch):
         monkeypatch.setattr(doctor, "RECORDS_MAX", 2)
         config = configured(tmp_path, f'[input]\nkind = "hep"\nhep = {{ listen = "127.0.0.1:{free_port()}" }}\n')

@@ -1,11 +1,16 @@
+import base64
 import errno
 import gzip
 import socket
 import threading
+from functools import partial
+from urllib.parse import quote
 
 import httpx2
+import orjson
 import pytest
 from engine_kit import DROPPED, MONDAY_MS, batch, call, engine
+from formats_kit import CASES, events, options, read, read_case, source
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -15,7 +20,9 @@ from dataflows.inputs.files import Place
 from dataflows.inputs.http import BODY_BYTES_MAX, Server, events_application, metrics_application
 from dataflows.inputs.spool import Spool
 from dataflows.metrics import Gauges
+from schemas.deadletters import Reject
 from schemas.errors import ConfigError
+from schemas.formats import open_format
 from sinks.outbox import Outbox
 
 BODY = b'{"type":"call"}\nnot json\n\n{"type":"link"}'
@@ -217,3 +224,66 @@ class TestMetrics:
         assert figures['stayline_outbox_pending{output="crm"}'] == "0.0"
         assert figures["stayline_spool_bytes"] == "2.0"
         assert "k1" not in page.text
+
+
+class TestVendorsRecords:
+    """What `input.format` says is what a request may hold."""
+
+    @pytest.fixture
+    def posted(self, serve, taken):
+        def post(name, *bodies):
+            client = serve(events_application(taken, partial(open_format, name, options())))[1]
+            return [client.post("/v1/events", content=body) for body in bodies]
+
+        return post
+
+    @pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("customers")])
+    def test_a_file_posted_gives_what_the_file_gives(self, posted, taken, case):
+        (response,) = posted(case.partition("/")[0], source(case))
+        items = read_case(case)
+        assert (response.status_code, response.json()) == (202, {"records": len(items)})
+        chunks = [cut.chunk for cut in iter(http.read_converted(taken, Place()).__next__, None)]
+        assert b"".join(chunk.data for chunk in chunks) == events(items)
+        rejects = [reject for chunk in chunks for reject in chunk.rejects]
+        given = [item for item in items if isinstance(item, Reject)]
+        assert [(one.reason, one.record) for one in rejects] == [(one.reason, one.record) for one in given]
+        assert [one.detail for one in rejects] == [
+            f"{one.detail}; record {one.position} of its request" for one in given
+        ]
+
+    def test_a_switch_may_post_each_record_as_a_form(self, posted, taken):
+        record = source("freeswitch/legs").splitlines()[0]
+        (plain,), encoded = (events(read("freeswitch", record)).splitlines(),), b"cdr=" + quote(record).encode()
+        in_base64 = b"cdr=" + base64.b64encode(record)
+        assert [one.status_code for one in posted("freeswitch", record, encoded, in_base64)] == [202] * 3
+        assert stored(taken).splitlines() == plain * 3
+
+    def test_no_number_lies_in_the_spool(self, posted, taken):
+        posted("asterisk", source("asterisk/cdr-csv"), b'"","01632960001",broken\n')
+        assert b"01632960001" not in stored(taken)
+        assert b"01632960001" not in base64.b64decode(orjson.loads(stored(taken).splitlines()[-1][1:])["record_b64"])
+
+    def test_a_dead_letter_stands_where_it_lies_in_the_spool(self, posted, taken):
+        posted("kamailio", b"{\n", source("kamailio/cdrs-and-dialogs"), b"[]\n")
+        chunks = [cut.chunk for cut in iter(http.read_converted(taken, Place()).__next__, None)]
+        positions = [position for chunk in chunks for position in chunk.positions]
+        places = [reject.position for chunk in chunks for reject in chunk.rejects]
+        lines = stored(taken).splitlines()
+        assert sorted([*positions, *places]) == list(range(1, len(lines) + 1))
+        assert [number for number, line in enumerate(lines, 1) if line.startswith(b"!")] == places
+        assert {1, len(lines)} <= set(places)
+
+    def test_what_is_not_in_the_format_at_all_is_a_problem_and_is_not_taken(self, posted, taken):
+        (response,) = posted("voipmonitor", b"1,2,3\n4,5,6\n")
+        assert (response.status_code, stored(taken)) == (400, b"")
+        assert problem(response).startswith("line 1: the first row must name the columns of VoIPmonitor's cdr table")
+
+    def test_rows_that_tell_of_no_call_are_taken_and_give_nothing(self, posted, taken):
+        (response,) = posted("kamailio", b'{"method":"ACK","callid":"a","time":1}\n')
+        assert (response.status_code, response.json(), stored(taken)) == (202, {"records": 0}, b"")
+
+    def test_a_line_that_only_looks_like_a_refused_record_is_a_record_like_any_other(self, taken):
+        lines = b'{"type":"call"}\n!not ours\n!{"reason":"not_json","detail":"","record_b64":"%"}\n'
+        taken.append(lines)
+        (chunk,) = (cut.chunk for cut in iter(http.read_converted(taken, Place()).__next__, None))
+        assert (chunk.data, list(chunk.positions), chunk.rejects) == (lines, [1, 2, 3], [])

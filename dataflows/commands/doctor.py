@@ -35,15 +35,17 @@ from dataflows import config as configuration
 from dataflows.commands.examination import Examination, Findings, Pattern
 from dataflows.config.settings import Config
 from dataflows.inputs import hep
-from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.chunks import Chunk, converted
 from dataflows.inputs.files import FileReader, Place
-from dataflows.inputs.http import BODY_BYTES_MAX, Server
+from dataflows.inputs.http import BODY_BYTES_MAX, Server, items_of
 from dataflows.inputs.kafka import KafkaReader
 from dataflows.inputs.kafka_client import connection
 from dataflows.inputs.spool import Spool
-from schemas.errors import ConfigError
-from schemas.formats import Format, described, open_format
+from schemas.deadletters import DeadReason
+from schemas.errors import ConfigError, InputError
+from schemas.formats import HEAD_BYTES, Format, described, open_format
 from schemas.formats.hep import open_hep
+from schemas.formats.masks import refused
 
 SECONDS = 60.0
 """A minute shows every phone that reports every few seconds, and no more than a coffee is waited for."""
@@ -153,7 +155,7 @@ def _opened(config: Config, token_key: bytes | None, announce: Announce, stack: 
         server.start()
         stack.callback(server.stop)
         announce(f"listening for events on http://{server.address}/v1/events; what comes is looked at and refused")
-        return _Source(_of_bodies(bodies), live=True)
+        return _Source(_of_bodies(bodies, _opener(config, token_key)), live=True)
     if kind == "hep":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stayline-doctor-")))
         reader = open_hep(configuration.format_options(config, token_key))
@@ -217,7 +219,7 @@ def _looking(bodies: "queue.Queue[bytes]") -> Starlette:
     return Starlette(routes=[Route("/v1/events", events, methods=["POST"])])
 
 
-def _of_bodies(bodies: "queue.Queue[bytes]") -> Iterator[Chunk | None]:
+def _of_bodies(bodies: "queue.Queue[bytes]", opener: Callable[[], Format] | None) -> Iterator[Chunk | None]:
     """Give each body once, for ever."""
     seen: set[bytes] = set()
     while True:
@@ -229,8 +231,19 @@ def _of_bodies(bodies: "queue.Queue[bytes]") -> Iterator[Chunk | None]:
         digest = hashlib.sha256(body).digest()
         if digest not in seen:
             seen.add(digest)
+            if opener is not None:
+                yield _of_body(f"body {len(seen)}", body, opener)
+                continue
             data = body if body.endswith(b"\n") else body + b"\n"
             yield Chunk("http", f"body {len(seen)}", data, range(1, data.count(b"\n") + 1))
+
+
+def _of_body(name: str, body: bytes, opener: Callable[[], Format]) -> Chunk:
+    """Convert a body; one that is not in the format at all is a dead letter here, where it would be refused."""
+    try:
+        return converted("http", name, items_of(body, opener))
+    except InputError as error:
+        return converted("http", name, [refused(1, DeadReason.NOT_JSON, str(error), body[:HEAD_BYTES])])
 
 
 def _of_packets(listener: hep.Listener, source: hep.Source) -> list[str]:

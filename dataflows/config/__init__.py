@@ -126,8 +126,9 @@ def runnable(config: Config) -> list[str]:
     found = []
     if config.input.kind == "file" and not config.input.file.paths:
         found.append("input.file.paths: must name at least one file where input.kind is file, was empty")
-    if config.input.kind == "kafka" and config.input.format == "hep":
-        found.append("input.format: must be one whose records stand alone where input.kind is kafka, was hep")
+    if config.input.kind in ("kafka", "http") and config.input.format == "hep":
+        rule = f"must be one whose records stand alone where input.kind is {config.input.kind}"
+        found.append(f"input.format: {rule}, was hep")
     if not config.output:
         found.append("output: must be at least one, was none")
     return found

@@ -1,10 +1,17 @@
-"""The HTTP face of a deployment: events in, and the metrics out. Loopback unless configured otherwise."""
+"""The HTTP face of a deployment: events in, and the metrics out. Loopback unless configured otherwise.
 
+Where `input.format` is a vendor's, each request's body is an input of its own, as a file is: it is converted at the
+door, so that what lies in the spool are events with tokens in them and no number. What could not be converted lies
+beside them, masked, as a line of its own that begins with `!`, and becomes a dead letter when it is read.
+"""
+
+import base64
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -12,10 +19,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.files import Cut, Place
 from dataflows.inputs.spool import Spool
 from dataflows.logs import log
 from dataflows.metrics import Gauges
-from schemas.errors import ConfigError, StateError
+from schemas.deadletters import DeadReason, Reject
+from schemas.errors import ConfigError, InputError, StateError
+from schemas.formats import Converted, Format
 
 STOP_S = 5.0
 """How long requests that have begun may take to end."""
@@ -68,12 +79,86 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def events_application(spool: Spool) -> Starlette:
-    """Return the application that takes `POST /v1/events`: NDJSON, on disk before the answer.
+Opener = Callable[[], Format]
+"""Opens a vendor's format for one request."""
 
-    202: taken. 400: empty. 403: from a web page. 413: larger than `BODY_BYTES_MAX`. 415: compressed. 503: there is no
-    room or no disk; the same request may come again. Records are judged when they are read: a broken one becomes a
-    dead letter, its neighbours are applied.
+_REFUSED = b"!"
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    """A record that could not be converted, as it lies in the spool."""
+
+    reason: DeadReason
+    detail: str
+    record_b64: str
+
+
+_refused = msgspec.json.Decoder(_Refused)
+
+
+def items_of(body: bytes, open_format: Opener) -> list[Converted | Reject]:
+    """Convert a request's body.
+
+    Raises:
+        InputError: the body as a whole is not in this format.
+    """
+    reader = open_format()
+    return [*reader.feed(body), *reader.finish()]
+
+
+def _lines(items: list[Converted | Reject]) -> bytes:
+    """Write what a body gave as lines of the spool."""
+    return b"".join(item.line + b"\n" if isinstance(item, Converted) else _line_of(item) for item in items)
+
+
+def _line_of(reject: Reject) -> bytes:
+    where = f"{reject.detail}; record {reject.position} of its request"
+    shown = _Refused(reject.reason, where, base64.b64encode(reject.record).decode("ascii"))
+    return _REFUSED + msgspec.json.encode(shown) + b"\n"
+
+
+def read_converted(spool: Spool, place: Place) -> Iterator[Cut | None]:
+    """Give what was converted at the door from a place on, for ever; None where there is nothing new yet.
+
+    Raises:
+        StateError: what was appended there is gone (on iteration).
+    """
+    for cut in spool.read(place):
+        yield cut if cut is None else Cut(_sorted(cut.chunk), cut.place)
+
+
+def _sorted(chunk: Chunk) -> Chunk:
+    """Tell events from what could not be converted."""
+    assert isinstance(chunk.data, bytes)  # noqa: S101  a spool gives lines
+    if not chunk.data.startswith(_REFUSED) and b"\n" + _REFUSED not in chunk.data:
+        return chunk
+    lines: list[bytes] = []
+    positions: list[int] = []
+    rejects: list[Reject] = []
+    for position, line in zip(chunk.positions, chunk.data.splitlines(keepends=True), strict=True):
+        try:
+            found = _refused.decode(line[1:]) if line.startswith(_REFUSED) else None
+            record = b"" if found is None else base64.b64decode(found.record_b64, validate=True)
+        except ValueError:
+            found = None  # was not written here: a record like any other, for the decoder to refuse
+        if found is None:
+            lines.append(line)
+            positions.append(position)
+        else:
+            rejects.append(Reject(position, found.reason, found.detail, record))
+    return Chunk(chunk.source, chunk.name, b"".join(lines), positions, rejects=rejects)
+
+
+def events_application(spool: Spool, open_format: Opener | None = None) -> Starlette:
+    """Return the application that takes `POST /v1/events`: records, on disk before the answer.
+
+    202: taken. 400: empty, or not in the format at all. 403: from a web page. 413: larger than `BODY_BYTES_MAX`. 415:
+    compressed. 503: there is no room or no disk; the same request may come again. Records are judged when they are
+    read: a broken one becomes a dead letter, its neighbours are applied.
+
+    Args:
+        spool: takes the records.
+        open_format: opens the vendor's format; None: a body is NDJSON of contract events.
     """
 
     async def events(request: Request) -> Response:
@@ -93,13 +178,26 @@ def events_application(spool: Spool) -> Starlette:
         if not body.strip():
             return _problem(400, "a body must hold at least one record, was empty")
         try:
-            await run_in_threadpool(spool.append, bytes(body))
+            count = await run_in_threadpool(_taken, spool, bytes(body), open_format)
+        except InputError as error:
+            return _problem(400, str(error))
         except StateError as error:
             log("events.refused", error=str(error))
             return _problem(503, "the records could not be stored, none of them was taken", RETRY_S)
-        return JSONResponse({"records": sum(1 for line in body.split(b"\n") if line.strip())}, 202)
+        return JSONResponse({"records": count}, 202)
 
     return Starlette(routes=[Route("/v1/events", events, methods=["POST"]), Route("/healthz", _healthy)])
+
+
+def _taken(spool: Spool, body: bytes, open_format: Opener | None) -> int:
+    """Put a body into the spool; return how many records it held."""
+    if open_format is None:
+        spool.append(body)
+        return sum(1 for line in body.split(b"\n") if line.strip())
+    items = items_of(body, open_format)
+    if items:
+        spool.append(_lines(items))
+    return len(items)
 
 
 def metrics_application(gauges: Gauges) -> Starlette:
