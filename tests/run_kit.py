@@ -98,6 +98,10 @@ class Program:
         """Wait until it ends, but not longer than this."""
         self._process.join(seconds)
 
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid or 0)
+
     def running(self) -> bool:
         return self._process.is_alive()
 

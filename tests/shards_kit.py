@@ -29,7 +29,7 @@ def parted(broker, topic):
 
 def deployed_apart(folder, address, topic, partitions, more=""):
     """Write the configuration of one process; all of them share the states of partitions."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     kafka = f'brokers = "{address}", topics = ["{topic}"], partitions = {orjson.dumps(partitions).decode()}'
     output = '\n[[output]]\nkind = "file"\npath = "alerts.ndjson"\n'
     state = f'[state]\nshared_directory = "{folder.parent / "shared"}"'

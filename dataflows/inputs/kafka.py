@@ -283,7 +283,6 @@ class KafkaReader:
         if not self._asked and (now_s >= self._look_at_s or self._trouble.gone):
             self._look_at_s, self._trouble.gone = now_s + LOOK_S, False
             self._asked = self._brokers.ask_topics()
-            self._measure()
         if not self._asked or not all(future.done() for future in self._asked.values()):
             return
         asked, self._asked = self._asked, {}
@@ -306,11 +305,11 @@ class KafkaReader:
             log("input.partitions", new=len(new), all=len(self._offsets))
             self._assign()
 
-    def _measure(self) -> None:
-        for part, at in self._offsets.items():
-            ends = self._consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
-            if ends is not None and ends[1] >= at:
-                self.lag[part] = ends[1] - at
+    def measure(self) -> None:
+        """Measure the lag, also while nobody reads and from another thread; keep the old one if nobody answers."""
+        offsets = dict(self._offsets)
+        for part, end in self._brokers.ends_now(offsets).items():
+            self.lag[part] = max(0, end - offsets[part])
 
 
 class KafkaFigures(Collector):
@@ -321,6 +320,7 @@ class KafkaFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric as it stands."""
+        self._reader.measure()
         labels = ["topic", "partition"]
         lag = GaugeMetricFamily("stayline_input_lag_messages", "Messages that wait to be read.", labels=labels)
         for (topic, number), count in dict(self._reader.lag).items():

@@ -1,0 +1,93 @@
+"""What waits: on the way out, where a full backlog stops the input; on the way in, where a week is as good as live."""
+
+import itertools
+import random
+
+import orjson
+import pytest
+from kafka_kit import await_settled, counted, deployed, ended, figures, keyed, records
+from run_kit import Program, lines, until
+from shards_kit import Processes, delivered, expected
+
+from bench.broker import fill, make_topic
+
+PAD_BYTES, PADDED = 50_000, 3_000
+"""A backlog larger than all that a client fetches in advance."""
+AHEAD_BYTES = 120 << 20
+"""What a client may hold of it: 64 MB of messages waiting to be asked for, and a fetch on its way."""
+
+
+def resident_bytes(program):
+    status = (f"/proc/{program.pid}/status",)
+    with open(*status, encoding="ascii") as stream:  # noqa: PTH123  a file of the kernel's
+        return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmRSS"))
+
+
+def padded(number):
+    event = {"type": "call", "call_id": f"p{number}", "customer_id": f"p{number % 50}", "start_ms": 1_000 + number}
+    return orjson.dumps(event | {"end_ms": 2_000 + number, "unknown": "x" * PAD_BYTES})
+
+
+def test_an_output_that_stalls_stops_the_input_and_when_it_returns_all_is_delivered(broker, topic, telco, tmp_path):
+    backlog = len(telco.told) // 2
+    deployed(tmp_path, broker.address, topic, alerts=f"{topic}.alerts")
+    config = tmp_path / "c.toml"
+    table = f'topic = "{topic}.alerts"\n'
+    config.write_text(config.read_text().replace(table, f"{table}backlog_max = {backlog}\n"))
+    cuts = range(0, len(telco.events), 100)
+    # The topic that the output writes to is not there.
+    program = Program(tmp_path, "run", "-c", "c.toml")
+    address = program.address("metrics")
+    for first in cuts:
+        fill(broker.address, topic, keyed(telco.events[first : first + 100]))
+
+    def pending():
+        return figures(address)['stayline_outbox_pending{output="kafka"}']
+
+    until(lambda: pending() >= backlog, "a full backlog")
+    before_bytes, read = resident_bytes(program), counted(address)
+    fill(broker.address, topic, [(None, padded(number)) for number in range(PADDED)])
+    lag = f'stayline_input_lag_messages{{partition="0",topic="{topic}"}}'
+    until(lambda: figures(address).get(lag, 0.0) > PADDED, "the lag")
+    assert resident_bytes(program) < before_bytes + AHEAD_BYTES < before_bytes + PADDED * PAD_BYTES
+    assert counted(address) == read < len(telco.events)
+    assert backlog <= pending() < len(telco.told)
+    make_topic(broker.address, f"{topic}.alerts")
+    await_settled(program, len(telco.events) + PADDED)
+    assert ended(program) == 0
+    assert list(dict.fromkeys(value for _, value, _ in records(broker.address, f"{topic}.alerts"))) == telco.told
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
+def test_a_backlog_of_days_gives_the_same_alerts_as_reading_live(broker, parted, telco, tmp_path, seed):
+    rng = random.Random(seed)  # noqa: S311  seeded, not secret
+    live = Processes(tmp_path / "live", broker.address, parted)
+    live.start(1)
+    cuts = [0, *sorted(rng.sample(range(1, len(telco.events)), 25)), len(telco.events)]
+    for first, last in itertools.pairwise(cuts):
+        fill(broker.address, parted, keyed(telco.events[first:last]))
+    live.await_count(len(telco.events))
+    live.stop()
+    late = Processes(tmp_path / "late", broker.address, parted)
+    late.start(1)
+    late.await_count(len(telco.events))
+    late.stop()
+    assert delivered(tmp_path / "live") == delivered(tmp_path / "late") == expected(broker.address, parted)
+    # Within a case nothing comes before what it follows.
+    for folder in ("live", "late"):
+        told = [orjson.loads(line)["data"] for line in lines(tmp_path / folder / "0/alerts.ndjson")]
+        revisions = [(one.get("alert_id") or one["incident_id"], one["revision"]) for one in told]
+        assert all(
+            revision == 1 or (case, revision - 1) in revisions[:at] for at, (case, revision) in enumerate(revisions)
+        )
+
+
+def test_partitions_to_which_nothing_comes_hold_nobody_up(broker, parted, telco, tmp_path):
+    fill(broker.address, parted, keyed(telco.events), 3)
+    processes = Processes(tmp_path, broker.address, parted)
+    processes.start(1)
+    processes.await_count(len(telco.events))
+    processes.stop()
+    wanted = expected(broker.address, parted)
+    assert len(wanted) > 20
+    assert delivered(tmp_path) == wanted
