@@ -28,6 +28,7 @@ from bytewax.testing import run_main
 from dataflows.checkpoints import KEPT, Checkpoints
 from dataflows.durable import sync_folder
 from dataflows.inputs.chunks import Chunk, Read, decoded
+from dataflows.meters import Meters
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
@@ -132,16 +133,25 @@ class Input(FixedPartitionedSource[Chunk, Place | None]):
 
 
 class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
-    def __init__(self, engine: RiskEngine, checkpoints: Checkpoints | None, stop: Stop, *, ends: bool) -> None:
+    def __init__(
+        self, engine: RiskEngine, checkpoints: Checkpoints | None, stop: Stop, meters: Meters, *, ends: bool
+    ) -> None:
         self._engine = engine
+        self._meters = meters
         self._checkpoints = checkpoints
         self._stop = stop
         self._ends = ends
 
     def on_batch(self, values: list[EventBatch]) -> tuple[list[list[Notification]], bool]:
         with _said_in_one_line():
-            told = [self._engine.apply(batch) for batch in values]
+            told = [self._applied(batch) for batch in values]
         return [one for one in told if one], StatefulBatchLogic.RETAIN
+
+    def _applied(self, batch: EventBatch) -> list[Notification]:
+        begun_s = self._meters.now_s()
+        told = self._engine.apply(batch)
+        self._meters.applied(begun_s, batch, told)
+        return told
 
     def on_eof(self) -> tuple[list[list[Notification]], bool]:
         if self._stop.is_set or not self._ends:
@@ -151,8 +161,13 @@ class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
 
     def snapshot(self) -> str:
         # Without recovery the engine asks all the same: there is nothing to keep then.
+        if self._checkpoints is None:
+            return ""
+        begun_s = self._meters.now_s()
         with _said_in_one_line():
-            return "" if self._checkpoints is None else self._checkpoints.save(self._engine.snapshot())
+            name = self._checkpoints.save(self._engine.snapshot())
+        self._meters.saved(begun_s)
+        return name
 
 
 class _Writing(StatefulSinkPartition[Any, None]):
@@ -202,6 +217,7 @@ def build(
     passed: Passed = lambda _: None,
     committed: Passed = lambda _: None,
     beside: Mapping[str, Part] | None = None,
+    meters: Meters | None = None,
 ) -> Dataflow:
     """Describe the flow.
 
@@ -214,32 +230,61 @@ def build(
         checkpoints: where the engine's state is kept; None: nowhere.
         passed, committed: see `Part`.
         beside: what else is read, by the names under which the checkpoint keeps the places.
+        meters: what counts and times it; None: nobody looks.
 
     Raises:
         StateError: (while running) the state cannot be read back.
     """
+    meters = Meters() if meters is None else meters
 
     def detect(name: str | None) -> _Detecting:
         if name and checkpoints is not None:
             with _said_in_one_line():
                 engine.restore(checkpoints.load(name))
-        return _Detecting(engine, checkpoints, stop, ends=ends)
+        return _Detecting(engine, checkpoints, stop, meters, ends=ends)
 
     flow = Dataflow("stayline")
-    chunks = op.input("input", flow, Input({KEY: Part(open_input, passed, committed), **(beside or {})}, stop))
+    parts = {KEY: Part(open_input, passed, committed), **(beside or {})}
+    noted = {name: _noted(part, meters) for name, part in parts.items()}
+    chunks = op.input("input", flow, Input(noted, stop))
     decoder = Decoder()
-    pairs = op.map("decode", chunks, lambda chunk: _decode(decoder, chunk))
+    pairs = op.map("decode", chunks, lambda chunk: _decode(decoder, chunk, meters))
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
     op.output("dead-letters", letters, Output(write_dead_letters))
     batches = op.map("batch", pairs, lambda pair: (KEY, pair[0]))
     told = op.stateful_batch("detect", batches, detect)
-    op.output("notifications", told, Output(write_notifications))
+    op.output("notifications", told, Output(_metered(write_notifications, meters)))
     return flow
 
 
-def _decode(decoder: Decoder, chunk: Chunk) -> tuple[EventBatch, list[DeadLetter]]:
+def _noted(part: Part, meters: Meters) -> Part:
+    """Return a part whose reads are counted."""
+
+    def opened(place: Place | None) -> Iterator[Read | None]:
+        for read in part.open_input(place):
+            if read is not None:
+                meters.read(len(read.chunks))
+            yield read
+
+    return part._replace(open_input=opened)
+
+
+def _decode(decoder: Decoder, chunk: Chunk, meters: Meters) -> tuple[EventBatch, list[DeadLetter]]:
+    begun_s = meters.now_s()
     with _said_in_one_line():
-        return decoded(decoder, chunk)
+        batch, letters = decoded(decoder, chunk)
+    meters.decoded(begun_s, letters)
+    return batch, letters
+
+
+def _metered(
+    write: Callable[[Sequence[Notification]], None], meters: Meters
+) -> Callable[[Sequence[Notification]], None]:
+    def written(told: Sequence[Notification]) -> None:
+        write(told)
+        meters.written(told)
+
+    return written
 
 
 def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:

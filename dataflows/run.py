@@ -32,7 +32,8 @@ from dataflows.inputs.kafka_client import connection
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
 from dataflows.logs import log
-from dataflows.metrics import Gauges
+from dataflows.meters import Meters
+from dataflows.metrics import Disk, Gauges
 from dataflows.shards import Shards, partitions_folder
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import Counts, RiskEngine
@@ -129,6 +130,8 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
             folder / "outbox.sqlite3", {output.name: output.backlog_max for output in config.output}, now_ms
         )
         stack.callback(outbox.close)
+        meters = Meters([one.name for one in config.output])
+        outbox.on_delivered = meters.delivered
         source = _source(config, secrets, folder)
         stack.callback(source.close)
         shards = _shards(config)
@@ -147,13 +150,15 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         )
         dispatcher.start()
         stack.callback(dispatcher.stop)
-        for name, server in _servers(config, source, store, Gauges(engines, outbox, source.spool, source.figures)):
+        disk = Disk(folder, partial(sharded.snapshot_folders, config))
+        gauges = Gauges(engines, outbox, source.spool, source.figures, meters=meters, disk=disk, clock=now_ms)
+        for name, server in _servers(config, source, store, gauges):
             server.start()
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
         open_input, write = _watched(source.open_input, dispatcher), _writer(outbox, dispatcher, stopping)
         if shards is not None:
-            flow = sharded.build(open_input, shards, write, letters.append, stopping, source.committed)
+            flow = sharded.build(open_input, shards, write, letters.append, stopping, meters, source.committed)
         else:
             flow = build(
                 open_input,
@@ -166,6 +171,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
                 passed=source.passed,
                 committed=source.committed,
                 beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
+                meters=meters,
             )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):

@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from bytewax import operators as op
@@ -25,6 +25,7 @@ from dataflows.durable import sync_folder
 from dataflows.flow import KEY, Input, OpenInput, Output, Part, Passed, Stop
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded
+from dataflows.meters import Meters
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
 from schemas.deadletters import DeadLetter
@@ -201,6 +202,7 @@ def build(
     write_notifications: Callable[[Sequence[Notification]], None],
     write_dead_letters: Callable[[Sequence[DeadLetter]], None],
     stop: Stop,
+    meters: Meters,
     committed: Passed = lambda _: None,
 ) -> Dataflow:
     """Describe the flow over partitions that are kept apart: read, then all the rest in one step, in order.
@@ -210,22 +212,39 @@ def build(
         shards: the partitions' engines.
         write_notifications, write_dead_letters: make a list durable, then return.
         stop: ends the flow early.
+        meters: what counts and times it.
         committed: is told a place that the states on disk have passed.
     """
     decoder = Decoder()
 
+    def opened(_: object) -> Iterator[Any]:
+        for read in open_input(shards.open()):
+            if read is not None:
+                meters.read(sum(len(cast("Sharded", part).chunks) for part in read.chunks))
+            yield read
+
     def work(part: Sharded) -> None:
         engine = shards.engine(part.shard)
         for chunk in part.chunks:
+            begun_s = meters.now_s()
             batch, letters = decoded(decoder, chunk)
+            meters.decoded(begun_s, letters)
             if letters:
                 write_dead_letters(letters)
+            begun_s = meters.now_s()
             told = engine.apply(batch)
+            meters.applied(begun_s, batch, told)
             if told:
                 write_notifications(told)
+                meters.written(told)
+
+    def save() -> None:
+        begun_s = meters.now_s()
+        shards.save()
+        meters.saved(begun_s)
 
     flow = Dataflow("stayline")
-    source: Any = Input({KEY: Part(lambda _: open_input(shards.open()), committed=committed)}, stop)
+    source: Any = Input({KEY: Part(opened, committed=committed)}, stop)
     parts = op.input("input", flow, source)
-    op.output("shards", op.map("key", parts, lambda part: (KEY, part)), Output(work, shards.save))
+    op.output("shards", op.map("key", parts, lambda part: (KEY, part)), Output(work, save))
     return flow

@@ -22,7 +22,7 @@ from schemas.errors import StateError, StaylineError
 from sinks.breaker import Breaker, BreakerState
 from sinks.layout import Database, Row
 from sinks.outputs import Clock, State
-from sinks.queues import Queue, tally
+from sinks.queues import Delivered, Queue, tally
 from sinks.undelivered import Undelivered
 
 POLL_S = 1.0
@@ -58,6 +58,7 @@ class OutputStats(Struct, frozen=True):
         pending: waiting; `delivered`, `dead`, `superseded`, `discarded` and `skipped` are the other ends, so the six
             add up to all that was put while the output was configured.
         held: of those pending, how many are held back, by reason.
+        given_up: of those dead, how many lie there, by reason.
         backlog_max: how many may wait before `put` refuses.
         oldest_age_ms: how long the oldest pending one has waited, None if none waits.
         trouble: what the last failed attempt found, empty after a success.
@@ -70,6 +71,7 @@ class OutputStats(Struct, frozen=True):
     discarded: int
     skipped: int
     held: dict[str, int]
+    given_up: dict[str, int]
     backlog_max: int
     oldest_age_ms: int | None
     breaker: BreakerState
@@ -105,6 +107,9 @@ class Outbox:
     """Notifications on disk, and how far each output has come with them.
 
     Methods may be called from any thread.
+
+    Attributes:
+        on_delivered: told of each delivery to an output, in the dispatcher's thread; set before dispatching begins.
     """
 
     def __init__(self, db: Database, outputs: Mapping[str, int], clock: Clock) -> None:
@@ -113,6 +118,7 @@ class Outbox:
         self._clock = clock
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
+        self.on_delivered: Delivered = lambda _output, _waited_ms: None
         self.undelivered = Undelivered(db, self.announce)
 
     @classmethod
@@ -198,7 +204,7 @@ class Outbox:
         """Return the deliveries of one output, for the dispatcher."""
         if output not in self._backlogs:
             raise StateError(f"{self.path}: output must be one of {sorted(self._backlogs)}, was {output!r}")
-        return Queue(self._db, output, self._notify)
+        return Queue(self._db, output, self._notify, self.on_delivered)
 
     def pending(self, output: str) -> int:
         """Return how many deliveries wait for one output."""
@@ -326,6 +332,7 @@ class Outbox:
             discarded=discarded,
             skipped=skipped,
             held={str(why): cast("int", count) for why, count in db.execute(_HELD, (name,))},
+            given_up={str(why): cast("int", count) for why, count in db.execute(_GIVEN_UP, (name,))},
             backlog_max=self._backlogs[name],
             oldest_age_ms=None if oldest_ms is None else max(0, now_ms - oldest_ms),
             breaker=breaker,
@@ -359,6 +366,10 @@ SELECT pending, delivered, dead, superseded, discarded, skipped, breaker, troubl
 _HELD = """
 SELECT held, count(*) FROM delivery INDEXED BY delivery_held
 WHERE output = ? AND state = 'pending' AND held <> '' GROUP BY held
+"""
+
+_GIVEN_UP = """
+SELECT reason, count(*) FROM delivery INDEXED BY delivery_dead WHERE output = ? AND state = 'dead' GROUP BY reason
 """
 
 _OLDEST = """

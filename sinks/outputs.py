@@ -80,12 +80,14 @@ class Delivery(Struct, frozen=True):
         seq: its place in the outbox.
         attempts: attempts that have failed before.
         first_ms: when the first attempt was made, None before it.
+        put_ms: when it was put into the outbox.
     """
 
     seq: int
     notification: Notification
     attempts: int = 0
     first_ms: int | None = None
+    put_ms: int = 0
 
 
 class Outcome(Struct, frozen=True):

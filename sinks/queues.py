@@ -30,6 +30,10 @@ class Ended(Struct, frozen=True):
     contact: str | None = None
 
 
+Delivered = Callable[[str, int], None]
+"""Is told an output, and how long a notification that it took had been in the outbox, in milliseconds."""
+
+
 class Queue:
     """The deliveries of one output.
 
@@ -37,12 +41,20 @@ class Queue:
         db: the outbox's file.
         output: the output's name.
         announce: called after each change.
+        delivered: called after each delivery.
     """
 
-    def __init__(self, db: Database, output: str, announce: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        output: str,
+        announce: Callable[[], None],
+        delivered: Delivered = lambda _output, _waited_ms: None,
+    ) -> None:
         self.output = output
         self._db = db
         self._announce = announce
+        self._delivered = delivered
 
     def standing(self) -> tuple[int, Breaker]:
         """Return the committed position of a stream output, and the breaker."""
@@ -125,6 +137,7 @@ class Queue:
                 self._settle(db, one, now_ms)
             trouble = next((e.outcome.reply for e in reversed(ended) if e.outcome.state != State.DELIVERED), "")
             self._save(db, breaker, trouble)
+        self._tell_delivered([one.delivery for one in ended if one.outcome.state == State.DELIVERED], now_ms)
         self._announce()
 
     def commit(self, deliveries: Sequence[Delivery], position: int, now_ms: int) -> None:
@@ -139,7 +152,12 @@ class Queue:
             tally(db, self.output, pending=-count, delivered=count)
             db.execute("UPDATE output SET position = ? WHERE name = ?", (position, self.output))
             self._save(db, Breaker(), "")
+        self._tell_delivered(deliveries, now_ms)
         self._announce()
+
+    def _tell_delivered(self, deliveries: Sequence[Delivery], now_ms: int) -> None:
+        for delivery in deliveries:
+            self._delivered(self.output, max(0, now_ms - delivery.put_ms))
 
     def pause(self, breaker: Breaker, trouble: str) -> None:
         """Record that the output as a whole can take nothing for now."""
@@ -190,13 +208,13 @@ def promote(db: apsw.Connection, output: str, case: str, now_ms: int) -> None:
 
 def _delivery(row: Row) -> Delivery:
     """Read a row of `_COLUMNS`."""
-    seq, identity, kind, case, revision, time_ms, body, attempts, first_ms = row
+    seq, identity, kind, case, revision, time_ms, body, attempts, first_ms, put_ms = row
     notification = Notification(id=identity, type=kind, case=case, revision=revision, time_ms=time_ms, body=body)
-    return Delivery(seq, notification, attempts, first_ms)
+    return Delivery(seq, notification, attempts, first_ms, put_ms)
 
 
 # Each question names its index: the planner would rather walk the primary key, past all that was ever delivered.
-_COLUMNS = "SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, first_ms FROM delivery AS d "
+_COLUMNS = "SELECT seq, id, type, d.case_id, revision, time_ms, body, attempts, first_ms, put_ms FROM delivery AS d "
 _PENDING = " JOIN notification USING (seq) JOIN message USING (seq) WHERE output = ? AND state = 'pending' "
 _HEAD = _COLUMNS + "INDEXED BY delivery_pending" + _PENDING + "ORDER BY seq LIMIT ?"
 _DUE = _COLUMNS + "INDEXED BY delivery_due" + _PENDING + "AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?"

@@ -129,7 +129,7 @@ def test_nothing_leaves_a_run(deployment, tmp_path, monkeypatch, capfd):
             pages.append(made[0].page())
         log(event, **fields)
 
-    monkeypatch.setattr(run, "Gauges", lambda *given: made.append(gauges(*given)) or made[0])
+    monkeypatch.setattr(run, "Gauges", lambda *given, **more: made.append(gauges(*given, **more)) or made[0])
     monkeypatch.setattr(run, "log", logged)
     run.run(load(path, {}), epoch=timedelta(milliseconds=50))
     assert left_in(tmp_path / "out") == {}

@@ -22,6 +22,7 @@ from bench.cases.flow import bottleneck, flow_with_checkpoints, whole_flow
 from bench.cases.formats import vendor_formats
 from bench.cases.kafka import flow_from_broker
 from bench.cases.latency import latency_at_rates
+from bench.cases.metering import metering_overhead
 from bench.cases.peers import peers_race
 from bench.cases.profile import time_by_part
 from bench.harness import Report, conditions
@@ -44,6 +45,7 @@ CASES: dict[str, Case] = {
     "kafka": flow_from_broker,
     "delivery": delivery_rates,
     "profile": time_by_part,
+    "metering": metering_overhead,
     "peers": peers_race,
     "detection": detection_board,
 }
