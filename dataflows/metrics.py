@@ -4,7 +4,9 @@ Labels come from closed sets and from the configuration. No customer, peer or ca
 there may be a hundred thousand of those.
 """
 
+import contextlib
 import math
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -200,32 +202,25 @@ class Gauges(Collector):
 
 
 def _of_disk(folder: Path) -> Iterator[Metric]:
-    sizes = {part: float(_size(folder / part)) for part in STATE_PARTS if (folder / part).exists()}
+    sizes = {part: float(sum(one.st_size for one in _files(folder / part))) for part in STATE_PARTS}
     yield gauge("stayline_state_bytes", "Bytes on disk, by part of the state directory.", sizes, "part")
-    snapshots = [path.stat() for path in _listed(folder / "engine") if path.suffix == ".state"]
+    snapshots = _files(folder / "engine", ".state")
     newest = max(snapshots, key=lambda one: one.st_mtime_ns, default=None)
     size, at_s = (math.nan, math.nan) if newest is None else (newest.st_size, newest.st_mtime)
     yield gauge("stayline_checkpoint_bytes", "Size of the newest snapshot.", size)
     yield gauge("stayline_checkpoint_time_seconds", "When the newest snapshot was written, Unix seconds.", at_s)
 
 
-def _size(path: Path) -> int:
-    """Return the bytes of a file with what SQLite keeps beside it, or of a folder's files."""
-    if path.is_dir():
-        return sum(_one_size(one) for one in _listed(path))
-    return sum(_one_size(one) for one in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")))
-
-
-def _listed(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-
-
-def _one_size(path: Path) -> int:
-    # A checkpoint may delete a snapshot between the listing and this.
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def _files(path: Path, suffix: str = "") -> list[os.stat_result]:
+    """Return what the system says of the files in a folder, or of a file and what SQLite keeps beside it."""
+    beside = [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+    found = []
+    for one in path.iterdir() if path.is_dir() else beside:
+        # A checkpoint may delete a snapshot between the listing and this.
+        with contextlib.suppress(FileNotFoundError):
+            if one.name.endswith(suffix):
+                found.append(one.stat())
+    return found
 
 
 def _per_kind(kinds: Any) -> dict[str, float]:

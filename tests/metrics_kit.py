@@ -1,12 +1,15 @@
 """What the tests of monitoring share: what a deployment shows while it runs."""
 
 import functools
+import os
+import shutil
 import socket
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx2
+import pytest
 from delivery_kit import SECRET, Receiver
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -93,3 +96,13 @@ def scraped_of_inputs():
     registry = CollectorRegistry()
     registry.register(KafkaFigures(SimpleNamespace(lag={("t", 0): 3, ("t", 1): 0}, lost=0)))
     return page + generate_latest(registry).decode()
+
+
+def needs(program):
+    """Return the path of a program that only some machines have; without it the test skips, unless CI requires it."""
+    found = shutil.which(program)
+    if found is None and program in os.environ.get("STAYLINE_CI_REQUIRE", "").split(","):
+        pytest.fail(f"{program} must be there for this test, was not")
+    if found is None:
+        pytest.skip(f"needs {program}")
+    return found
