@@ -1,22 +1,30 @@
-# Two stages: wheels are installed where pip is, and run where it is not.
-FROM python:3.12-slim AS build
+# Two stages: wheels are installed where pip is, and run where it is not. A deployer pins the base by digest
+# (--build-arg PYTHON=python:3.12.11-slim-bookworm@sha256:...).
+ARG PYTHON=python:3.12.11-slim-bookworm
+
+FROM ${PYTHON} AS build
 WORKDIR /app
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.lock pyproject.toml README.md LICENSE ./
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.lock
+RUN python -m venv /venv && /venv/bin/pip install --require-hashes --only-binary :all: -r requirements.lock
 COPY schemas schemas
 COPY detectors detectors
 COPY sinks sinks
 COPY dataflows dataflows
 COPY bench bench
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /venv/bin/pip install --no-deps --no-build-isolation . && /venv/bin/python -m compileall -q /venv
 
-FROM python:3.12-slim
+FROM ${PYTHON}
 COPY --from=build /venv /venv
-RUN useradd --uid 10001 --create-home stayline && mkdir /data && chown stayline /data
-USER 10001
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin stayline \
+    && mkdir --mode=0700 /data && chown stayline /data
+USER 10001:10001
 WORKDIR /data
-ENV NUMBA_CACHE_DIR=/tmp/numba PYTHONFAULTHANDLER=1
+ENV HOME=/tmp NUMBA_CACHE_DIR=/data/kernels PYTHONFAULTHANDLER=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
+EXPOSE 9100
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
+    CMD ["/venv/bin/python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9100/healthz', timeout=3)"]
 ENTRYPOINT ["/venv/bin/stayline"]
 CMD ["run", "-c", "/etc/stayline/stayline.toml"]
