@@ -15,9 +15,12 @@ import pytest
 import yaml
 from metrics_kit import needs
 
-from bench.simulator.feed import moved, paced
+from bench.simulator.feed import BATCH, moved, paced, to_http
 from bench.simulator.live import EVENING, story
 from dataflows.config import load, resolve_secrets, runnable
+from dataflows.inputs.files import Place
+from dataflows.inputs.http import Server, events_application
+from dataflows.inputs.spool import Spool
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
@@ -200,6 +203,21 @@ class TestFeed:
             slept.append(seconds)
             clock[0] += round(seconds * 1000)
 
-        given = list(paced([(400, b"a"), (900, b"b"), (1_500, b"c"), (1_750, b"d")], lambda: clock[0], sleep))
-        assert given == [b"a", b"b", b"c", b"d"]
-        assert slept == [0.5, 0.25]
+        lines = [(400, b"a"), (900, b"b"), (1_500, b"c"), (1_600, b"d"), (2_100, b"e")]
+        given = list(paced(lines, lambda: clock[0], sleep))
+        assert given == [[b"a", b"b"], [b"c", b"d"], [b"e"]]
+        assert slept == [0.5, 0.1, 0.5]
+
+    def test_a_batch_is_no_larger_than_it_may_be(self):
+        given = list(paced([(1, b"x")] * (2 * BATCH + 1), lambda: 5, lambda _: None))
+        assert [len(batch) for batch in given] == [BATCH, BATCH, 1]
+
+    def test_what_is_fed_by_http_is_taken_as_it_is(self, tmp_path):
+        spool = Spool(tmp_path / "spool")
+        server = Server(events_application(spool), "127.0.0.1", 0)
+        server.start()
+        lines = [line for _, line in itertools.islice(story(EVENING, 120.0), 50)]
+        to_http(f"http://{server.address}")(lines)
+        server.stop()
+        taken = b"".join(cut.chunk.data for cut in iter(spool.read(Place()).__next__, None))
+        assert taken == b"".join(lines)

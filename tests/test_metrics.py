@@ -12,7 +12,7 @@ from metrics_kit import families, scraped, scraped_of_inputs, value
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dataflows.meters import Meters, Timing
-from dataflows.metrics import Gauges
+from dataflows.metrics import Disk, Gauges
 from detectors.casebook import Case
 from detectors.roster import ROW, Roster
 from schemas.alerts import Alert, Cause, ChurnRisk, Pattern, notification
@@ -37,14 +37,14 @@ def crowded():
     risk = engine(customers_max=1_000_000)
     rows = np.zeros(1_000_000, ROW)
     rows["key"] = np.random.default_rng(1).permutation(np.arange(1, 1_000_001, dtype=np.uint64) << np.uint64(20))
-    risk.roster.book = Roster._allocate(rows, len(rows))
+    risk.memory.roster.book = Roster._allocate(rows, len(rows))
     for number in range(20_000):
-        risk.elements.serial("access_node", f"node-{number}")
+        risk.memory.elements.serial("access_node", f"node-{number}")
     kinds = itertools.cycle(["drop_rate", "quality", "redial", "worsening"])
     for number, kind in zip(range(5_000), kinds, strict=False):
         case = Case(f"al-{number}", number, f"c{number}", 0, 0, kind, "", None, 0.01, 5.0)
         case.revision = 1
-        risk.casebook.cases[number] = case
+        risk.memory.casebook.cases[number] = case
     return risk
 
 
@@ -52,7 +52,11 @@ def test_a_scrape_of_a_million_customers_holds_under_two_thousand_series(tmp_pat
     outputs = {f"crm-{number}": 10 for number in range(8)}
     outbox = Outbox.open(tmp_path / "outbox.sqlite3", outputs, FakeClock())
     risk = crowded()
-    page = Gauges(risk, outbox, meters=Meters(list(outputs)), folder=tmp_path, clock=FakeClock()).page().decode()
+    page = (
+        Gauges([risk], outbox, meters=Meters(list(outputs)), disk=Disk(tmp_path, list), clock=FakeClock())
+        .page()
+        .decode()
+    )
     outbox.close()
     assert value(families(page), "stayline_customers") == 1_000_000
     assert value(families(page), "stayline_elements", element_kind="access_node") == 20_000

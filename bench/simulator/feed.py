@@ -1,14 +1,19 @@
-"""The evening of the demonstration as something that goes on now: `python -m bench.simulator.feed BROKERS TOPIC`.
+"""The evening of the demonstration as something that goes on now.
 
-Five of its six hours have passed when it begins, and are sent as fast as the brokers take them; the sixth is sent as
-it happens. So whoever watches has alerts to look at within a minute, and live data from then on.
+    python -m bench.simulator.feed http://127.0.0.1:8090
+    python -m bench.simulator.feed kafka.example:9092 stayline.events
+
+Five of its six hours have passed when it begins, and are sent as fast as they are taken; the sixth is sent as it
+happens. So whoever watches has alerts to look at within a minute, and live data from then on.
 """
 
+import itertools
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+import httpx2
 from confluent_kafka import Producer
 
 from bench.simulator.live import EVENING, EVENING_MS, story
@@ -18,8 +23,16 @@ PAST_MS = EVENING_MS - HOUR_MS
 SPEED = 120.0
 """Places the trouble as the demonstration does: something new every ten minutes of the evening."""
 
+BATCH = 1_000
+"""Events sent at once, at most."""
+
+BATCH_S = 0.25
+"""How often events are sent that happen now."""
+
 _TIME = re.compile(rb'(_ms":)(\d{13})\b')
 _CUSTOMER = re.compile(rb'"customer_id":"([^"]*)"')
+
+Send = Callable[[list[bytes]], None]
 
 
 def moved(lines: Iterable[tuple[int, bytes]], by_ms: int) -> Iterator[tuple[int, bytes]]:
@@ -30,44 +43,56 @@ def moved(lines: Iterable[tuple[int, bytes]], by_ms: int) -> Iterator[tuple[int,
 
 def paced(
     lines: Iterable[tuple[int, bytes]], now_ms: Callable[[], int], sleep: Callable[[float], None]
-) -> Iterator[bytes]:
-    """Give each event once its time has come; what lies in the past at once."""
+) -> Iterator[list[bytes]]:
+    """Give events in batches once their time has come; what lies in the past at once."""
+    held: list[bytes] = []
     for at_ms, line in lines:
-        wait_ms = at_ms - now_ms()
-        if wait_ms > 0:
-            sleep(wait_ms / 1000.0)
-        yield line
+        wait_s = (at_ms - now_ms()) / 1000.0
+        if held and (wait_s > BATCH_S or len(held) == BATCH):
+            yield held
+            held = []
+        if wait_s > 0.0:
+            sleep(wait_s)
+        held.append(line)
+    if held:
+        yield held
 
 
-def feed(brokers: str, topic: str) -> int:
-    """Send the evening to a topic, keyed by customer; return how many events were sent."""
-    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, "enable.idempotence": True})
+def feed(send: Send) -> int:
+    """Send the evening; return how many events were sent."""
     lines = story(EVENING, SPEED)
-    first_ms, first = next(lines)
-    by_ms = _now_ms() - PAST_MS - first_ms
+    first = next(lines)
+    by_ms = _now_ms() - PAST_MS - first[0]
     sent = 0
-    for line in paced(moved(_again(first_ms, first, lines), by_ms), _now_ms, time.sleep):
-        found = _CUSTOMER.search(line)
-        _produce(producer, topic, line.rstrip(), found[1] if found else None)
-        sent += 1
-    producer.flush()
+    for batch in paced(moved(itertools.chain([first], lines), by_ms), _now_ms, time.sleep):
+        send(batch)
+        sent += len(batch)
     return sent
 
 
-def _again(first_ms: int, first: bytes, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    yield first_ms, first
-    yield from lines
+def to_http(url: str) -> Send:
+    """Return what posts events to a Stayline; it comes again where there is no room yet."""
+    client = httpx2.Client(base_url=url, trust_env=False, timeout=60)
+
+    def send(lines: list[bytes]) -> None:
+        while (answer := client.post("/v1/events", content=b"".join(lines))).status_code == 503:
+            time.sleep(BATCH_S)
+        answer.raise_for_status()
+
+    return send
 
 
-def _produce(producer: Producer, topic: str, value: bytes, key: bytes | None) -> None:
-    while True:
-        try:
-            producer.produce(topic, value, key)
-        except BufferError:  # the brokers are behind: wait for them
-            producer.poll(0.1)
-        else:
-            producer.poll(0.0)
-            return
+def to_kafka(brokers: str, topic: str) -> Send:
+    """Return what produces events to a topic, keyed by customer; each batch is there when it returns."""
+    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
+
+    def send(lines: list[bytes]) -> None:
+        for line in lines:
+            found = _CUSTOMER.search(line)
+            producer.produce(topic, line.rstrip(), found[1] if found else None)
+        producer.flush()
+
+    return send
 
 
 def _now_ms() -> int:
@@ -75,4 +100,5 @@ def _now_ms() -> int:
 
 
 if __name__ == "__main__":
-    print(f"{feed(*sys.argv[1:3]):,} events sent")
+    given = sys.argv[1:]
+    print(f"{feed(to_http(*given) if len(given) == 1 else to_kafka(*given)):,} events sent")

@@ -5,14 +5,16 @@ written, so that none of them can grow old.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dataflows.published.dashboards import DASHBOARDS
 from dataflows.published.panels import written
+from dataflows.published.reference import reference
 
 FILES: dict[str, Callable[[], str]] = {
-    f"deploy/grafana/dashboards/{dashboard.uid}.json": lambda dashboard=dashboard: written(dashboard)  # type: ignore[misc]  # a default binds it now
-    for dashboard in DASHBOARDS
+    "configuration.md": reference,
+    **{f"deploy/grafana/dashboards/{one.uid}.json": partial(written, one) for one in DASHBOARDS},
 }
 """Path below `docs/` -> what gives its text."""
 
