@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -20,7 +21,7 @@ from dataflows.config.kinds import owns
 from dataflows.inputs.chunks import Chunk, Read
 from dataflows.inputs.files import CHUNK_BYTES
 from dataflows.inputs.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
-from dataflows.inputs.messages import SPREAD_ANEW, Origin, Shard, Sharded, converted, joined, place_of
+from dataflows.inputs.messages import SPREAD_ANEW, Origins, Shard, Sharded, converted, joined, place_of
 from dataflows.logs import log
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Format
@@ -121,11 +122,15 @@ class KafkaReader:
         yield from self._begin(place)
         self._brokers.patient = True
         # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
-        yield Poll([self._sharded(number, [], []) for number in self._numbers()], self._place())
+        yield Poll([self._sharded(number, []) for number in self._numbers()], self._place())
         while True:
             messages = self._consumer.consume(self._count, POLL_S)
-            failed = [message for message in messages if message.error() is not None]
-            taken = [message for message in messages if message.error() is None] if failed else messages
+            failed, taken = [], messages
+            # Errors are few, and found without a step of Python for each message. (An error is true; it must not be
+            # compared with None, which leaves an exception behind.)
+            if any(map(Message.error, messages)):
+                failed = [message for message in messages if message.error() is not None]
+                taken = [message for message in messages if message.error() is None]
             yield self._poll(taken) if taken else None
             for message in failed:
                 yield from self._mend(message)
@@ -159,6 +164,7 @@ class KafkaReader:
 
     def close(self) -> None:
         """Let go of the brokers."""
+        self._brokers.close()
         self._consumer.close()
 
     # Where reading begins and goes on
@@ -220,31 +226,38 @@ class KafkaReader:
     # What comes
 
     def _poll(self, messages: list[Message]) -> Poll:
-        values = [message.value() for message in messages]
-        origins: list[Origin] = [(message.topic(), message.partition(), message.offset()) for message in messages]  # type: ignore[misc]  # a message has all three
-        self._offsets.update({(topic, number): offset + 1 for topic, number, offset in origins})
+        self._offsets.update(self._ends(messages))
         size = sum(map(len, messages)) + 1
         self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * len(messages) // size))
         if self._given.partitions == "all":
-            return Poll(self._chunks(values, origins), self._place())
-        apart: dict[int, tuple[list[bytes | None], list[Origin]]] = {}
-        for value, origin in zip(values, origins, strict=True):
-            part = apart.get(origin[1])
-            if part is None:
-                part = apart[origin[1]] = ([], [])
-            part[0].append(value)
-            part[1].append(origin)
-        return Poll([self._sharded(number, *part) for number, part in apart.items()], self._place())
+            return Poll(self._chunks(messages), self._place())
+        apart: dict[int, list[Message]] = {}
+        # Messages of a partition come in runs: what is fetched at once is handed out at once.
+        for number, run in groupby(messages, Message.partition):
+            apart.setdefault(number or 0, []).extend(run)
+        return Poll([self._sharded(number, part) for number, part in apart.items()], self._place())
 
-    def _chunks(self, values: list[bytes | None], origins: list[Origin]) -> list[Chunk]:
+    def _ends(self, messages: list[Message]) -> dict[Partition, int]:
+        """Return the offsets behind the last message of each partition."""
+        numbers, offsets = map(Message.partition, messages), map(Message.offset, messages)
+        if len(self._given.topics) == 1:
+            (topic,) = self._given.topics
+            last = dict(zip(numbers, offsets, strict=True))
+            return {(topic, int(number or 0)): int(at or 0) + 1 for number, at in last.items()}
+        parts = zip(map(Message.topic, messages), numbers, strict=True)
+        ends = dict(zip(parts, offsets, strict=True))
+        return {(str(topic), int(number or 0)): int(at or 0) + 1 for (topic, number), at in ends.items()}
+
+    def _chunks(self, messages: list[Message]) -> list[Chunk]:
+        values, origins = list(map(Message.value, messages)), Origins(messages)
         return [joined(values, origins)] if self._open_format is None else converted(values, origins, self._open_format)
 
-    def _sharded(self, number: int, values: list[bytes | None], origins: list[Origin]) -> Sharded:
+    def _sharded(self, number: int, messages: list[Message]) -> Sharded:
         place: list[int] = []
         for topic in self._given.topics:
             place += (_name(topic), self._topics[topic].mark, number, self._offsets[topic, number])
         count = len(self._topics[self._given.topics[0]].partitions)
-        return Sharded(Shard(number, count, tuple(place)), self._chunks(values, origins) if values else [])
+        return Sharded(Shard(number, count, tuple(place)), self._chunks(messages) if messages else [])
 
     # What goes wrong
 

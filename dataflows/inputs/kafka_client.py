@@ -171,6 +171,14 @@ class Brokers:
         self._trouble = trouble
         self.patient = False
 
+    def close(self) -> None:
+        """Let go of the client while the interpreter lives.
+
+        Questions that are open are then answered, from a thread of the client's: at the end of the process, when
+        Python collects what is left, that thread would abort it.
+        """
+        del self._admin
+
     def ask_topics(self) -> dict[str, Future[Any]]:
         """Ask for a description of the topics; the answer can be read by `described` once all of it is there."""
         return self._admin.describe_topics(TopicCollection(self._names), request_timeout=ANSWER_S)

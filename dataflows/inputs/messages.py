@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +22,28 @@ SPREAD_ANEW = "keys are spread anew over them, and customers come in other parti
 
 Origin = tuple[str, int, int]
 """Topic, partition and offset of a message."""
+
+
+class Placed(Protocol):
+    """A message that says where it stood."""
+
+    def topic(self) -> str | None: ...  # noqa: D102 - see `Origin`
+    def partition(self) -> int | None: ...  # noqa: D102
+    def offset(self) -> int | None: ...  # noqa: D102
+
+
+class Origins(Sequence[Origin]):
+    """Where messages stood, asked of them when somebody wants to know: for most nobody does."""
+
+    def __init__(self, messages: Sequence[Placed]) -> None:
+        self._messages = messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __getitem__(self, index: Any) -> Any:
+        message = self._messages[index]
+        return message.topic(), message.partition(), message.offset()
 
 
 class Shard(NamedTuple):
@@ -62,7 +84,7 @@ class Messages(Chunk):
 
 def joined(values: Sequence[bytes | None], origins: Sequence[Origin]) -> Messages:
     """Join contract events; a message without a record is a dead letter, for what was read must add up."""
-    if not any(value is None or not value or value.isspace() for value in values):
+    if None not in values and b"" not in values and not any(map(bytes.isspace, values)):  # type: ignore[arg-type]  # none is None
         data = b"\n".join(values)  # type: ignore[arg-type]  # none is None
         if data.count(b"\n") == len(values) - 1:
             return Messages("kafka", "", data, range(len(values)), origins=origins)
