@@ -125,7 +125,7 @@ class TestOutput:
             output.append(0, [incident])
 
 
-def test_processes_are_told_by_their_topic_and_a_kill_changes_nothing(broker, parted, tmp_path):
+def test_processes_are_told_by_their_topic_and_nobody_inside_has_an_alert(broker, parted, tmp_path):
     events = list(map(orjson.dumps, [*telco(1, of_node_1), *aftermath()]))
     announcing = f'brokers = "{broker.address}"\ntopic = "{parted}"\nannounce = true\n'
     only = '[output.only]\ntypes = ["stayline.incident.opened", "stayline.incident.cleared"]\n'
