@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from detectors.casebook import EXPIRE_MS, HOLD_MS, Case
+from detectors.absolution import absolve
+from detectors.casebook import EXPIRE_MS, HOLD_MS, RANK, Case
 from detectors.elements import element_total
-from detectors.evidence import DROP, QUALITY, SETUP, healthy_mean
+from detectors.evidence import DROP, LEAP, QUALITY, SETUP, healthy_mean
 from detectors.experience import experience
 from detectors.history import ELEMENTS
 from detectors.identity import case_id
@@ -18,13 +19,15 @@ from detectors.incidents import OpenIncident
 from detectors.locks import TOLERANCE_S
 from detectors.memory import Memory
 from detectors.patterns import Finding, View, read
-from detectors.roster import CALM, CASE
+from detectors.roster import CALM, CASE, FULL
 from detectors.showing import shown_calls, view_of
 from detectors.watch import evidence_days
 from schemas.alerts import Notification, NotificationType, PatternKind, notification
 
-SUSPICIOUS_DAYS = 30.0
+SUSPICIOUS_DAYS = 10.0
 """An element with this much evidence makes a new case wait for an incident."""
+SUDDEN_SHARE = 0.5
+"""So do bad calls of which a larger share came within the time that it would wait."""
 
 
 class Casework:
@@ -48,7 +51,7 @@ class Casework:
             return
         view = view_of(self._memory, row, now_ms)
         finding, added_log10 = read(view)
-        evidence_log10 = float(np.log10(max(evidence_days(one), 1e-9))) + added_log10
+        evidence_log10 = float(np.log10(max(LEAP * evidence_days(one), 1e-9))) + added_log10
         if len(view.bad) < 2 or evidence_log10 < np.log10(self._memory.settings.false_alarm_days):
             return
         self._open(row, customer_id, view, finding, evidence_log10)
@@ -62,7 +65,7 @@ class Casework:
             customer_id=customer_id,
             since_ms=view.since_ms,
             detected_ms=view.now_ms,
-            kind=finding.kind,
+            kind=_kind(finding, view),
             phrase=finding.phrase,
             dimension=finding.dimension,
             baseline_ratio=float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
@@ -73,15 +76,13 @@ class Casework:
             case.see(call)
         case.recovery = 0.0
         _count(case, view)
-        if case.kind == "drop_rate":
-            _name_by_counts(case, view)
         case.severity = case.judge()
         self._memory.histories.shelf.histories[one["history"]]["enough"] = case.good_calls_needed()
         one["mode"] = CASE
         self._casebook.cases[case.customer] = case
         self._casebook.reschedule()
         self._memory.relations.case_opened(case.customer, view.now_ms)
-        if self._suspicious(view):
+        if self._suspicious(view) or _sudden(view):
             case.due_ms = view.now_ms + HOLD_MS
         else:
             self._tell(case, "stayline.alert.opened", view.now_ms)
@@ -117,16 +118,12 @@ class Casework:
             history["enough"] = case.good_calls_needed()
 
     def _judge(self, case: Case, row: int, end_ms: int) -> None:
-        """Tell a case anew where it has got worse or is known better."""
+        """Tell a case anew where it has got worse or is known better, or where nobody could be told before."""
         view = view_of(self._memory, row, end_ms)
         finding, _ = read(view)
-        kind_before = case.kind
         _count(case, view)
-        if case.worth_telling(finding.kind):
-            case.kind, case.phrase, case.dimension = finding.kind, finding.phrase, finding.dimension
-            if kind_before != case.kind:
-                _count(case, view)
-            case.severity = max(case.severity, case.judge(), key=("minor", "major", "critical").index)
+        if not case.told or case.worth_telling(_kind(finding, view)):
+            _name(case, finding, view)
             if not case.due_ms:
                 self._tell(case, "stayline.alert.updated", end_ms)
 
@@ -150,6 +147,7 @@ class Casework:
         one["lock_evidence"][:] = 0.0
         one["waiting_count"][:] = 0.0
         one["waiting_weight"][:] = 0.0
+        one["doubt"] = FULL
         one["since_ms"] = -1
         if one["history"] >= 0:
             self._memory.histories.give_back(int(one["history"]))
@@ -177,10 +175,32 @@ class Casework:
         case.due_ms = 0
         self._casebook.reschedule()
         if self._incident_of(case) is None:
+            view = view_of(self._memory, self._memory.roster.find(case.customer), now_ms)
+            _name(case, read(view)[0], view)
             self._tell(case, "stayline.alert.opened", now_ms)
             return
         self._casebook.taken_over_count += 1
         self._drop(case)
+
+    def absolve(self, row: int, incident: OpenIncident) -> None:
+        """Take an incident's calls back from a customer who had some; drop the case that rests on them and is held."""
+        one = self._memory.row(row)
+        case = self._casebook.cases.get(int(one["key"]))
+        if case is None:
+            if not absolve(self._memory, row, incident):
+                self.relieve(row)
+        elif case.due_ms:
+            if self._incident_of(case) is None and absolve(self._memory, row, incident) and not self._enough(one):
+                # Something is left, too little for a case: it goes on counting.
+                self._casebook.taken_over_count += 1
+                del self._casebook.cases[case.customer]
+                one["mode"] = CALM
+            else:
+                self.decide(case, incident.detected_ms)
+            self._casebook.reschedule()
+
+    def _enough(self, one: Any) -> bool:
+        return bool(LEAP * evidence_days(one) >= self._memory.settings.false_alarm_days)
 
     def _incident_of(self, case: Case) -> OpenIncident | None:
         """Return the incident, open or lately closed, that most of a case's bad calls ran through."""
@@ -225,16 +245,29 @@ class Casework:
         return out
 
 
-def _name_by_counts(case: Case, view: View) -> None:
-    """Name a plain trouble by what most of its bad calls are."""
+def _sudden(view: View) -> bool:
+    """Whether most of the bad calls came at once: so an outage looks to each of those inside it."""
+    return float(np.mean(view.bad["end_ms"] > view.now_ms - HOLD_MS)) > SUDDEN_SHARE
+
+
+def _name(case: Case, finding: Finding, view: View) -> None:
+    """Write into a case what is known of it now."""
+    case.kind, case.phrase, case.dimension = _kind(finding, view), finding.phrase, finding.dimension
+    _count(case, view)
+    case.severity = max(case.severity, case.judge(), key=RANK.index)
+
+
+def _kind(finding: Finding, view: View) -> PatternKind:
+    """Name a trouble by its structure, a plain one by what most of its bad calls are."""
+    if finding.kind != "drop_rate":
+        return finding.kind
     sorts: list[tuple[int, PatternKind]] = [
         (view.drops, "drop_rate"),
         (view.failures, "setup_failure"),
         (view.poor, "quality"),
         (view.redials, "redial"),
     ]
-    case.kind = max(sorts, key=lambda sort: sort[0])[1]
-    _count(case, view)
+    return max(sorts, key=lambda sort: sort[0])[1]
 
 
 def _count(case: Case, view: View) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detectors.evidence import EVIDENCE_MAX, RISES, likelihood_ratio
+from detectors.evidence import EVIDENCE_MAX, likelihood_ratio
 from detectors.history import ELEMENTS
 from detectors.snapshots import raw
 from schemas.columns import CallColumns
@@ -19,6 +19,9 @@ from schemas.text import I32, I64, CodeColumn, Translation
 
 E_DROP, E_QUALITY = 0, 1
 """The element channels: answered calls that drop; media that is poor."""
+
+RISES: tuple[float, ...] = (0.08, 0.25, 0.60)
+"""The alternatives: p1 = p0 + (1 - p0) * rise. A little worse, a quarter of calls, most calls."""
 
 ELEMENT = np.dtype(
     [

@@ -212,11 +212,7 @@ class RiskEngine:
             if row < 0:
                 continue
             self.memory.row(row)["incident"] = incident.serial
-            case = self.memory.casebook.cases.get(int(key))
-            if case is None:
-                self.casework.relieve(row)
-            elif case.due_ms:
-                self.casework.decide(case, self.clock_ms)
+            self.casework.absolve(row, incident)
         self.memory.elements.network.elements[incident.element]["customers"] = len(customers)
 
     # Rare events

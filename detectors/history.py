@@ -15,6 +15,9 @@ from schemas.kernels import loop
 BAD_KEPT, GOOD_KEPT = 16, 16
 """How many calls of each sort a history keeps; the newest push out the oldest."""
 
+DAYS_KEPT = 16
+"""So many days of a trouble are counted apart; what comes later counts to the last."""
+
 ELEMENTS: tuple[str, ...] = ("access_node", "trunk", "sbc", "region", "cpe_firmware", "probe")
 """The kinds of network element that a call runs through, in the order of a call's element columns."""
 
@@ -26,6 +29,7 @@ CALL = np.dtype(
         ("drop", np.float32),  # x of the drop channel
         ("setup", np.float32),  # x of the setup channel
         ("rating", np.float32),  # R-factor; NaN: not known
+        ("evidence", np.float32),  # its customer's, in days, after it
         ("outcome", np.int8),  # detectors.release.Outcome
         ("flags", np.uint8),  # ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED, BAD_CALL
         ("codec", np.int16),
@@ -49,6 +53,8 @@ HISTORY = np.dtype(
         ("good_count", np.int32),
         ("unseen", np.int32),  # good calls that the customer's case has not been told of
         ("enough", np.int32),  # and how many of them may end it
+        ("day_calls", np.uint8, (DAYS_KEPT,)),  # answered calls by day since `since_ms`, 255 at the most
+        ("day_bad", np.uint8, (DAYS_KEPT,)),  # and how many of them were bad
         ("bad", CALL, (BAD_KEPT,)),
         ("good", CALL, (GOOD_KEPT,)),
     ],
@@ -99,6 +105,8 @@ def reset_counters(shelf: Shelf, index: int) -> None:
     one["poor"] = 0
     one["redials"] = 0
     one["bad_calls"] = 0
+    one["day_calls"][:] = 0
+    one["day_bad"][:] = 0
 
 
 class Histories:

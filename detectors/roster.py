@@ -49,15 +49,18 @@ ROW = np.dtype(
         ("history", np.int32),  # index into the histories; -1: none
         ("incident", np.int32),  # serial of the last incident this customer was counted in
         ("mode", np.uint8),  # CALM or CASE
-        (
-            "again",
-            np.uint8,
-        ),  # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
+        # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
+        ("again", np.uint8),
+        # how much the newest answered call looked dropped, 0..FULL, until the parties have parted; FULL: settled
+        ("doubt", np.uint8),
     ],
     align=True,
 )
 
 CALM, CASE = 0, 1
+
+FULL = 255
+"""A whole drop, in units of `doubt`."""
 
 Rows = npt.NDArray[np.void]
 
@@ -134,6 +137,7 @@ def clear_row(rows: Rows, row: int) -> None:
     one["minutes_share"] = 0.95
     one["last_peer"] = 0
     one["again"] = 0
+    one["doubt"] = 0
     one["media_call"] = 0
     one["media_rating"] = 0.0
     one["media_count"] = 0.0

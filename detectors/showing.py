@@ -26,12 +26,15 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
     bad, _ = memory.histories.bad_calls(history)
     good = memory.histories.good_calls(history)
     since_ms = int(one["since_ms"])
-    counts = {name: int(memory.histories.shelf.histories[history][name]) for name in COUNTERS}
+    kept = memory.histories.shelf.histories[history]
+    counts = {name: int(kept[name]) for name in COUNTERS}
     return View(
         bad=bad[bad["end_ms"] >= since_ms],
         good=good[good["end_ms"] >= since_ms],
         since_ms=since_ms,
         now_ms=now_ms,
+        day_calls=kept["day_calls"].astype(np.int64),
+        day_bad=kept["day_bad"].astype(np.int64),
         names=_Names(memory),
         **counts,
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from detectors.advice import sentence
 from detectors.casebook import Case
-from detectors.evidence import CHANNELS, healthy_mean
+from detectors.evidence import CHANNELS, LEAP, healthy_mean
 from detectors.experience import experience
 from detectors.memory import Memory
 from detectors.showing import shown_calls
@@ -19,6 +19,7 @@ class Standing:
 
     Attributes:
         channels: channel -> (evidence in days, healthy mean, observations learnt).
+        course: evidence in days after each call that is remembered, oldest first: (end_ms, days, whether it was bad).
         calls: the bad calls that are remembered, oldest first.
         sentence: the case in one sentence; empty without one.
     """
@@ -31,6 +32,7 @@ class Standing:
     case: Case | None
     sentence: str
     churn: ChurnRisk
+    course: list[tuple[int, float, bool]]
     calls: list[CallEvidence]
 
 
@@ -44,7 +46,7 @@ def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
     history = int(one["history"])
     channels = {
         name: (
-            float(one["evidence"][channel].mean()),
+            LEAP * float(one["evidence"][channel].mean()),
             float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
             float(one["count"][channel]),
         )
@@ -53,11 +55,22 @@ def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
     return Standing(
         last_ms=int(one["last_ms"]),
         since_ms=int(one["since_ms"]),
-        evidence_days=float(evidence_days(one)),
+        evidence_days=LEAP * float(evidence_days(one)),
         threshold_days=memory.settings.false_alarm_days,
         channels=channels,
         case=case,
         sentence="" if case is None else sentence(case),
         churn=memory.advisor.risk(key, now_ms, experience(memory, key)),
+        course=[] if history < 0 else _course(memory, history),
         calls=[] if history < 0 else shown_calls(memory.histories, history, 0),
+    )
+
+
+def _course(memory: Memory, history: int) -> list[tuple[int, float, bool]]:
+    bad, _ = memory.histories.bad_calls(history)
+    good = memory.histories.good_calls(history)
+    return sorted(
+        (int(one["end_ms"]), LEAP * float(one["evidence"]), was_bad)
+        for kept, was_bad in ((bad, True), (good, False))
+        for one in kept
     )

@@ -29,7 +29,8 @@ from detectors.evidence import (
     QUALITY,
     SETUP,
     accrue,
-    healthy_mean,
+    correct,
+    expected,
     observe,
     observe_nothing,
     remember,
@@ -39,6 +40,7 @@ from detectors.history import (
     ANSWERED,
     BAD_CALL,
     BAD_KEPT,
+    DAYS_KEPT,
     ELEMENTS,
     GOOD_KEPT,
     LOCKED,
@@ -51,7 +53,7 @@ from detectors.history import (
     take,
 )
 from detectors.locks import lock_total, observe_duration
-from detectors.roster import CALM, CASE, ROW, SEEN, Book, find, find_or_add, home
+from detectors.roster import CALM, CASE, FULL, ROW, SEEN, Book, find, find_or_add, home
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
@@ -72,6 +74,15 @@ REDIAL_MS = 60_000
 """A call to or from the same far end this soon after an answered one is made again (mutual or one-sided redial)."""
 REDIAL_ONE_SIDED = 0.5
 """x of a call that is made again by one side."""
+CERTAIN = 0.95
+"""From this x on a drop is told by its causes; below it is guessed from silence and the like."""
+UNCONFIRMED = 0.4
+"""Silence at the end counts this part until the same parties talk again at once: most who were on hold or muted do
+not, two in three who were cut off do."""
+CONFIRMED = 0.9
+"""x of a guessed drop after which they did, at least."""
+LIKELY = 0.2
+"""From this x on a redial belongs to the call before it: it confirms that one and says nothing by itself."""
 FUTURE_MS = 366 * 86_400_000
 """A time so far beyond all others is a broken clock: believed, it would make every later record late."""
 SPEAK_AGAIN_MS = 3_600_000
@@ -207,7 +218,7 @@ def _keep_seen(one: Any, call: np.uint32, end_ms: int) -> None:
 
 
 @inlined
-def _write_call(entry: npt.NDArray[np.void], calls: Calls, i: int, rating: float, flags: int) -> None:
+def _write_call(entry: npt.NDArray[np.void], calls: Calls, i: int, rating: float, evidence: float, flags: int) -> None:
     entry["end_ms"] = calls.end_ms[i]
     entry["duration_ms"] = 0
     if calls.answer_ms[i] >= 0:
@@ -216,6 +227,7 @@ def _write_call(entry: npt.NDArray[np.void], calls: Calls, i: int, rating: float
     entry["drop"] = calls.drop[i]
     entry["setup"] = calls.setup[i]
     entry["rating"] = np.float32(rating)
+    entry["evidence"] = np.float32(evidence)
     entry["outcome"] = calls.outcome[i]
     entry["flags"] = flags
     entry["codec"] = calls.codec[i]
@@ -328,6 +340,28 @@ def evidence_days(one: Any) -> float:
 
 
 @inlined
+def _drop_for_now(calls: Calls, i: int) -> float:
+    """Return x of the drop channel when a call has ended: what only a redial can settle counts in part."""
+    if calls.answer_ms[i] < 0:
+        return -1.0
+    x = float(calls.drop[i])
+    if x < CERTAIN and not calls.one_way[i] and calls.peer[i] != 0:
+        x *= UNCONFIRMED
+    return x
+
+
+@inlined
+def _settle(one: Any, again: float) -> bool:
+    """Let a redial confirm the call before it; return whether it did."""
+    x = one["doubt"] / FULL
+    if again <= 0.0 or x < LIKELY or x >= CERTAIN:
+        return False
+    correct(one, DROP, UNCONFIRMED * x, max(x, CONFIRMED))
+    one["doubt"] = FULL
+    return True
+
+
+@inlined
 def _suspect_duration(one: Any, calls: Calls, i: int, days: float) -> int:
     """Move a customer's locks; return the flags of a call that ended at a suspected duration."""
     if calls.answer_ms[i] < 0:
@@ -343,11 +377,10 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
     days = 1.0
     if one["last_ms"] >= 0:
         days = min(max(calls.end_ms[i] - one["last_ms"], 0) / DAY_MS, DAYS_MAX)
-    answered = calls.answer_ms[i] >= 0
     for channel in range(len(CHANNELS)):
         x = again
         if channel == DROP:
-            x = float(calls.drop[i]) if answered else -1.0
+            x = _drop_for_now(calls, i)
         elif channel == SETUP:
             x = float(calls.setup[i])
         elif channel == QUALITY:
@@ -357,8 +390,7 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
             accrue(one["evidence"][channel], one["days"][channel])
             one["days"][channel] = 0.0
             if x > 0.0:
-                p0 = healthy_mean(channel, one["count"][channel], one["weight"][channel])
-                observe(one["evidence"][channel], x, p0)
+                observe(one["evidence"][channel], x, expected(one, channel))
             else:
                 observe_nothing(one["evidence"][channel])
             remember(one, channel, x, days)
@@ -405,16 +437,16 @@ def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, sign
         customer["history"] = -1
         return
     one = world.shelf.histories[history]
-    _count(one, calls, i, signs)
+    _count(one, calls, i, signs, customer["since_ms"])
     if bad:
         place = one["bad_count"] % BAD_KEPT
-        _write_call(one["bad"][place], calls, i, rating, signs)
+        _write_call(one["bad"][place], calls, i, rating, evidence_days(customer), signs)
         one["bad_count"] += 1
         used = scratch.tally[0]
         scratch.named[used, 0], scratch.named[used, 1], scratch.named[used, 2] = i, history, place
         scratch.tally[0] += 1
     else:
-        _write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, signs)
+        _write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, evidence_days(customer), signs)
         one["good_count"] += 1
 
 
@@ -428,14 +460,21 @@ def _may_be_over(world: World, one: Any, end_ms: int) -> bool:
 
 
 @inlined
-def _count(one: Any, calls: Calls, i: int, signs: int) -> None:
+def _count(one: Any, calls: Calls, i: int, signs: int, since_ms: int) -> None:
     one["attempts"] += 1
     one["answered"] += (signs & ANSWERED) != 0
     one["drops"] += (signs & ANSWERED) != 0 and calls.drop[i] >= BAD
     one["failures"] += calls.setup[i] >= BAD
     one["poor"] += (signs & POOR) != 0
     one["redials"] += (signs & REDIALLED) != 0
-    one["bad_calls"] += (signs & ANSWERED) != 0 and (calls.drop[i] >= BAD or (signs & (POOR | LOCKED)) != 0)
+    if (signs & ANSWERED) == 0:
+        return
+    bad = calls.drop[i] >= BAD or (signs & (POOR | LOCKED)) != 0
+    one["bad_calls"] += bad
+    day = min(max(int((calls.end_ms[i] - since_ms) / DAY_MS), 0), DAYS_KEPT - 1) if since_ms >= 0 else 0
+    if one["day_calls"][day] < 255:
+        one["day_calls"][day] += 1
+        one["day_bad"][day] += bad
 
 
 @inlined
@@ -480,7 +519,8 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     poor = -1.0
     if answered and not np.isnan(rating):
         poor = poorness(rating, one["rating"], one["rating_spread"], one["rating_count"])
-    again = _redial(one, calls, i) if one["last_peer"] != 0 else -1.0
+    redial = _redial(one, calls, i) if one["last_peer"] != 0 else -1.0
+    again = -1.0 if redial > 0.0 and one["doubt"] >= LIKELY * FULL else redial
     state = _incident_state(world.network, calls, i)
     _watch_elements(world, row, calls, i, poor, state, limits, scratch)
     if state & MUTED:
@@ -489,8 +529,10 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     if signs & BAD_CALL and again < BAD:
         _log_bad_call(world, calls, i, poor)
     stop = STOP_ELEMENT * (scratch.tally[1] > 0)
+    confirmed = False
     if not state & INSIDE:
         if one["mode"] == CALM:
+            confirmed = _settle(one, redial)
             signs |= _judge_customer(world, one, calls, i, rating, poor, again)
         else:
             signs |= _suspect_duration(one, calls, i, 0.0)
@@ -501,10 +543,16 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         bad = (signs & BAD_CALL) != 0
         if one["mode"] == CASE:
             stop |= STOP_CASE * (bad or _may_be_over(world, one, calls.end_ms[i]))
-        elif bad and one["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
+        elif (bad or confirmed) and one["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
             # The first bad call of a trouble is looked at with the second.
             stop |= STOP_LOOK
-    one["again"] = calls.direction[i] + 1 if again == REDIAL_ONE_SIDED and not answered else 0
+    one["again"] = calls.direction[i] + 1 if redial == REDIAL_ONE_SIDED and not answered else 0
+    if answered:
+        # What was not judged by halves needs nobody to settle it.
+        whole = one["mode"] == CASE or (state & INSIDE) != 0 or calls.one_way[i] or calls.drop[i] >= CERTAIN
+        one["doubt"] = FULL if whole and calls.drop[i] >= LIKELY else np.uint8(calls.drop[i] * FULL)
+    elif not one["again"]:
+        one["doubt"] = 0
     one["last_peer"] = np.uint32(calls.peer[i]) if answered or one["again"] else np.uint32(0)
     one["last_ms"] = max(one["last_ms"], calls.end_ms[i])
     return int(stop)

@@ -15,6 +15,7 @@ from detectors.elements import (
     E_QUALITY,
     ELEMENT,
     LOG_KEPT,
+    RISES,
     Elements,
     element_accrue,
     element_observe,
@@ -23,7 +24,7 @@ from detectors.elements import (
     element_total,
     firmware,
 )
-from detectors.evidence import EVIDENCE_MAX, RISES
+from detectors.evidence import EVIDENCE_MAX
 from detectors.history import ELEMENTS
 from detectors.incidents import CUSTOMERS_MIN
 from schemas.text import CodeColumn

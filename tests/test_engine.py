@@ -429,10 +429,10 @@ def test_the_times_of_a_case_never_go_back(whole):
 
 
 def test_records_out_of_order_do_not_make_the_times_of_a_case_go_back():
-    bad = [call("a", MONDAY_MS + at * MINUTE_MS, dropped=True) for at in (1, 2, 3, 4)]
-    said = run([*bad, *(call("a", MONDAY_MS + 4 * MINUTE_MS - at * 1_000, dropped=True) for at in range(1, 5))])
+    bad = [call("a", MONDAY_MS + at * HOUR_MS, dropped=True) for at in (1, 2, 3, 4)]
+    said = run([*bad, *(call("a", MONDAY_MS + 4 * HOUR_MS - at * 1_000, dropped=True) for at in range(1, 5))])
     assert len(said) == 2
-    assert said[0]["time"] == said[1]["time"] == rfc3339(MONDAY_MS + 4 * MINUTE_MS)
+    assert said[0]["time"] == said[1]["time"] == rfc3339(MONDAY_MS + 4 * HOUR_MS)
 
 
 def test_the_numbers_of_an_alert_agree_with_each_other(whole):

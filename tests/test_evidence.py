@@ -10,16 +10,21 @@ from detectors.evidence import (
     CHANNELS,
     DROP,
     EVIDENCE_MAX,
+    LEAP,
     LOCK_SHARE,
     MEMORY_COUNT,
     PRIORS,
     RISES,
     WAIT_COUNT,
     accrue,
+    correct,
+    expected,
     healthy_mean,
     likelihood_ratio,
     observe,
+    observe_nothing,
     remember,
+    take_back,
     total,
 )
 from detectors.roster import ROW
@@ -101,7 +106,7 @@ def alarm_times(days_a_call, p0, signs, setting_days, days_max, rng):  # pragma:
     """
     times = np.empty(days_a_call.size)
     for run in range(days_a_call.size):
-        evidence = np.zeros((p0.size, 3), np.float32)
+        evidence = np.zeros((p0.size, len(RISES)), np.float32)
         at = 0.0
         while at < days_max:
             days = days_a_call[run] * rng.exponential()
@@ -144,6 +149,44 @@ def test_twice_the_setting_comes_later():
     assert twice > once
 
 
+@numba.njit(cache=True)
+def false_alarms(rows, drop_ratio, calls_a_day, days, setting_days, rng):  # pragma: no cover  compiled
+    """Count the alarms of healthy customers, each of a drop ratio of his own, with baselines learnt on the way."""
+    count = 0
+    for run in range(len(rows)):
+        one = rows[run]
+        at = 0.0
+        while at < days:
+            gap = rng.exponential() / calls_a_day
+            at += gap
+            for channel, ratio in enumerate((drop_ratio[run], 0.012, 0.003, 0.008)):
+                accrue(one["evidence"][channel], gap)
+                x = 1.0 if rng.random() < ratio else 0.0
+                if x > 0.0:
+                    observe(one["evidence"][channel], x, expected(one, channel))
+                else:
+                    observe_nothing(one["evidence"][channel])
+                remember(one, channel, x, gap)
+            if LEAP * total(one["evidence"]) >= setting_days:
+                count += 1
+                one["evidence"][:, :] = 0.0
+    return count
+
+
+HEALTHY, DAYS, SETTING_DAYS = 3_000, 40.0, 10_000.0
+
+
+@pytest.mark.parametrize("calls_a_day", [2.0, 40.0])
+@pytest.mark.parametrize(("drop_ratio", "most"), [(0.004, 1.0), (0.008, 1.0), (0.016, 1.5), (0.030, 4.0)])
+def test_lines_that_differ_and_are_not_known_are_left_alone_as_promised_good_ones_and_nearly_so_poor_ones(
+    drop_ratio, most, calls_a_day
+):
+    rng = np.random.default_rng(9)
+    ratios = np.minimum(drop_ratio * rng.gamma(2.5, 1.0 / 2.5, HEALTHY), 0.3)
+    alarms = false_alarms(np.zeros(HEALTHY, ROW), ratios, calls_a_day, DAYS, SETTING_DAYS, rng)
+    assert alarms <= most * HEALTHY * DAYS / SETTING_DAYS
+
+
 def test_service_far_worse_than_p0_is_seen_within_a_few_calls():
     evidence = np.zeros((len(CHANNELS), len(RISES)), np.float32)
     calls = 0
@@ -171,18 +214,40 @@ def test_p0_rises_with_what_was_learnt(channel, count, one, other):
 
 
 @pytest.mark.parametrize("channel", range(len(CHANNELS)))
-def test_p0_of_a_long_known_customer_is_his_own_mean_with_little_room(channel):
+def test_p0_of_a_long_known_customer_is_nearly_his_own_mean(channel):
     prior = PRIORS[channel]
     mean = (prior.p0_min + prior.p0_max) / 2
     p0 = healthy_mean(channel, MEMORY_COUNT, mean * MEMORY_COUNT)
     assert abs(p0 - mean) < 0.25 * mean
 
 
+@pytest.mark.parametrize("channel", range(len(CHANNELS)))
+def test_p0_of_a_line_that_shows_itself_poor_rises_faster_than_one_belief_would_have_it(channel):
+    good, size = PRIORS[channel].good
+    bad = 0.1 * 80.0
+    assert healthy_mean(channel, 80.0, bad) > (good * size + bad) / (size + 80.0)
+
+
+@given(CHANNEL, st.integers(0, 300), st.floats(0, 1))
+def test_p0_is_the_share_that_a_line_drawn_from_the_prior_shows_next(channel, count, share):
+    # The definition: over a fine grid of true means, weighed by the prior and by what was seen.
+    prior, weight = PRIORS[channel], share * 0.1 * count
+    mean = (np.arange(20_000) + 0.5) / 20_000
+    density = np.zeros(mean.size)
+    for part, (middle, size) in ((1 - prior.poor_share, prior.good), (prior.poor_share, prior.poor)):
+        logs = (size * middle - 1) * np.log(mean) + (size * (1 - middle) - 1) * np.log1p(-mean)
+        one = np.exp(logs - logs.max())
+        density += part * one / one.sum()
+    seen = np.exp(weight * np.log(mean) + (count - weight) * np.log1p(-mean))
+    wanted = (density * seen * mean).sum() / (density * seen).sum()
+    assert healthy_mean(channel, count, weight) == pytest.approx(np.clip(wanted, prior.p0_min, prior.p0_max), rel=0.03)
+
+
 def live(one, xs, days, channel=DROP):
     """Let a customer's channel go through calls as the hot loop does."""
     for x in xs:
         accrue(one["evidence"][channel], days)
-        observe(one["evidence"][channel], x, healthy_mean(channel, one["count"][channel], one["weight"][channel]))
+        observe(one["evidence"][channel], x, expected(one, channel))
         remember(one, channel, x, days)
 
 
@@ -234,3 +299,28 @@ def test_customers_of_any_pace_learn(days):
     rng = np.random.default_rng(3)
     live(one, (rng.random(300) < 0.01).astype(float), days)
     assert one["count"][DROP] >= 200
+
+
+# Second thoughts
+
+
+@given(st.lists(st.booleans(), max_size=40), st.floats(0.1, 0.9), st.floats(0.1, 1.0))
+def test_a_corrected_observation_is_as_if_it_had_been_right_at_once(before, guessed, right):
+    one, other = fresh(), fresh()
+    for row, x in ((one, guessed), (other, right)):
+        live(row, np.array([*before, x], float), 0.1)
+    # What waits after one may be learnt after the other: compared is what both together know.
+    correct(one, DROP, guessed, right)
+    np.testing.assert_allclose(one["evidence"][DROP], other["evidence"][DROP], rtol=1e-3)
+    know = [float(row["weight"][DROP] + row["waiting_weight"][DROP]) for row in (one, other)]
+    assert know[0] == pytest.approx(know[1], abs=1e-4)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_what_is_taken_back_leaves_at_most_the_evidence_that_there_would_be_without(luck):
+    one, other = fresh(), fresh()
+    live(one, np.array([*luck, 1.0], float), 0.1)
+    live(other, np.array(luck, float), 0.1)
+    accrue(other["evidence"][DROP], 0.1)
+    take_back(one, DROP, 1.0)
+    assert (one["evidence"][DROP] <= other["evidence"][DROP] * 1.001).all()

@@ -2,7 +2,7 @@ import orjson
 import pytest
 from run_kit import Program, lines, recorded
 
-from dataflows.commands.explain import explain
+from dataflows.commands.explain import PLOT_ROWS, explain, plot
 from dataflows.config import load
 from schemas.alerts import rfc3339
 from schemas.errors import StateError
@@ -104,3 +104,36 @@ def test_a_damaged_state_is_refused_by_name(done, tmp_path):
     config = load(folder / "c.toml", {"STAYLINE_STATE__DIRECTORY": str(tmp_path)})
     with pytest.raises(StateError, match=r"000000000001.state: must match its digest"):
         explain("c000001", config)
+
+
+DAY_MS = 86_400_000
+MONDAY_MS = 1_767_571_200_000
+
+
+def test_evidence_is_drawn_over_time_with_bad_calls_and_the_line_at_which_a_case_opens():
+    course = [(MONDAY_MS + day * DAY_MS, days, bad) for day, (days, bad) in enumerate(
+        [(0.5, False), (10.0, True), (5.0, False), (400.0, True), (20_000.0, True)]
+    )]  # fmt: skip
+    title, *rows, ends = plot(course, 10_000.0)
+    drawn = [row.split("|")[1] for row in rows]
+    assert "evidence" in title
+    assert len(drawn) == PLOT_ROWS
+    assert ["".join(drawn).count(mark) for mark in "x."] == [3, 2]
+    # The last bad call stands highest and rightmost, the first good one lowest and leftmost.
+    assert drawn[0].endswith("x")
+    assert drawn[-1].startswith(".")
+    assert ["-----" in row for row in drawn].index(True) == 0
+    assert "Monday, 5 January to Friday, 9 January" in ends
+
+
+def test_a_customer_of_fewer_than_two_remembered_calls_has_no_plot():
+    assert plot([], 10_000.0) == plot([(MONDAY_MS, 1.0, True)], 10_000.0) == []
+
+
+def test_an_open_case_is_told_with_its_evidence_over_time(done):
+    folder, config = done
+    opened = [one for one in newest_alerts(folder).values() if one["type"] != "stayline.alert.resolved"]
+    for one in opened:
+        drawn = [line.split("|")[1] for line in explain(one["subject"], config) if "|" in line]
+        assert len(drawn) == PLOT_ROWS
+        assert any("x" in row for row in drawn)

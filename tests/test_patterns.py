@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.history import ANSWERED, BAD_KEPT, CALL, ELEMENTS, GOOD_KEPT, ONE_WAY, POOR, REDIALLED
+from detectors.history import ANSWERED, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT, ONE_WAY, POOR, REDIALLED
 from detectors.patterns import PATTERNS, View, read
 from detectors.patterns.composition import one_way_audio, quality, redial, setup_failure
 from detectors.patterns.duration_lock import duration_lock
@@ -58,7 +58,12 @@ def view(bad, good=None, **counts):
     good = calls([]) if good is None else good
     known = {field.name: 0 for field in fields(View) if field.type is int or field.type == "int"}
     known |= {"since_ms": int(bad["end_ms"][0]), "now_ms": int(bad["end_ms"][-1]), "attempts": len(bad) + len(good)}
-    return View(bad=bad, good=good, names=NAMES, **(known | counts))
+    known |= {"bad_calls": len(bad)}
+    day_bad, day_good = (
+        np.bincount(np.clip((kept["end_ms"] - bad["end_ms"][0]) // DAY_MS, 0, DAYS_KEPT - 1), minlength=DAYS_KEPT)
+        for kept in (bad, good)
+    )
+    return View(bad=bad, good=good, day_calls=day_bad + day_good, day_bad=day_bad, names=NAMES, **(known | counts))
 
 
 def lift(pattern, seen):
@@ -240,18 +245,30 @@ def rising(count, days):
     return [MONDAY_MS + round(days * DAY_MS * float(np.sqrt(at / count))) for at in range(count + 1)]
 
 
+EVERY_THREE_HOURS = calls([MONDAY_MS + at * 3 * HOUR_MS for at in range(8 * 8)], 70.0)
+"""Good calls, as many on each of eight days."""
+
+
 def test_bad_calls_that_come_ever_faster_are_worsening():
-    assert lift(worsening, view(calls(rising(14, 8), drop=1.0))) > 0.5
+    assert lift(worsening, view(calls(rising(14, 8), drop=1.0), EVERY_THREE_HOURS)) > 0.5
 
 
 def test_bad_calls_at_an_even_pace_are_not_worsening():
-    even = [MONDAY_MS + round(at * 0.6 * DAY_MS) for at in range(15)]
-    assert lift(worsening, view(calls(even, drop=1.0))) < 0.5
+    even = [MONDAY_MS + round(at * 0.6 * DAY_MS) for at in range(14)]
+    assert lift(worsening, view(calls(even, drop=1.0), EVERY_THREE_HOURS)) < 0.0
 
 
 def test_bad_calls_that_come_ever_slower_are_not_worsening():
     fading = [2 * MONDAY_MS + 8 * DAY_MS - time for time in reversed(rising(14, 8))]
-    assert lift(worsening, view(calls(fading, drop=1.0))) < 0
+    assert lift(worsening, view(calls(fading, drop=1.0), EVERY_THREE_HOURS)) < -0.5
+
+
+def test_more_bad_calls_on_days_of_more_calls_are_not_worsening():
+    # Two bad calls of each ten, on days of ten, twenty, thirty calls.
+    counts = np.repeat(np.arange(8), 10 * np.arange(1, 9))
+    times = MONDAY_MS + counts * DAY_MS + np.arange(len(counts)) * MINUTE_MS
+    bad = np.arange(len(times)) % 5 == 0
+    assert lift(worsening, view(calls(times[bad], drop=1.0), calls(times[~bad], 70.0))) < 0.0
 
 
 def test_a_burst_of_one_day_is_not_worsening():

@@ -1,5 +1,7 @@
 """What is known of one customer, from the newest checkpoint."""
 
+import math
+
 from dataflows.checkpoints import Checkpoints
 from dataflows.config import engine_settings
 from dataflows.config.settings import Config
@@ -46,11 +48,43 @@ def _lines(standing: Standing) -> list[str]:
     lines.append(
         f"churn        {100 * standing.churn.probability:.1f} % ({standing.churn.band}), {standing.churn.model}"
     )
+    lines += plot(standing.course, standing.threshold_days)
     lines += [
         f"  {rfc3339(call.end_ms)}  {call.outcome:<18} {call.duration_ms / 1000:8.1f} s  {call.call_id}"
         for call in standing.calls
     ]
     return lines
+
+
+PLOT_COLUMNS, PLOT_ROWS = 60, 7
+
+
+def plot(course: list[tuple[int, float, bool]], threshold_days: float) -> list[str]:
+    """Draw evidence over time, a row a step of its logarithm: `x` behind a bad call, `.` behind another.
+
+    Args:
+        course: (end_ms, evidence in days, whether the call was bad), oldest first; fewer than two give no plot.
+        threshold_days: where a case opens, drawn as a line.
+    """
+    if len(course) < 2:
+        return []
+    top = max(threshold_days, *(days for _, days, _ in course))
+    rows = [[" "] * PLOT_COLUMNS for _ in range(PLOT_ROWS)]
+    rows[_height(threshold_days, top)] = ["-"] * PLOT_COLUMNS
+    first_ms, last_ms = course[0][0], course[-1][0]
+    # Bad calls are drawn last: where two share a place, trouble shows.
+    for end_ms, days, bad in sorted(course, key=lambda point: point[2]):
+        column = round((PLOT_COLUMNS - 1) * (end_ms - first_ms) / max(last_ms - first_ms, 1))
+        rows[_height(days, top)][column] = "x" if bad else "."
+    scale = [f"{_days(top ** (row / (PLOT_ROWS - 1))):>14} |" for row in range(PLOT_ROWS)]
+    drawn = [left + "".join(row).rstrip() for left, row in zip(scale, rows, strict=True)][::-1]
+    ends = f"{day_of(first_ms)} to {day_of(last_ms)}; x: a bad call, ---: a case opens"
+    return ["evidence in healthy days, after each call remembered", *drawn, f"{'':15} {ends}"]
+
+
+def _height(days: float, top: float) -> int:
+    """Return the row, from below, that an amount of evidence stands in; a day and less is the lowest."""
+    return round((PLOT_ROWS - 1) * min(math.log(max(days, 1.0)) / math.log(max(top, 2.0)), 1.0))
 
 
 def _days(days: float) -> str:

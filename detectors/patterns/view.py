@@ -28,6 +28,7 @@ class View:
         since_ms: end of the first bad call of the trouble.
         now_ms: event time of the call that raised the look.
         attempts, answered, drops, failures, poor, redials, bad_calls: counts since `since_ms`.
+        day_calls, day_bad: answered calls, and bad ones, by day since `since_ms`; int64[DAYS_KEPT].
         names: element serial to its name, codec code to its name: what `dimension` shows.
     """
 
@@ -42,6 +43,8 @@ class View:
     poor: int
     redials: int
     bad_calls: int
+    day_calls: I64
+    day_bad: I64
     names: "Names"
 
     def flagged(self, flag: int) -> int:
