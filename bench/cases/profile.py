@@ -28,7 +28,8 @@ from schemas.scan import Scanner
 STEPS: tuple[tuple[str, Any, str], ...] = (
     ("scan", Scanner, "scan"),
     ("columns", Decoder, "decode"),
-    ("prepare", RiskEngine, "_prepare"),
+    ("prepare", detectors.engine, "calls_of"),
+    ("prepare", detectors.engine, "media_of"),
     ("hot loop", detectors.engine, "advance"),
     ("looks and stops", RiskEngine, "apply"),
     ("looks and stops", RiskEngine, "finish"),
