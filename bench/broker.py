@@ -1,10 +1,12 @@
 """A real Kafka broker of one node, for tests and benchmarks: on loopback, its data in a folder of the caller's.
 
-It is started from jars that Maven fetches (`kafka/pom.xml`), and needs a JDK. The standard library alone is imported
+It is started from jars that Maven fetches (`kafka/pom.xml`), with a JDK; where there is none, from an image by Docker.
+The standard library alone is imported
 before a topic is filled: peers of the race use this module in other interpreters than the project's own.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -21,6 +23,9 @@ CLUSTER = "c3RheWxpbmUtcGVlcnMtMQ"
 
 READY_S = 60.0
 """So long it may take to answer: on a busy machine the JVM is slow to come up."""
+
+IMAGE = "apache/kafka:3.9.1"
+"""By the project itself; of the version whose jars Maven fetches."""
 
 QUICK_START = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For the JVM: up in half the time, and slower once it runs. For tests, which start it often."""
@@ -53,8 +58,14 @@ class Broker:
         arguments: Iterable[str] = (),
         options: Iterable[str] = (),
     ) -> None:
-        self._java = ["java", *options, "-cp", built(Path(__file__).parent / "kafka")]
         self.folder = folder
+        self._options = list(options)
+        self._jars: str | None = None
+        self._containers = 0
+        try:
+            self._jars = built(Path(__file__).parent / "kafka")
+        except NotHereError as error:
+            _require_docker(error)
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._port, controller = free_port(), free_port()
@@ -74,11 +85,11 @@ class Broker:
         """
         if not (self.folder / "data").exists():
             form = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(self._settings), *self._arguments]
-            done = subprocess.run([*self._java, *form], check=False, capture_output=True, text=True)  # noqa: S603  ours
+            done = subprocess.run([*self._java(), *form], check=False, capture_output=True, text=True)  # noqa: S603  ours
             if done.returncode != 0:
                 raise NotHereError(f"the broker's folder could not be prepared: {done.stderr.strip()[-300:]}")
         with (self.folder / "log").open("ab") as log:
-            command = [*self._java, "kafka.Kafka", str(self._settings)]
+            command = [*self._java(), "kafka.Kafka", str(self._settings)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  our own words
         deadline_s = time.monotonic() + READY_S
         while not _listens(self._port):
@@ -89,15 +100,39 @@ class Broker:
 
     def kill(self) -> None:
         """End it as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if self._process is None:
+            return
+        if self._jars is None and self._process.poll() is None:
+            # To kill the client of Docker alone would leave the broker running.
+            subprocess.run(["docker", "kill", self._container()], check=False, capture_output=True)  # noqa: S603, S607
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         """End it in good order."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
+
+    def _java(self) -> list[str]:
+        """Return how the JVM is started with Kafka's classes: here, or in a container that is as good as here."""
+        if self._jars is not None:
+            return ["java", *self._options, "-cp", self._jars]
+        # A container that was killed may keep its name for a while.
+        self._containers += 1
+        shared = [
+            "--network",
+            "host",
+            "--user",
+            f"{os.getuid()}:{os.getgid()}",
+            "--volume",
+            f"{self.folder}:{self.folder}",
+        ]
+        run = ["docker", "run", "--rm", "--name", self._container(), *shared, "--entrypoint", "java", IMAGE]
+        return [*run, *self._options, "-cp", "/opt/kafka/libs/*"]
+
+    def _container(self) -> str:
+        return f"stayline-broker-{self._port}-{self._containers}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -171,6 +206,14 @@ def fill(address: str, topic: str, records: Iterable[tuple[bytes | None, bytes |
     if left or failures:
         raise NotHereError(f"the broker must take all {count} records, did not take {left + len(failures)}")
     return count
+
+
+def _require_docker(found: NotHereError) -> None:
+    asked = None
+    if shutil.which("docker") is not None:
+        asked = subprocess.run(["docker", "info"], check=False, capture_output=True)  # noqa: S607  of the PATH
+    if asked is None or asked.returncode != 0:
+        raise NotHereError(f"{found}; nor does Docker run") from found
 
 
 def free_port() -> int:
