@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo test chaos fuzz lint type ci readme lock clean
+.PHONY: help setup demo test chaos fuzz lint type ci docs sbom audit release readme lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -44,6 +44,28 @@ type: setup ## mypy, strict
 	$(BIN)/mypy
 
 ci: lint type test ## what the continuous integration runs
+
+docs: setup ## write what is made by code: dashboards, configuration reference, pictures
+	$(BIN)/python -m dataflows.published
+
+TOOLS := build/tools
+
+$(TOOLS)/.ready: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --quiet --disable-pip-version-check install pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
+sbom: $(TOOLS)/.ready ## bill of materials of what the lock file installs: build/release/stayline.cdx.json
+	@mkdir -p build/release
+	$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	  --validate --output-file build/release/stayline.cdx.json
+
+audit: $(TOOLS)/.ready ## known vulnerabilities of what the lock file installs (asks the advisory database)
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+
+release: setup audit sbom ## wheel, bill of materials and their digests: build/release (docs/SECURITY.md)
+	$(BIN)/python -m pip --quiet --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/release .
+	cd build/release && sha256sum stayline-*.whl stayline.cdx.json > SHA256SUMS
 
 readme: setup ## run the sessions of the README and write down what they print
 	$(BIN)/python -m bench.readme

@@ -34,6 +34,7 @@ from dataflows.inputs.spool import Spool
 from dataflows.logs import log
 from dataflows.meters import Meters
 from dataflows.metrics import Disk, Gauges
+from dataflows.private import require_private
 from dataflows.shards import Shards, partitions_folder
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import Counts, RiskEngine
@@ -124,6 +125,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
     stopping = Stop()
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
+        require_private(folder)
         if not (folder / "outbox.sqlite3").exists():
             _keep_earlier_alerts(config)
         outbox = Outbox.open(

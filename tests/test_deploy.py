@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import httpx2
 import kubernetes_validate
 import orjson
 import pytest
@@ -217,7 +218,8 @@ class TestFeed:
         server = Server(events_application(spool), "127.0.0.1", 0)
         server.start()
         lines = [line for _, line in itertools.islice(story(EVENING, 120.0), 50)]
-        to_http(f"http://{server.address}")(lines)
+        with httpx2.Client(base_url=f"http://{server.address}", trust_env=False) as client:
+            to_http(client)(lines)
         server.stop()
         taken = b"".join(cut.chunk.data for cut in iter(spool.read(Place()).__next__, None))
         assert taken == b"".join(lines)

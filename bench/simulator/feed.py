@@ -70,9 +70,8 @@ def feed(send: Send) -> int:
     return sent
 
 
-def to_http(url: str) -> Send:
+def to_http(client: httpx2.Client) -> Send:
     """Return what posts events to a Stayline; it comes again where there is no room yet."""
-    client = httpx2.Client(base_url=url, trust_env=False, timeout=60)
 
     def send(lines: list[bytes]) -> None:
         while (answer := client.post("/v1/events", content=b"".join(lines))).status_code == 503:
@@ -100,5 +99,9 @@ def _now_ms() -> int:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    print(f"{feed(to_http(*given) if len(given) == 1 else to_kafka(*given)):,} events sent")
+    to, *topic = sys.argv[1:]
+    if topic:
+        print(f"{feed(to_kafka(to, *topic)):,} events sent")
+    else:
+        with httpx2.Client(base_url=to, trust_env=False, timeout=60) as client:
+            print(f"{feed(to_http(client)):,} events sent")
