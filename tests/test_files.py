@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from hep_kit import MONDAY_MS, TOKENS, Dialog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.compressed import read_chunks
 from dataflows.inputs.files import MARK_BYTES, FileReader, Place
+from schemas.deadletters import DeadReason
 from schemas.decode import RECORD_BYTES_MAX, Decoder
 from schemas.errors import InputError
 from schemas.formats import Options, open_format
@@ -168,6 +170,53 @@ class TestPlace:
         paths[0].write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(InputError, match="must hold the"):
             read(paths, place)
+
+
+class TestJoined:
+    """Files of HEP packets are one stream: captures are rotated in the midst of calls."""
+
+    @staticmethod
+    def packets():
+        short, long = Dialog(), Dialog(call_id="c2")
+        long.answered(MONDAY_MS)
+        short.released(short.answered(MONDAY_MS + 60_000) + 60_000)
+        long.released(MONDAY_MS + 300_000)
+        return long.packets[:3], long.packets[3:-2] + short.packets, long.packets[-2:]
+
+    @staticmethod
+    def hep():
+        return open_format("hep", Options(tokens=TOKENS))
+
+    def test_a_call_goes_on_from_one_file_to_the_next(self, tmp_path):
+        parts = [b"".join(packets) for packets in self.packets()]
+        (whole,) = write(tmp_path, b"".join(parts))
+        (tmp_path / "parts").mkdir()
+        rotated = write(tmp_path / "parts", *parts)
+        expected, found = read([whole], open_format=self.hep), read(rotated, open_format=self.hep)
+        assert [line for _, _, line in lines_of(found)] == [line for _, _, line in lines_of(expected)]
+        assert len(lines_of(found)) == 4
+        assert letters_of(found) == []
+        # A place is that of the packet with which a call was over, in the file where that one lies.
+        assert {(name, position) for name, position, _ in lines_of(found)} == {("1.ndjson", 9), ("2.ndjson", 2)}
+
+    def test_reading_on_from_any_place_gives_the_rest(self, tmp_path):
+        rotated = write(tmp_path, *(b"".join(packets) for packets in self.packets()))
+        cuts = read(rotated, open_format=self.hep, chunk_bytes=100)
+        for index, cut in enumerate(cuts):
+            assert lines_of(read(rotated, cut.place, open_format=self.hep)) == lines_of(cuts[index + 1 :])
+
+    def test_a_packet_that_breaks_off_with_its_file_costs_nothing_of_the_next_one(self, tmp_path):
+        first, second, third = (b"".join(packets) for packets in self.packets())
+        rotated = write(tmp_path, first + second[:50], second, third)
+        found = read(rotated, open_format=self.hep)
+        assert [letter.at for letter in letters_of(found)] == [f"{rotated[0]}:4"]
+        assert len(lines_of([cut for cut in found if cut.chunk.originals])) == 4
+
+    def test_a_call_whose_end_is_in_no_file_is_one_dead_letter(self, tmp_path):
+        first, second, _ = (b"".join(packets) for packets in self.packets())
+        assert [letter.reason for letter in letters_of(read(write(tmp_path, first, second), open_format=self.hep))] == [
+            DeadReason.TRUNCATED
+        ]
 
 
 class TestTooLong:

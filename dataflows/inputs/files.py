@@ -17,7 +17,7 @@ from dataflows.inputs.compressed import EndedEarlyError, read_chunks
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.errors import InputError
-from schemas.formats import Format, Packet, PacketFormat
+from schemas.formats import Converted, Format, JoiningFormat, Packet, PacketFormat
 from schemas.swar import NEWLINE
 
 CHUNK_BYTES = 1 << 20
@@ -28,6 +28,9 @@ MARK_BYTES = 4_096
 """By so many bytes a file is told from another one: a few records with their times and ids."""
 
 _INSIDE = "a file must end behind a whole message, ended inside one"
+
+Feed = Callable[[bytes], list[Converted | Reject]]
+End = Callable[[], list[Converted | Reject]]
 
 Report = Callable[[int], None]
 """Is told how many bytes, as they lie on disk, have been read of all files."""
@@ -96,19 +99,29 @@ class FileReader:
     def __iter__(self) -> Iterator[Cut | None]:
         """Give chunks; None where a followed file has nothing new yet."""
         read = 0
-        for index in range(self._place.file, len(self._paths)):
-            begin = self._place if index == self._place.file else Place(index)
+        reader = self._opened()
+        # Where calls go on from one file to the next, so must the reader: it begins with the first file again.
+        joins, begun = isinstance(reader, JoiningFormat), self._place.file
+        for index in range(0 if joins else begun, len(self._paths)):
+            begin = self._place if index == begun else Place(index)
             path = self._paths[index]
             waits = self._follow and index == len(self._paths) - 1
             data = self._pieces(path, read, waits=waits)
-            reader = None if self._open_format is None else self._open_format()
             if reader is None:
                 yield from self._cut_lines(data, path, begin)
             elif isinstance(reader, PacketFormat):
                 yield from _cut_packets(data, path, begin, reader)
             else:
-                yield from self._cut_records(data, path, begin, reader)
+                last = index == len(self._paths) - 1
+                end = reader.turn if isinstance(reader, JoiningFormat) and not last else reader.finish
+                for cut in self._cut_records(data, path, begin, reader.feed, end):
+                    if cut is None or cut.place.file >= begun:
+                        yield cut
+            reader = reader if joins else self._opened()
             read += path.stat().st_size if path.exists() else 0
+
+    def _opened(self) -> Format | None:
+        return None if self._open_format is None else self._open_format()
 
     def _pieces(self, path: Path, before: int, *, waits: bool) -> Iterator[bytes | None]:
         """Give a file's bytes, decompressed, in pieces of about `chunk_bytes`; None where a followed one pauses."""
@@ -143,7 +156,7 @@ class FileReader:
             yield Cut(Chunk("file", str(path), lines, (place.line,)), place)
 
     def _cut_records(
-        self, pieces: Iterator[bytes | None], path: Path, place: Place, reader: Format
+        self, pieces: Iterator[bytes | None], path: Path, place: Place, feed: Feed, end: End
     ) -> Iterator[Cut | None]:
         """Convert a file from its beginning, whatever the place: a format may carry state from its first line on."""
         known, fed, given, line = _Beginning(path, place), 0, 0, 0
@@ -152,7 +165,7 @@ class FileReader:
                 if piece is None:
                     yield None
                     continue
-                items = reader.feed(piece) if piece else reader.finish()
+                items = feed(piece) if piece else end()
                 fed, given = fed + len(piece), given + len(items)
                 line = items[-1].position if items else line
                 fresh = items[max(0, len(items) - max(0, given - place.line)) :]
@@ -160,6 +173,7 @@ class FileReader:
                     yield Cut(converted("file", str(path), fresh), Place(place.file, fed, given, known.mark(fed)))
         except EndedEarlyError as error:
             # What the format still holds may be half a record: it goes with the part that is lost.
+            end()
             yield _truncated(path, place.file, line + 1, str(error), b"")
         except InputError as error:
             raise _named(path, error) from None

@@ -132,6 +132,14 @@ class Packet(Protocol):
 
 
 @runtime_checkable
+class JoiningFormat(Protocol):
+    """A `Format` whose calls may go on from one file to the next: files of one input are one stream to it."""
+
+    def turn(self) -> "list[Converted | Reject]":
+        """Say that another file begins; return what was left of the one before. Positions count from 1 again."""
+
+
+@runtime_checkable
 class PacketFormat(Protocol):
     """A `Format` that can be read without making lines of it: by `cut` instead of `feed` and `finish`.
 

@@ -7,7 +7,8 @@ not hold, the bytes up to the next `HEP3` are one dead letter, and reading goes 
 own packet alone.
 
 A call is an event when its end is seen (see `calls`); each report of RTCP is a `media` event of the side that sent it.
-`position` is the number of the packet, counted from 1, with which the item was complete. A call whose end is not in
+`position` is the number of the packet, counted from 1, with which the item was complete. Files of one input are one
+stream: a call may begin in one and end in the next. A call whose end is not in
 the input is no event but a dead letter: it may have gone on for hours. What cannot be known from signalling: the trunk,
 the access, and silence of the media where nobody sends RTCP.
 """
@@ -100,6 +101,12 @@ class HepReader:
         self._read(self._held, items, ended=True)
         self._held = b""
         self._end_junk(items)
+        return items
+
+    def turn(self) -> list[Converted | Reject]:
+        """Say that another file begins; return what was left of broken packets. Calls stay open."""
+        items = self.settle()
+        self.position = 0
         return items
 
     def finish(self) -> list[Converted | Reject]:
