@@ -90,6 +90,12 @@ class TestBytes:
                 if isinstance(item, Converted):
                     orjson.loads(item.line)
 
+    def test_a_long_line_of_blanks_is_read_in_one_pass(self):
+        # A pattern that tries every way to split it would take minutes: the test run's time limit is what fails then.
+        report = b"VQSessionReport\nCallID:" + b" " * 900_000 + b"\nLocalID:x\n"
+        (reject,) = read("vqrtcpxr", report)
+        assert reject.reason == DeadReason.MISSING_FIELD
+
     @pytest.mark.parametrize("name", VENDORS)
     def test_a_bad_record_costs_nothing_but_itself(self, name):
         case = {"freeswitch": "legs", "asterisk": "orders", "kamailio": "cdrs-and-dialogs", "cucm": "no-header",

@@ -45,7 +45,7 @@ _STOP_TIME = re.compile(rb"STOP[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})")
 _SPAN = re.compile(rb"START[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})[ \t]+STOP[ \t]*=[ \t]*([0-9][0-9T:.+Z-]{9,40})")
 _MEASURES = re.compile(rb"(NLR|JDR|IAJ|RTD|MOSLQ|MOSCQ) ?= ?([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 _USUAL = re.compile(
-    rb"\nCallID:(?P<CALLID>[^\n]*[^\s][^\n]*)\n"
+    rb"\nCallID:[ \t]*(?P<CALLID>[^\s][^\n]*)\n"
     rb"LocalID:(?P<LOCALID>[^\n]*)\nRemoteID:(?P<REMOTEID>[^\n]*)\nOrigID:(?P<ORIGID>[^\n]*)\n"
 )
 """The ids in the order of the RFC: what most phones write, found at once."""
