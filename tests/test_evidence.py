@@ -173,18 +173,16 @@ def false_alarms(rows, drop_ratio, calls_a_day, days, setting_days, rng):  # pra
     return count
 
 
-HEALTHY, DAYS, SETTING_DAYS = 3_000, 40.0, 10_000.0
+HEALTHY, DAYS, SETTING_DAYS = 8_000, 40.0, 10_000.0
 
 
 @pytest.mark.parametrize("calls_a_day", [2.0, 40.0])
-@pytest.mark.parametrize(("drop_ratio", "most"), [(0.004, 1.0), (0.008, 1.0), (0.016, 1.5), (0.030, 4.0)])
-def test_lines_that_differ_and_are_not_known_are_left_alone_as_promised_good_ones_and_nearly_so_poor_ones(
-    drop_ratio, most, calls_a_day
-):
+@pytest.mark.parametrize("drop_ratio", [0.004, 0.008, 0.016])
+def test_lines_that_differ_and_are_not_known_are_left_alone_for_as_long_as_promised(drop_ratio, calls_a_day):
     rng = np.random.default_rng(9)
     ratios = np.minimum(drop_ratio * rng.gamma(2.5, 1.0 / 2.5, HEALTHY), 0.3)
     alarms = false_alarms(np.zeros(HEALTHY, ROW), ratios, calls_a_day, DAYS, SETTING_DAYS, rng)
-    assert alarms <= most * HEALTHY * DAYS / SETTING_DAYS
+    assert alarms <= HEALTHY * DAYS / SETTING_DAYS
 
 
 def test_service_far_worse_than_p0_is_seen_within_a_few_calls():
