@@ -240,7 +240,7 @@ def counted(address):
 
 def settled(address, count):
     """Tell whether so many records have been read, and all that they gave has been delivered."""
-    pending = sum(value for name, value in figures(address).items() if name.startswith("stayline_outbox_pending"))
+    pending = sum(value for name, value in figures(address).items() if name.startswith("stayline_outbox_pending{"))
     return counted(address) == count and pending == 0.0
 
 

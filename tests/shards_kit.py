@@ -92,7 +92,7 @@ class Processes:
     def await_count(self, count):
         def all_read():
             addresses = [program.address("metrics") for program in self.running]
-            pending = sum(value for a in addresses for name, value in figures(a).items() if "outbox_pending" in name)
+            pending = sum(value for a in addresses for name, value in figures(a).items() if "outbox_pending{" in name)
             return sum(map(counted, addresses)) == count and pending == 0.0
 
         until(all_read, f"{count} records")
