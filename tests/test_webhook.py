@@ -34,6 +34,7 @@ from sinks.outputs import Delivery, State, Undeliverable
 from sinks.webhook import WebhookOutput
 from sinks.webhook.guard import parse_networks, parse_url
 from sinks.webhook.signing import parse_secret, signature
+from sinks.webhook.trace import traceparent
 from sinks.webhook.transport import GuardedBackend, tls_context
 
 
@@ -86,6 +87,7 @@ def test_a_request_is_a_signed_cloudevent(outbox, clock):
             "content-type": "application/cloudevents+json",
             "webhook-id": "a-1",
             "idempotency-key": "a-1",
+            "traceparent": traceparent("a-1", 0),
             "webhook-timestamp": str(attempt_s),
             "webhook-signature": signature([parse_secret(SECRET)], "a-1", attempt_s, request.body),
             "host": f"127.0.0.1:{receiver.port}",

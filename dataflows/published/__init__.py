@@ -8,12 +8,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dataflows.published import pictures
 from dataflows.published.dashboards import DASHBOARDS
 from dataflows.published.panels import written
 from dataflows.published.reference import reference
 
 FILES: dict[str, Callable[[], str]] = {
     "configuration.md": reference,
+    "pictures/flow.svg": pictures.flow,
+    "pictures/evidence.svg": pictures.evidence,
+    "pictures/case.svg": pictures.case,
     **{f"deploy/grafana/dashboards/{one.uid}.json": partial(written, one) for one in DASHBOARDS},
 }
 """Path below `docs/` -> what gives its text."""

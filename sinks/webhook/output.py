@@ -10,6 +10,7 @@ from sinks.outputs import Clock, Delivery, Health, Outcome, State, Undeliverable
 from sinks.webhook.guard import Resolver, check_literal, parse_networks, parse_url, system_resolver
 from sinks.webhook.policy import judge
 from sinks.webhook.signing import is_signable, parse_secret, signature
+from sinks.webhook.trace import traceparent
 from sinks.webhook.transport import Transport, tls_context
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -94,6 +95,7 @@ class WebhookOutput:
             ("webhook-timestamp", str(attempt_s)),
             ("webhook-signature", signature(self._keys, notification.id, attempt_s, notification.body)),
             ("idempotency-key", notification.id),
+            ("traceparent", traceparent(notification.id, delivery.attempts)),
         )
         answer = await self._transport.post(headers, notification.body)
         return judge(answer, delivery, self._give_up_after_ms, clock(), rng)
