@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dataflows.commands.operator import dead_letters, outputs
+from dataflows.commands.operator import dead_letters, outputs, state
 from schemas.errors import ConfigError, StaylineError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(outputs, name="outputs")
+app.add_typer(state, name="state")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, a TOML file.")]
 MaybeConfigFile = Annotated[

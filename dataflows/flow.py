@@ -26,8 +26,10 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
 
 from dataflows.checkpoints import KEPT, Checkpoints
+from dataflows.checkpoints.engines import keep, resume
 from dataflows.durable import sync_folder
 from dataflows.inputs.chunks import Chunk, Read, decoded
+from dataflows.logs import log
 from dataflows.meters import Meters
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
@@ -79,10 +81,65 @@ class Part(NamedTuple):
     idle: timedelta = IDLE
 
 
-class _Reading(StatefulSourcePartition[Chunk, Place | None]):
-    def __init__(self, part: Part, place: Place | None, stop: Stop) -> None:
-        self._reads = iter(part.open_input(place))
+class _Item(NamedTuple):
+    """What travels through the flow.
+
+    Attributes:
+        part: name of what was read.
+        place: of the part behind this item; None: more of the same read follows.
+        chunk: None where a read moved on without giving any.
+    """
+
+    part: str
+    place: Place | None
+    chunk: Chunk | None
+
+
+class Keeping:
+    """What the flow keeps, and where it goes on: the places that belong to the state it began with.
+
+    Args:
+        checkpoints: None: nothing is kept here.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | None = None) -> None:
+        self.checkpoints = checkpoints
+        self.places: dict[str, Place] = {}
+        self.is_read = False
+
+    def resume(self, engine: RiskEngine, name: str) -> None:
+        """Take over a checkpoint; of one that was not finished, the one before it.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        if self.checkpoints is None:
+            return
+        # The flow gives steps their states before it asks a source for anything.
+        if self.is_read:
+            raise StateError("the state must be taken over before the input is read, was not: another engine")
+        usable = self.checkpoints.usable(name)
+        if usable != name:
+            log("checkpoint.unfinished", name=name, resumed=usable)
+        self.places = resume(engine, self.checkpoints, usable)
+
+    def save(self, engine: RiskEngine, places: dict[str, Place]) -> str:
+        """Begin to keep the engine's state; return the checkpoint's name."""
+        return "" if self.checkpoints is None else keep(engine, places, self.checkpoints)
+
+    def settle(self) -> None:
+        """Wait until what was kept is durable."""
+        if self.checkpoints is not None:
+            self.checkpoints.settle()
+
+
+class _Reading(StatefulSourcePartition[_Item, Place | None]):
+    def __init__(self, part: Part, name: str, place: Place | None, stop: Stop, keeping: Keeping) -> None:
+        self._open = part.open_input
+        self._reads: Iterator[Read | None] | None = None
+        self._name = name
         self._place = place
+        self._keeping = keeping
         self._stop = stop
         self._passed = part.passed
         self._committed = part.committed
@@ -90,22 +147,38 @@ class _Reading(StatefulSourcePartition[Chunk, Place | None]):
         self._snapshots: deque[Place | None] = deque(maxlen=KEPT)
         self._idle = False
 
-    def next_batch(self) -> Sequence[Chunk]:
+    def next_batch(self) -> Sequence[_Item]:
         if self._stop.is_set:
             raise StopIteration
         with _said_in_one_line():
-            read = next(self._reads)
+            read = next(self._opened())
         self._idle = read is None
         if read is None:
             return []
-        self._place = tuple(read.place)
-        return read.chunks
+        before, self._place = self._place, tuple(read.place)
+        items = [_Item(self._name, None, chunk) for chunk in read.chunks]
+        if items:
+            items[-1] = items[-1]._replace(place=self._place)
+        elif self._place != before:
+            items = [_Item(self._name, self._place, None)]
+        return items
+
+    def _opened(self) -> Iterator[Read | None]:
+        if self._reads is None:
+            # Only now: which places the state is of is known once it is restored.
+            self._keeping.is_read = True
+            self._place = self._keeping.places.get(self._name, self._place)
+            self._reads = iter(self._open(self._place))
+        return self._reads
 
     def next_awake(self) -> datetime | None:
         # The engine's own clock: it decides when to ask again, never what comes out.
         return datetime.now(UTC) + self._wait if self._idle else None  # noqa: TID251  see above
 
     def snapshot(self) -> Place | None:
+        # So at most the newest checkpoint is ever unfinished, and one that cannot be written ends the run soon.
+        with _said_in_one_line():
+            self._keeping.settle()
         self._snapshots.append(self._place)
         oldest = self._snapshots[0]
         if len(self._snapshots) == KEPT and oldest is not None:
@@ -116,12 +189,13 @@ class _Reading(StatefulSourcePartition[Chunk, Place | None]):
         return self._place
 
 
-class Input(FixedPartitionedSource[Chunk, Place | None]):
+class Input(FixedPartitionedSource[_Item, Place | None]):
     """The input, and what is read beside it: partitions of one source, whose places are part of the checkpoint."""
 
-    def __init__(self, parts: Mapping[str, Part], stop: Stop) -> None:
+    def __init__(self, parts: Mapping[str, Part], stop: Stop, keeping: Keeping) -> None:
         self._parts = parts
         self._stop = stop
+        self._keeping = keeping
 
     def list_parts(self) -> list[str]:
         """Return the names of the parts."""
@@ -129,22 +203,27 @@ class Input(FixedPartitionedSource[Chunk, Place | None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: Place | None) -> _Reading:  # noqa: ARG002
         """Open a part where the checkpoint says."""
-        return _Reading(self._parts[for_part], resume_state, self._stop)
+        return _Reading(self._parts[for_part], for_part, resume_state, self._stop, self._keeping)
 
 
-class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
-    def __init__(
-        self, engine: RiskEngine, checkpoints: Checkpoints | None, stop: Stop, meters: Meters, *, ends: bool
-    ) -> None:
+class _Detecting(StatefulBatchLogic[tuple[_Item, EventBatch | None], list[Notification], str]):
+    def __init__(self, engine: RiskEngine, keeping: Keeping, stop: Stop, meters: Meters, *, ends: bool) -> None:
         self._engine = engine
         self._meters = meters
-        self._checkpoints = checkpoints
+        self._keeping = keeping
+        self._places = dict(keeping.places)
         self._stop = stop
         self._ends = ends
 
-    def on_batch(self, values: list[EventBatch]) -> tuple[list[list[Notification]], bool]:
+    def on_batch(self, values: list[tuple[_Item, EventBatch | None]]) -> tuple[list[list[Notification]], bool]:
+        told = []
         with _said_in_one_line():
-            told = [self._applied(batch) for batch in values]
+            for item, batch in values:
+                if batch is not None:
+                    told.append(self._applied(batch))
+                if item.place is not None:
+                    self._places[item.part] = item.place
+            self._engine.gather()
         return [one for one in told if one], StatefulBatchLogic.RETAIN
 
     def _applied(self, batch: EventBatch) -> list[Notification]:
@@ -161,11 +240,9 @@ class _Detecting(StatefulBatchLogic[EventBatch, list[Notification], str]):
 
     def snapshot(self) -> str:
         # Without recovery the engine asks all the same: there is nothing to keep then.
-        if self._checkpoints is None:
-            return ""
         begun_s = self._meters.now_s()
         with _said_in_one_line():
-            name = self._checkpoints.save(self._engine.snapshot())
+            name = self._keeping.save(self._engine, self._places)
         self._meters.saved(begun_s)
         return name
 
@@ -236,19 +313,20 @@ def build(
         StateError: (while running) the state cannot be read back.
     """
     meters = Meters() if meters is None else meters
+    keeping = Keeping(checkpoints)
 
     def detect(name: str | None) -> _Detecting:
-        if name and checkpoints is not None:
+        if name:
             with _said_in_one_line():
-                engine.restore(checkpoints.load(name))
-        return _Detecting(engine, checkpoints, stop, meters, ends=ends)
+                keeping.resume(engine, name)
+        return _Detecting(engine, keeping, stop, meters, ends=ends)
 
     flow = Dataflow("stayline")
     parts = {KEY: Part(open_input, passed, committed), **(beside or {})}
     noted = {name: _noted(part, meters) for name, part in parts.items()}
-    chunks = op.input("input", flow, Input(noted, stop))
+    items = op.input("input", flow, Input(noted, stop, keeping))
     decoder = Decoder()
-    pairs = op.map("decode", chunks, lambda chunk: _decode(decoder, chunk, meters))
+    pairs = op.map("decode", items, lambda item: _decode(decoder, item, meters))
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
     op.output("dead-letters", letters, Output(write_dead_letters))
     batches = op.map("batch", pairs, lambda pair: (KEY, pair[0]))
@@ -269,12 +347,14 @@ def _noted(part: Part, meters: Meters) -> Part:
     return part._replace(open_input=opened)
 
 
-def _decode(decoder: Decoder, chunk: Chunk, meters: Meters) -> tuple[EventBatch, list[DeadLetter]]:
+def _decode(decoder: Decoder, item: _Item, meters: Meters) -> tuple[tuple[_Item, EventBatch | None], list[DeadLetter]]:
+    if item.chunk is None:
+        return (item, None), []
     begun_s = meters.now_s()
     with _said_in_one_line():
-        batch, letters = decoded(decoder, chunk)
+        batch, letters = decoded(decoder, item.chunk)
     meters.decoded(begun_s, letters)
-    return batch, letters
+    return (item._replace(chunk=None), batch), letters
 
 
 def _metered(
@@ -287,12 +367,13 @@ def _metered(
     return written
 
 
-def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
+def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta, settle: Callable[[], None] = lambda: None) -> None:
     """Run a flow to its end in this process.
 
     Args:
         recovery: folder of the checkpoints; made if missing. None: keep none.
         epoch: time between checkpoints.
+        settle: waits until what was kept is durable; called at the end, however it comes.
 
     Raises:
         StaylineError: what a step raised; the checkpoint before stands.
@@ -301,13 +382,26 @@ def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta) -> None:
     os.environ["RUST_BACKTRACE"] = "0"
     config = None if recovery is None else _recovery(recovery)
     try:
-        with _stderr_restored():
+        with _settled(settle), _stderr_restored():
             run_main(flow, epoch_interval=epoch, recovery_config=config)  # type: ignore[no-untyped-call]  # it has none
     except BytewaxRuntimeError as error:
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, StaylineError):
             cause = cause.__cause__
         raise cause from None
+
+
+@contextlib.contextmanager
+def _settled(settle: Callable[[], None]) -> Iterator[None]:
+    """Leave no file half written behind, however the flow ends."""
+    try:
+        yield
+    except BaseException:
+        # What ended the flow is what is told.
+        with contextlib.suppress(StaylineError):
+            settle()
+        raise
+    settle()
 
 
 @contextlib.contextmanager

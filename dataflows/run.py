@@ -159,6 +159,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
         open_input, write = _watched(source.open_input, dispatcher), _writer(outbox, dispatcher, stopping)
+        checkpoints = Checkpoints(folder / "engine")
         if shards is not None:
             flow = sharded.build(open_input, shards, write, letters.append, stopping, meters, source.committed)
         else:
@@ -169,7 +170,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
                 letters.append,
                 stopping,
                 ends=source.ends,
-                checkpoints=Checkpoints(folder / "engine"),
+                checkpoints=checkpoints,
                 passed=source.passed,
                 committed=source.committed,
                 beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
@@ -177,7 +178,12 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
             )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
-            execute(flow, None if shards is not None else folder / "recovery", epoch)
+            execute(
+                flow,
+                None if shards is not None else folder / "recovery",
+                epoch,
+                checkpoints.settle if shards is None else shards.settle,
+            )
             source.finish()
         if stopping.is_set:
             log("run.stopping")

@@ -19,10 +19,11 @@ from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.checkpoints.engines import keep, resume
 from dataflows.config.kinds import Share, owns
 from dataflows.config.settings import Config
 from dataflows.durable import sync_folder
-from dataflows.flow import KEY, Input, OpenInput, Output, Part, Passed, Stop
+from dataflows.flow import KEY, Input, Keeping, OpenInput, Output, Part, Passed, Stop
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded
 from dataflows.meters import Meters
@@ -62,6 +63,7 @@ class _Held:
         self.engine: RiskEngine | None = None
         self.shard: Shard | None = None
         self.changed = False
+        self.begun: Commit | None = None
 
 
 class Shards:
@@ -96,7 +98,7 @@ class Shards:
                 commit = read_commit(held.folder)
                 if commit is not None:
                     held.engine = self._make(commit.partitions)
-                    held.engine.restore(held.snapshots.load(commit.snapshot))
+                    resume(held.engine, held.snapshots, commit.snapshot)
                     held.shard = Shard(number, commit.partitions, commit.place)
                     place += commit.place
         return tuple(place)
@@ -117,16 +119,31 @@ class Shards:
         return held.engine
 
     def save(self) -> None:
-        """Make durable what has changed; all that it has told must be durable before.
+        """Begin to make durable what has changed; all that it has told must be durable before.
+
+        What was begun the last time is finished: it was written meanwhile.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        self.settle()
+        for held in self._held.values():
+            if held.changed and held.engine is not None and held.shard is not None:
+                name = keep(held.engine, {}, held.snapshots)
+                held.begun = Commit(LAYOUT, name, held.shard.partitions, held.shard.place)
+                held.changed = False
+
+    def settle(self) -> None:
+        """Wait until what was begun is durable.
 
         Raises:
             StateError: it cannot be written.
         """
         for held in self._held.values():
-            if held.changed and held.engine is not None and held.shard is not None:
-                name = held.snapshots.save(held.engine.snapshot())
-                _write_commit(held.folder, Commit(LAYOUT, name, held.shard.partitions, held.shard.place))
-                held.changed = False
+            if held.begun is not None:
+                held.snapshots.settle()
+                _write_commit(held.folder, held.begun)
+                held.begun = None
 
     def close(self) -> None:
         """Let other processes have the partitions."""
@@ -234,6 +251,7 @@ def build(
             begun_s = meters.now_s()
             told = engine.apply(batch)
             meters.applied(begun_s, batch, told)
+            engine.gather()
             if told:
                 write_notifications(told)
                 meters.written(told)
@@ -244,7 +262,7 @@ def build(
         meters.saved(begun_s)
 
     flow = Dataflow("stayline")
-    source: Any = Input({KEY: Part(opened, committed=committed)}, stop)
-    parts = op.input("input", flow, source)
+    source: Any = Input({KEY: Part(opened, committed=committed)}, stop, Keeping())
+    parts = op.filter_map("parts", op.input("input", flow, source), lambda item: item.chunk)
     op.output("shards", op.map("key", parts, lambda part: (KEY, part)), Output(work, save))
     return flow

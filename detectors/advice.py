@@ -9,6 +9,7 @@ from typing import Any
 from detectors.casebook import DAY_MS, Case
 from detectors.catalogue import Catalogue
 from detectors.causes import LineReadings, likely_cause
+from detectors.changes import Ledger
 from detectors.churn import ChurnModel
 from detectors.credits import Measured
 from detectors.labels import LabelDesk
@@ -44,8 +45,8 @@ class Advisor:
         self._day = -1
         self._told_today = 0
         self.deferred_count = 0
-        self._alerts: dict[str, int] = {}
-        self._lines: dict[int, dict[str, float]] = {}
+        self._alerts: Ledger[str, int] = Ledger(int)
+        self._lines: Ledger[int, dict[str, float]] = Ledger(dict[str, float])
 
     def has_room(self, now_ms: int) -> bool:
         """Take one of today's alerts if there is one left; days are UTC, by event time."""
@@ -93,15 +94,16 @@ class Advisor:
                 del self._lines[next(iter(self._lines))]
             readings = self._lines[customer] = {}
         readings[metric] = value
+        self._lines.touch(customer)
 
     def forget(self, customer: int) -> None:
         """Forget a customer's line and what was scored of them."""
-        self._lines.pop(customer, None)
+        self._lines.take_out(customer)
         self._labels.forget(str(customer))
 
     def erase(self, customer: int) -> dict[str, int]:
         """Forget a customer, and which alerts were theirs; return how much of each sort there was."""
-        lines = len(self._lines.pop(customer, ()))
+        lines = len(self._lines.take_out(customer) or ())
         mine = [alert_id for alert_id, whose in self._alerts.items() if whose == customer]
         for alert_id in mine:
             del self._alerts[alert_id]
@@ -184,26 +186,45 @@ class Advisor:
 
     # State
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as plain values: a copy."""
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return min(self._labels.floor, self._alerts.floor, self._lines.floor)
+
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold."""
         return {
             "model": self.model.snapshot(),
-            "labels": self._labels.snapshot(),
+            "labels": self._labels.changes(number, whole=whole),
             "day": self._day,
             "told_today": self._told_today,
             "deferred": self.deferred_count,
-            "alerts": dict(self._alerts),
-            "lines": {str(customer): dict(readings) for customer, readings in self._lines.items()},
+            "alerts": self._alerts.changes(number, whole=whole),
+            "lines": self._lines.changes(number, whole=whole),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot."""
+    def take(self, state: dict[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
         self.model.restore(state["model"])
-        self._labels.restore(state["labels"])
+        self._labels.take(state["labels"], number)
         self._day, self._told_today = state["day"], state["told_today"]
         self.deferred_count = state["deferred"]
-        self._alerts = dict(state["alerts"])
-        self._lines = {int(customer): dict(readings) for customer, readings in state["lines"].items()}
+        self._alerts.take(state["alerts"], number)
+        self._lines.take(state["lines"], number)
+
+    def settle(self) -> None:
+        """Make ready what was taken over.
+
+        Raises:
+            StateError: something is missing.
+        """
+        self._labels.settle()
+        self._alerts.settle("alerts")
+        self._lines.settle("lines")
+
+    def reset(self) -> None:
+        """Know nothing, with nothing written yet."""
+        self.__init__(self._settings, self._catalogue, self._relations)  # type: ignore[misc]  # begin empty
 
 
 def _pattern(case: Case) -> Pattern:

@@ -8,8 +8,9 @@ worse or its pattern is known better, and resolved when the calls are good again
 import math
 from typing import Any
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import Struct
 
+from detectors.changes import Ledger
 from detectors.evidence import likelihood_ratio
 from schemas.alerts import CallEvidence, Dimension, PatternKind, Severity
 
@@ -141,7 +142,8 @@ class Casebook:
     """
 
     def __init__(self) -> None:
-        self.cases: dict[int, Case] = {}
+        # Whose case changes, whose row does: the engine touches both.
+        self.cases: Ledger[int, Case] = Ledger(Case)
         self.taken_over_count = 0
         self._next_due_ms: int | None = None
 
@@ -168,12 +170,24 @@ class Casebook:
         """Compute the next decision anew when it is asked for: a case was opened, told or closed, or time passed."""
         self._next_due_ms = None
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as plain values: a copy."""
-        return {"taken_over": self.taken_over_count, "cases": [to_builtins(case) for case in self.cases.values()]}
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold."""
+        return {"taken_over": self.taken_over_count, "cases": self.cases.changes(number, whole=whole)}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot."""
+    def take(self, state: dict[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
         self.taken_over_count = state["taken_over"]
-        self.cases = {case.customer: case for case in convert(state["cases"], list[Case])}
+        self.cases.take(state["cases"], number)
+
+    def settle(self) -> None:
+        """Make ready what was taken over.
+
+        Raises:
+            StateError: a case is missing.
+        """
+        self.cases.settle("cases")
         self.reschedule()
+
+    def reset(self) -> None:
+        """Hold no case, with nothing written yet."""
+        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detectors.changes import Table
 from detectors.evidence import EVIDENCE_MAX, likelihood_ratio
 from detectors.history import ELEMENTS
 from detectors.snapshots import raw
 from schemas.columns import CallColumns
+from schemas.errors import StateError
 from schemas.kernels import inlined, loop
 from schemas.text import I32, I64, CodeColumn, Translation
 
@@ -155,6 +157,7 @@ class Elements:
         self._serials: dict[tuple[str, str], int] = {}
         self._translations = [Translation(partial(self.serial, kind), -1) for kind in ELEMENTS]
         self.network = Network(np.zeros(256, ELEMENT), np.zeros(LOG_KEPT, BAD_CALL), np.zeros(1, np.int64))
+        self._rows, self._calls = Table(ELEMENT), Table(BAD_CALL)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -211,25 +214,57 @@ class Elements:
         self.network.tally[0] = len(kept)
         return len(log) - len(kept)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as plain values: a copy."""
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold: what changed, and some of the rest; or all of it."""
+        if whole:
+            self._rows, self._calls = Table(ELEMENT), Table(BAD_CALL)
+        log = self.network.log[: min(int(self.network.tally[0]), LOG_KEPT)]
+        rows, calls = self._rows.changes(number, self.network.elements[: len(self)]), self._calls.changes(number, log)
         return {
-            "names": [list(name) for name in self.names],
+            "size": len(self),
+            "names": {int(serial): list(self.names[serial]) for serial in np.frombuffer(rows["index"], np.int64)},
             "refused": self.refused_count,
-            "elements": self.network.elements[: len(self)].tobytes(),
-            "log": self.recent_bad_calls().tobytes(),
+            "elements": rows,
+            "logged": int(self.network.tally[0]),
+            "log": calls,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot."""
-        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there
-        for kind, name in state["names"]:
-            self.serial(kind, name)
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return min(self._rows.floor, self._calls.floor)
+
+    def take(self, state: dict[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
+        size = state["size"]
+        if size > len(self.network.elements):
+            grown = np.zeros(1 << (size - 1).bit_length(), ELEMENT)
+            raw(grown)[: len(self.network.elements)] = raw(self.network.elements)
+            self.network = self.network._replace(elements=grown)
+        self.names += [("", "")] * (size - len(self.names))
+        for serial, (kind, name) in state["names"].items():
+            self.names[serial] = kind, name
         self.refused_count = state["refused"]
-        raw(self.network.elements)[: len(self)] = raw(np.frombuffer(state["elements"], ELEMENT))
-        log = np.frombuffer(state["log"], BAD_CALL)
-        raw(self.network.log)[: len(log)] = raw(log)
-        self.network.tally[0] = len(log)
+        self.network.tally[0] = state["logged"]
+        self._rows.take(state["elements"], number, self.network.elements)
+        self._calls.take(state["log"], number, self.network.log)
+
+    def settle(self) -> None:
+        """Make elements that were taken over findable.
+
+        Raises:
+            StateError: some are missing.
+        """
+        missing = self.names.count(("", ""))
+        if missing:
+            raise StateError(f"the state must hold every element, {missing} of {len(self.names)} were missing")
+        self._serials = {name: serial for serial, name in enumerate(self.names)}
+        self._rows.settle(self.network.elements[: len(self)])
+        self._calls.settle(self.network.log[: min(int(self.network.tally[0]), LOG_KEPT)])
+
+    def reset(self) -> None:
+        """Know no element, with nothing written yet."""
+        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there
 
 
 def firmware(model: CodeColumn, version: CodeColumn) -> CodeColumn:

@@ -7,6 +7,7 @@
 The same events in the same order give the same notifications, whatever the batches they come in.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +49,8 @@ from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usa
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import U64, key_of
 
-LAYOUT = 1
-"""The layout of a snapshot; a newer one is refused."""
+LAYOUT = 2
+"""The layout of the state; another one is refused."""
 
 NEVER_MS = 2**62
 
@@ -263,32 +264,63 @@ class RiskEngine:
 
     # State
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the whole state as plain values (numbers, strings, bytes): a copy."""
+    def gather(self) -> None:
+        """Copy ahead for the next checkpoint what is many by now, so that less is left for `changes`."""
+        self.memory.gather()
+
+    def changes(self, number: int) -> dict[str, Any]:
+        """Return what a checkpoint has to hold, as plain values (numbers, strings, bytes): a copy.
+
+        Together with those from `floor` on it is the whole state. If the one before it did not come from here either,
+        it is so by itself.
+
+        Args:
+            number: of the checkpoint, one more than that of the one before it.
+        """
         return {
             "layout": LAYOUT,
             "deployment": self.settings.deployment,
             "clock_ms": self.clock_ms,
             "counts": [self.counts.applied, self.counts.duplicate, self.counts.late, self.counts.dead_lettered],
-            **{part: getattr(self.memory, part).snapshot() for part in Memory.PARTS},
+            **self.memory.changes(number),
         }
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return the whole state by itself, of no checkpoint."""
+        self.memory.write_whole()
+        state = self.changes(0)
+        self.memory.write_whole()
+        return state
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot.
+        """Take over what `snapshot` gave.
 
         Raises:
-            StateError: if it is of another layout or of another deployment.
+            StateError: if it is of another layout or of another deployment, or not whole.
         """
-        if state.get("layout") != LAYOUT:
-            raise StateError(f"state must be of layout {LAYOUT}, was {state.get('layout')}")
-        if state["deployment"] != self.settings.deployment:
-            raise StateError(
-                f"state must belong to deployment {self.settings.deployment}, was of {state['deployment']}"
-            )
-        self.clock_ms = state["clock_ms"]
-        self.counts = Counts(*state["counts"])
-        for part in Memory.PARTS:
-            getattr(self.memory, part).restore(state[part])
+        self.resume([state])
+
+    def resume(self, states: Iterable[dict[str, Any]]) -> None:
+        """Take over what `changes` gave.
+
+        Args:
+            states: those from the `floor` of the last one on, in order.
+
+        Raises:
+            StateError: if one is of another layout or of another deployment, or they are not the whole state.
+        """
+        self.memory.reset()
+        for state in states:
+            if state.get("layout") != LAYOUT:
+                raise StateError(f"state must be of layout {LAYOUT}, was {state.get('layout')}")
+            if state["deployment"] != self.settings.deployment:
+                raise StateError(
+                    f"state must belong to deployment {self.settings.deployment}, was of {state['deployment']}"
+                )
+            self.clock_ms = state["clock_ms"]
+            self.counts = Counts(*state["counts"])
+            self.memory.take(state)
+        self.memory.settle()
 
 
 def _scratch(size: int) -> Scratch:

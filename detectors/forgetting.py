@@ -14,7 +14,7 @@ from schemas.text import key_of
 def forget(memory: Memory, customer_id: str) -> dict[str, int]:
     """Erase what is known of one customer; return how much of each sort there was, what there was none of left out."""
     key = key_of(customer_id)
-    erased = {"case": int(memory.casebook.cases.pop(key, None) is not None), **_erase_row(memory, key)}
+    erased = {"case": int(memory.casebook.cases.take_out(key) is not None), **_erase_row(memory, key)}
     memory.casebook.reschedule()
     erased |= {"profile": memory.relations.forget(key), **memory.advisor.erase(key)}
     erased |= {"network's bad calls": memory.elements.forget(key), "far end of others": _erase_far_end(memory, key)}
@@ -45,4 +45,5 @@ def _erase_far_end(memory: Memory, key: int) -> int:
     count = sum(int(np.count_nonzero(place == peer)) for place in places) if peer else 0
     for place in places:
         place[place == peer] = 0
+    memory.write_whole()
     return count

@@ -4,13 +4,16 @@ Nine customers in ten have no history. One that has keeps its latest bad calls a
 trouble looks like, and what this customer's calls look like by chance.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from detectors.changes import Ledger, plain, words
 from detectors.snapshots import raw
-from schemas.kernels import loop
+from schemas.errors import StateError
+from schemas.kernels import kernel, loop
+from schemas.text import I32, U64
 
 BAD_KEPT, GOOD_KEPT = 16, 16
 """How many calls of each sort a history keeps; the newest push out the oldest."""
@@ -61,6 +64,8 @@ HISTORY = np.dtype(
     align=True,
 )
 
+_NO_IDS = ("",) * BAD_KEPT
+
 COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials", "bad_calls")
 
 
@@ -109,6 +114,48 @@ def reset_counters(shelf: Shelf, index: int) -> None:
     one["day_bad"][:] = 0
 
 
+_HEAD_WORDS, _CALL_WORDS = HISTORY.fields["bad"][1] // 8, CALL.itemsize // 8  # type: ignore[index]  # it has fields
+_GOOD_AT = _HEAD_WORDS + BAD_KEPT * _CALL_WORDS
+
+
+@kernel
+def _pack(histories: npt.NDArray[np.void], all_words: U64, index: I32) -> U64:
+    """Return histories one behind the other, without the places of their rings that were never used."""
+    size = 0
+    for i in index:
+        bad, good = min(histories[i]["bad_count"], BAD_KEPT), min(histories[i]["good_count"], GOOD_KEPT)
+        size += _HEAD_WORDS + (bad + good) * _CALL_WORDS
+    packed = np.empty(size, np.uint64)
+    at = 0
+    for i in index:
+        bad = _HEAD_WORDS + min(histories[i]["bad_count"], BAD_KEPT) * _CALL_WORDS
+        good = min(histories[i]["good_count"], GOOD_KEPT) * _CALL_WORDS
+        packed[at : at + bad] = all_words[i, :bad]
+        packed[at + bad : at + bad + good] = all_words[i, _GOOD_AT : _GOOD_AT + good]
+        at += bad + good
+    return packed
+
+
+@kernel
+def _unpack(histories: npt.NDArray[np.void], all_words: U64, index: I32, packed: U64) -> bool:
+    """Put packed histories into their places; return whether they were as long as they said."""
+    at = 0
+    for i in index:
+        if at + _HEAD_WORDS > len(packed):
+            return False
+        all_words[i, :] = 0
+        all_words[i, :_HEAD_WORDS] = packed[at : at + _HEAD_WORDS]
+        at += _HEAD_WORDS
+        bad = min(max(histories[i]["bad_count"], 0), BAD_KEPT) * _CALL_WORDS
+        good = min(max(histories[i]["good_count"], 0), GOOD_KEPT) * _CALL_WORDS
+        if at + bad + good > len(packed):
+            return False
+        all_words[i, _HEAD_WORDS : _HEAD_WORDS + bad] = packed[at : at + bad]
+        all_words[i, _GOOD_AT : _GOOD_AT + good] = packed[at + bad : at + bad + good]
+        at += bad + good
+    return at == len(packed)
+
+
 class Histories:
     """All histories, and the ids of the bad calls in them; grows by doubling.
 
@@ -119,7 +166,8 @@ class Histories:
 
     def __init__(self) -> None:
         self.shelf = self._allocate(64)
-        self.call_ids: dict[int, list[str]] = {}
+        # Tuples, for the garbage collector passes over those that hold strings alone.
+        self.call_ids: Ledger[int, tuple[str, ...]] = Ledger(tuple[str, ...])
 
     @staticmethod
     def _allocate(size: int) -> Shelf:
@@ -144,19 +192,19 @@ class Histories:
 
     def name_call(self, index: int, place: int, call_id: str) -> None:
         """Keep the id of the bad call in one place of a ring."""
-        ids = self.call_ids.setdefault(index, [""] * BAD_KEPT)
-        ids[place] = call_id
+        ids = self.call_ids.get(index, _NO_IDS)
+        self.call_ids[index] = (*ids[:place], call_id, *ids[place + 1 :])
 
     def give_back(self, index: int) -> None:
         """Free a history and forget its call ids."""
         give_back(self.shelf, index)
-        self.call_ids.pop(index, None)
+        self.call_ids.take_out(index)
 
     def bad_calls(self, index: int) -> tuple[npt.NDArray[np.void], list[str]]:
         """Return a history's bad calls, oldest first, and their ids."""
         one = self.shelf.histories[index]
         order = _ring_order(int(one["bad_count"]), BAD_KEPT)
-        ids = self.call_ids.get(index, [""] * BAD_KEPT)
+        ids = self.call_ids.get(index, _NO_IDS)
         return _in_order(one["bad"], order), [ids[place] for place in order]
 
     def good_calls(self, index: int) -> npt.NDArray[np.void]:
@@ -164,27 +212,48 @@ class Histories:
         one = self.shelf.histories[index]
         return _in_order(one["good"], _ring_order(int(one["good_count"]), GOOD_KEPT))
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as plain values: a copy."""
-        size = len(self.shelf.histories)
-        taken = np.setdiff1d(np.arange(size, dtype=np.int32), self.shelf.free[: self.shelf.tally[0]])
-        return {
-            "size": size,
-            "free": self.shelf.free[: self.shelf.tally[0]].tobytes(),
-            "taken": taken.tobytes(),
-            "histories": raw(self.shelf.histories)[taken].tobytes(),
-            "call_ids": {str(index): list(ids) for index, ids in self.call_ids.items()},
-        }
+    # State
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot."""
-        self.shelf = self._allocate(state["size"])
-        taken = np.frombuffer(state["taken"], np.int32)
-        raw(self.shelf.histories)[taken] = raw(np.frombuffer(state["histories"], HISTORY))
-        free = np.frombuffer(state["free"], np.int32)
+    def copy(self, index: I32) -> memoryview:
+        """Return some histories as a checkpoint holds them."""
+        return plain(_pack(self.shelf.histories, words(self.shelf.histories), index))
+
+    def take(self, index: I32, packed: memoryview) -> None:
+        """Take over what `copy` gave.
+
+        Raises:
+            StateError: it is not as long as it says.
+        """
+        size = len(self.shelf.histories)
+        while len(index) and index.max() >= size:
+            size *= 2
+        if size > len(self.shelf.histories):
+            grown = self._allocate(size)
+            raw(grown.histories)[: len(self.shelf.histories)] = raw(self.shelf.histories)
+            self.shelf = grown
+        histories = self.shelf.histories
+        if not _unpack(histories, words(histories), index, np.frombuffer(packed, np.uint64)):
+            raise StateError("the state must hold its histories as they count their calls, did not")
+
+    def settle(self, taken: I32) -> None:
+        """Make those histories free that nobody has, once all were taken over; nothing is left in them.
+
+        Args:
+            taken: places of the others.
+        """
+        kept = np.zeros(len(self.shelf.histories), bool)
+        kept[taken] = True
+        words(self.shelf.histories)[~kept] = 0
+        free = np.flatnonzero(~kept)[::-1]
         self.shelf.free[: len(free)] = free
         self.shelf.tally[0] = len(free)
-        self.call_ids = {int(index): list(ids) for index, ids in state["call_ids"].items()}
+        for index in [index for index in self.call_ids if index >= len(kept) or not kept[index]]:
+            del self.call_ids[index]
+        self.call_ids.settle("call ids")
+
+    def reset(self) -> None:
+        """Hold nothing, with nothing written yet."""
+        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there
 
 
 def _ring_order(count: int, kept: int) -> list[int]:

@@ -9,12 +9,11 @@ While the first horizon runs only leavers are known; `ChurnModel.learn` tells wh
 
 import heapq
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
-from detectors.snapshots import read_snapshot
+from detectors.changes import Ledger
 from schemas.errors import ConfigError
 
 DAY_MS: Final = 86_400_000
@@ -27,10 +26,6 @@ daily alerts must not outvote the quiet ones."""
 
 PENDING_MAX: Final = 200_000
 """Examples that wait for their label, at most; some 200 MB."""
-
-LAYOUT: Final = "labels/1"
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Example(Struct, frozen=True):
@@ -48,15 +43,6 @@ class PendingExample(Struct, frozen=True, forbid_unknown_fields=True):
     customer: str
     at_ms: int
     features: dict[str, float]
-
-
-class DeskState(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything a `LabelDesk` holds, pending examples oldest first."""
-
-    layout: str
-    pending: list[PendingExample]
-    dropped_count: Count
-    discarded_count: Count
 
 
 class _Entry(NamedTuple):
@@ -95,12 +81,12 @@ class LabelDesk:
         if problems:
             raise ConfigError(problems)
         self._horizon_ms, self._gap_ms, self._pending_max = horizon_ms, gap_ms, pending_max
-        self._install(DeskState(LAYOUT, [], 0, 0))
+        self.reset()
 
     @property
     def pending_count(self) -> int:
         """Examples that wait for their label."""
-        return self._count
+        return len(self._pending)
 
     def remember(self, customer: str, at_ms: int, features: Mapping[str, float]) -> bool:
         """Keep the features used for a score.
@@ -150,45 +136,63 @@ class LabelDesk:
         self._leave(customer, [])
         return count
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the pending examples and counters as plain numbers, strings, lists and dicts."""
-        pending = [entry.example for entry in self._in_order()]
-        state: dict[str, Any] = msgspec.to_builtins(
-            DeskState(LAYOUT, pending, self.dropped_count, self.discarded_count)
-        )
-        return state
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return self._pending.floor
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a snapshot, exactly as if there had been no stop.
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold."""
+        return {
+            "sequence": self._sequence,
+            "dropped": self.dropped_count,
+            "discarded": self.discarded_count,
+            "pending": self._pending.changes(number, whole=whole),
+        }
+
+    def take(self, state: Mapping[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
+        self._sequence = state["sequence"]
+        self.dropped_count, self.discarded_count = state["dropped"], state["discarded"]
+        self._pending.take(state["pending"], number)
+
+    def settle(self) -> None:
+        """Make ready what was taken over.
 
         Raises:
-            StateError: if the layout is unknown or the state damaged; the desk is then as before.
+            StateError: an example is missing.
         """
-        self._install(read_snapshot(state, DeskState, LAYOUT))
+        self._pending.settle("labels")
+        self._entries.clear()
+        for sequence, example in self._pending.items():
+            entry = _Entry(example.at_ms, sequence, example)
+            self._entries.setdefault(example.customer, []).append(entry)
+        self._queue[:] = self._in_order()
         self._make_room()
 
-    def _install(self, state: DeskState) -> None:
+    def reset(self) -> None:
+        """Hold nothing, with nothing written yet."""
         self._entries: dict[str, list[_Entry]] = {}
         self._queue: list[_Entry] = []
-        self._count = self._sequence = 0
-        self.dropped_count, self.discarded_count = state.dropped_count, state.discarded_count
-        for example in state.pending:
-            self._add(example)
+        self._pending: Ledger[int, PendingExample] = Ledger(PendingExample)
+        self._sequence = 0
+        self.dropped_count = self.discarded_count = 0
 
     def _add(self, example: PendingExample) -> None:
         entry = _Entry(example.at_ms, self._sequence, example)
+        self._pending[self._sequence] = example
         self._sequence += 1
-        self._count += 1
         self._entries.setdefault(example.customer, []).append(entry)
         heapq.heappush(self._queue, entry)
 
     def _leave(self, customer: str, entries: list[_Entry]) -> None:
-        """Leave the customer with no more than `entries`."""
-        self._count += len(entries) - len(self._entries.pop(customer, []))
+        """Leave the customer with no more than `entries`, their oldest."""
+        for entry in self._entries.pop(customer, [])[len(entries) :]:
+            del self._pending[entry.sequence]
         if entries:
             self._entries[customer] = entries
         # What is gone stays in the queue as dead weight until it outweighs the living.
-        if len(self._queue) > 2 * self._count + 64:
+        if len(self._queue) > 2 * len(self._pending) + 64:
             self._queue = self._in_order()
 
     def _in_order(self) -> list[_Entry]:
@@ -204,14 +208,15 @@ class LabelDesk:
         return None
 
     def _remove_oldest(self) -> None:
-        customer = heapq.heappop(self._queue).example.customer
+        oldest = heapq.heappop(self._queue)
+        customer = oldest.example.customer
+        del self._pending[oldest.sequence]
         mine = self._entries[customer]
         del mine[0]
         if not mine:
             del self._entries[customer]
-        self._count -= 1
 
     def _make_room(self) -> None:
-        while self._count > self._pending_max and self._oldest() is not None:
+        while len(self._pending) > self._pending_max and self._oldest() is not None:
             self._remove_oldest()
             self.dropped_count += 1

@@ -2,16 +2,22 @@
 
 from typing import Any
 
+import numpy as np
+
 from detectors.advice import Advisor
 from detectors.casebook import Casebook
 from detectors.catalogue import Catalogue
+from detectors.changes import plain
 from detectors.elements import Elements
 from detectors.history import Histories
 from detectors.incidents import Incidents
 from detectors.relations import Relations
-from detectors.roster import Roster
+from detectors.roster import CASE, ROW, Roster, Rows
 from detectors.settings import Settings
-from schemas.text import Translation
+from schemas.text import I32, Translation
+
+GATHER_MIN = 1_024
+"""So many changed rows are worth copying ahead of the checkpoint."""
 
 
 class Memory:
@@ -25,9 +31,6 @@ class Memory:
         codecs: gives a codec's name its number.
     """
 
-    PARTS = ("codecs", "roster", "histories", "elements", "incidents", "casebook", "relations", "advisor")
-    """What a snapshot holds."""
-
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings = settings
         self.codecs = Codecs()
@@ -38,9 +41,12 @@ class Memory:
         self.casebook = Casebook()
         self.relations = Relations(settings.customers_max)
         self.advisor = Advisor(settings, catalogue, self.relations)
+        self._number: int | None = None
+        self._gathered: list[dict[str, Any]] = []
 
     def row(self, row: int) -> Any:
-        """Return a customer's row; what is written to it stays."""
+        """Return a customer's row; what is written to it, to its history or to its case stays."""
+        self.roster.touch(row)
         return self.roster.book.rows[row]
 
     def row_of(self, customer: int) -> Any | None:
@@ -56,8 +62,105 @@ class Memory:
                 self.histories.give_back(int(row["history"]))
             self.relations.forget(key)
             self.advisor.forget(key)
-            if self.casebook.cases.pop(key, None) is not None:
+            if self.casebook.cases.take_out(key) is not None:
                 self.casebook.reschedule()
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many there are of each sort of thing that is known."""
+        return {
+            "customers": len(self.roster),
+            "with recent calls": len(self.histories.shelf.histories) - int(self.histories.shelf.tally[0]),
+            "open cases": len(self.casebook.cases),
+            "elements": len(self.elements),
+            "open incidents": len(self.incidents.open),
+            "relations": len(self.relations),
+        }
+
+    # State
+
+    def gather(self) -> None:
+        """Copy what has changed so far for the next checkpoint, if that is a good deal: less is left for `changes`."""
+        if self._number is not None and self.roster.due >= GATHER_MIN:
+            self._gathered.append(self._copied(*self.roster.gather(self._number + 1)))
+
+    def changes(self, number: int) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold, as plain values: a copy.
+
+        Those from its `floor` on are the whole state. If the one before it did not come from here, it is so by itself.
+        """
+        whole = self._number is None or number != self._number + 1
+        customers = self.roster.whole(number) if whole else self.roster.gather(number, last=True)
+        gathered, self._gathered = [] if whole else self._gathered, []
+        state = {
+            "number": number,
+            "codecs": self.codecs.snapshot(),
+            "size": len(self.roster),
+            "evicted": self.roster.evicted_count,
+            "customers": [*gathered, self._copied(*customers)],
+            "turns": self.roster.hand.turns(number),
+            "call_ids": self.histories.call_ids.changes(number, whole=whole),
+            "elements": self.elements.changes(number, whole=whole),
+            "incidents": self.incidents.snapshot(),
+            "casebook": self.casebook.changes(number, whole=whole),
+            "relations": self.relations.changes(number, whole=whole),
+            "advisor": self.advisor.changes(number, whole=whole),
+        }
+        floors = (self.histories.call_ids, self.elements, self.casebook.cases, self.relations, self.advisor)
+        self._number = number
+        return state | {"floor": min(self.roster.hand.floor, *(part.floor for part in floors))}
+
+    def _copied(self, index: I32, rows: Rows) -> dict[str, Any]:
+        """Return copied rows with what is kept beside them; the case of a changed row is written too."""
+        for key in rows["key"][rows["mode"] == CASE].tolist():
+            if key in self.casebook.cases:
+                self.casebook.cases.touch(key)
+        taken = rows["history"][rows["history"] >= 0]
+        return {
+            "index": plain(index),
+            "rows": plain(rows),
+            "taken": plain(taken),
+            "histories": self.histories.copy(taken),
+        }
+
+    def write_whole(self) -> None:
+        """Let the next checkpoint be whole: something changed that no row was touched for."""
+        self._number = None
+
+    def reset(self) -> None:
+        """Know nothing, as before `take`."""
+        for part in (self.roster, self.histories, self.elements, self.casebook, self.relations, self.advisor):
+            part.reset()
+        self._gathered = []
+
+    def take(self, state: dict[str, Any]) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
+        number = state["number"]
+        # What is of no checkpoint is followed by none.
+        self._number = number or None
+        self.codecs.restore(state["codecs"])
+        self.roster.evicted_count = state["evicted"]
+        self.roster.hand.take(state["turns"], number)
+        for some in state["customers"]:
+            self.roster.take(np.frombuffer(some["index"], np.int32), np.frombuffer(some["rows"], ROW), state["size"])
+            self.histories.take(np.frombuffer(some["taken"], np.int32), some["histories"])
+        self.histories.call_ids.take(state["call_ids"], number)
+        self.elements.take(state["elements"], number)
+        self.incidents.restore(state["incidents"])
+        self.casebook.take(state["casebook"], number)
+        self.relations.take(state["relations"], number)
+        self.advisor.take(state["advisor"], number)
+
+    def settle(self) -> None:
+        """Make ready what was taken over.
+
+        Raises:
+            StateError: it is not all there.
+        """
+        self.roster.settle()
+        used = self.roster.book.rows[: len(self.roster)]
+        self.histories.settle(used["history"][used["history"] >= 0])
+        for part in (self.elements, self.casebook, self.relations, self.advisor):
+            part.settle()
 
 
 class Codecs:

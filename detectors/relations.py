@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import Struct
 
+from detectors.changes import Ledger
 from detectors.churn_features import FEATURE_MAX
 from schemas.events import Contact, Outcome, Profile, Result, Usage
 
@@ -73,7 +74,10 @@ class Relations:
 
     def __init__(self, customers_max: int) -> None:
         self._customers_max = customers_max
-        self._known: dict[int, Relation] = {}
+        self._known: Ledger[int, Relation] = Ledger(Relation)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def of(self, customer: int) -> Relation:
         """Return what is known of a customer: an empty relation for one never told of."""
@@ -86,6 +90,7 @@ class Relations:
             while len(self._known) >= self._customers_max:
                 del self._known[next(iter(self._known))]
             relation = self._known[customer] = Relation()
+        self._known.touch(customer)
         return relation
 
     def profile(self, customer: int, event: Profile) -> None:
@@ -128,12 +133,29 @@ class Relations:
 
     def forget(self, customer: int) -> bool:
         """Forget a customer; return whether anything was known."""
-        return self._known.pop(customer, None) is not None
+        return self._known.take_out(customer) is not None
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as plain values: a copy."""
-        return {str(customer): to_builtins(relation) for customer, relation in self._known.items()}
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return self._known.floor
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot."""
-        self._known = {int(customer): convert(relation, Relation) for customer, relation in state.items()}
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold."""
+        return self._known.changes(number, whole=whole)
+
+    def take(self, state: dict[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
+        self._known.take(state, number)
+
+    def settle(self) -> None:
+        """Hold what was taken over against itself.
+
+        Raises:
+            StateError: a relation is missing.
+        """
+        self._known.settle("relations")
+
+    def reset(self) -> None:
+        """Know nobody, with nothing written yet."""
+        self._known.reset()

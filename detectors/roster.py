@@ -4,13 +4,15 @@ A customer is a row of a structured array: a call touches three cache lines of o
 thirty arrays. Rows are found through an open-addressing table of row numbers, keyed by the id's 64-bit key.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from detectors.changes import Hand, again, copied, words
 from detectors.evidence import CHANNELS, RISES
 from detectors.snapshots import raw
+from schemas.errors import StateError
 from schemas.kernels import inlined, loop
 from schemas.text import I32, Bools
 
@@ -53,6 +55,7 @@ ROW = np.dtype(
         ("again", np.uint8),
         # how much the newest answered call looked dropped, 0..FULL, until the parties have parted; FULL: settled
         ("doubt", np.uint8),
+        ("written", np.uint32),  # how far the next checkpoint has come with this row (`touch`); not kept
     ],
     align=True,
 )
@@ -70,7 +73,29 @@ class Book(NamedTuple):
 
     rows: Rows
     slots: I32
-    tally: npt.NDArray[np.int64]  # [used rows]
+    tally: npt.NDArray[np.int64]  # [used rows, used places of `changed`, of `changed_again`, STATES x the checkpoint]
+    changed: I32  # rows that changed since the last checkpoint
+    changed_again: I32  # and those that changed once more behind their copy for the next one
+
+
+STATES = 4
+LISTED, COPIED, LISTED_AGAIN = 1, 2, 3
+"""What `written` says of a row, on top of STATES times the number of checkpoints: older states are none."""
+
+
+@inlined
+def touch(book: Book, row: int) -> None:
+    """Note that a row changes: it belongs into the next checkpoint, once more if it was copied for it already."""
+    one = book.rows[row]
+    state = int(one["written"]) - book.tally[3]
+    if state < LISTED:
+        one["written"] = book.tally[3] + LISTED
+        book.changed[book.tally[1]] = row
+        book.tally[1] += 1
+    elif state == COPIED:
+        one["written"] = book.tally[3] + LISTED_AGAIN
+        book.changed_again[book.tally[2]] = row
+        book.tally[2] += 1
 
 
 @inlined
@@ -108,6 +133,7 @@ def find_or_add(book: Book, key: np.uint64) -> int:
     book.slots[at] = row + 1
     clear_row(book.rows, row)
     book.rows[row]["key"] = key
+    touch(book, row)
     return row
 
 
@@ -144,6 +170,7 @@ def clear_row(rows: Rows, row: int) -> None:
     one["history"] = -1
     one["incident"] = 0
     one["mode"] = CALM
+    one["written"] = 0
 
 
 @loop
@@ -156,6 +183,11 @@ def _index(book: Book) -> None:
         book.slots[at] = row + 1
 
 
+@loop
+def _touch(book: Book, row: int) -> None:
+    touch(book, row)
+
+
 class Roster:
     """All customers' rows; grows by doubling up to `customers_max`, then evicts who was silent longest.
 
@@ -166,19 +198,25 @@ class Roster:
     Attributes:
         book: the arrays; replaced when they grow.
         evicted_count: customers evicted since the beginning.
+        hand: goes round for the checkpoints.
     """
 
     def __init__(self, customers_max: int, idle_days: int) -> None:
         self.customers_max = customers_max
         self.idle_ms = idle_days * 86_400_000
+        self._begin()
+
+    def _begin(self) -> None:
         self.evicted_count = 0
-        self.book = self._allocate(np.zeros(min(1024, customers_max), ROW), 0)
+        self.hand = Hand()
+        self.book = self._allocate(np.zeros(min(1024, self.customers_max), ROW), np.array([0, 0, 0, STATES], np.int64))
+        self._done = self._again = 0
 
     @staticmethod
-    def _allocate(rows: Rows, used: int) -> Book:
+    def _allocate(rows: Rows, tally: npt.NDArray[np.int64]) -> Book:
         # At most half full: a probe for a key then looks at 1.5 slots in the mean (Knuth, vol. 3, section 6.4).
         slots = np.zeros(1 << max(4, int(2 * len(rows) - 1).bit_length()), np.int32)
-        book = Book(rows, slots, np.array([used], np.int64))
+        book = Book(rows, slots, tally, np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32))
         _index(book)
         return book
 
@@ -189,6 +227,10 @@ class Roster:
         """Return the row of a customer's key, or -1."""
         return int(find(self.book, np.uint64(key)))
 
+    def touch(self, row: int) -> None:
+        """Note that a row, or what is kept beside it, changes."""
+        _touch(self.book, row)
+
     def make_room(self, now_ms: int) -> Rows:
         """Grow, or evict; return the rows of customers evicted.
 
@@ -198,9 +240,7 @@ class Roster:
         """
         rows = self.book.rows
         if len(rows) < self.customers_max:
-            grown = np.zeros(min(2 * len(rows), self.customers_max), ROW)
-            raw(grown)[: len(rows)] = raw(rows)
-            self.book = self._allocate(grown, len(self))
+            self._grow(min(2 * len(rows), self.customers_max))
             return np.zeros(0, ROW)
         used = rows[: len(self)]
         free = used["mode"] == CALM
@@ -211,25 +251,116 @@ class Roster:
         self.evicted_count += int(leave.sum())
         return self.remove(leave)
 
+    def _grow(self, size: int) -> None:
+        old = self.book
+        rows = np.zeros(size, ROW)
+        raw(rows)[: len(old.rows)] = raw(old.rows)
+        self.book = self._allocate(rows, old.tally)
+        self.book.changed[: len(old.changed)] = old.changed
+        self.book.changed_again[: len(old.changed)] = old.changed_again
+
     def remove(self, leave: Bools) -> Rows:
-        """Remove the customers marked in `leave` (one a used row); return their rows. Other rows move."""
+        """Remove the customers marked in `leave` (one a used row); return their rows. The last ones fill the gaps."""
         used = self.book.rows[: len(self)]
-        keep = ~leave
-        gone = used[leave].copy()
-        kept = np.zeros(len(self.book.rows), ROW)
-        raw(kept)[: int(keep.sum())] = raw(used)[keep]
-        self.book = self._allocate(kept, int(keep.sum()))
+        gone = copied(used, np.flatnonzero(leave))
+        left = len(used) - len(gone)
+        gaps, last = np.flatnonzero(leave[:left]), left + np.flatnonzero(~leave[left:])
+        words(used)[gaps] = words(used)[last]
+        words(used)[left:] = 0
+        # What moved is written at its new place; what was listed may have moved.
+        base = self.book.tally[3]
+        used["written"][gaps] = base + LISTED
+        written = used["written"][:left]
+        changed, again = np.flatnonzero(written == base + LISTED), np.flatnonzero(written == base + LISTED_AGAIN)
+        self.book.changed[: len(changed)], self.book.changed_again[: len(again)] = changed, again
+        self.book.tally[:3] = left, len(changed), len(again)
+        self._done = 0
+        _index(self.book)
         return gone
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as plain values: a copy."""
-        return {"rows": self.book.rows[: len(self)].tobytes(), "evicted": self.evicted_count}
+    # State
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot."""
-        used = np.frombuffer(state["rows"], ROW)
-        size = max(min(1024, self.customers_max), 1 << max(0, len(used) - 1).bit_length())
-        rows = np.zeros(max(min(size, self.customers_max), len(used)), ROW)
-        raw(rows)[: len(used)] = raw(used)
-        self.book = self._allocate(rows, len(used))
-        self.evicted_count = state["evicted"]
+    @property
+    def due(self) -> int:
+        """How many rows `gather` would copy because they changed."""
+        return int(self.book.tally[1]) - self._done
+
+    def gather(self, number: int, *, last: bool = False) -> tuple[I32, Rows]:
+        """Copy what changed since the last time for the checkpoint of this number, and as many rows again.
+
+        That may be done at any time before the checkpoint, as often as wanted: a row that changes behind its copy is
+        copied once more by the last one.
+
+        Args:
+            number: of the checkpoint.
+            last: it is to be complete.
+
+        Returns:
+            (places, rows); of what is gathered for one checkpoint, the newest copy of a place counts.
+        """
+        book, size = self.book, len(self)
+        base = int(book.tally[3])
+        listed = book.changed[self._done : book.tally[1]].copy()
+        self._done += len(listed)
+        book.rows["written"][listed] = base + COPIED
+        count = len(listed)
+        if last:
+            listed = np.concatenate([listed, book.changed_again[: book.tally[2]]])
+            count = max(count, again(self._done, size) - self._again)
+        passed = self.hand.turn(number, size, count)
+        self._again += passed.stop - passed.start
+        rest = passed.start + np.flatnonzero(book.rows["written"][passed] < base + LISTED)
+        index = np.concatenate([listed, rest.astype(np.int32)])
+        if last:
+            self._next()
+        return index, self._copy(index)
+
+    def whole(self, number: int) -> tuple[I32, Rows]:
+        """Copy all rows for the checkpoint of this number; return them with their places."""
+        self.hand = Hand()
+        self.hand.turn(number, len(self), len(self))
+        self._next()
+        index = np.arange(len(self), dtype=np.int32)
+        return index, self._copy(index)
+
+    def _copy(self, index: I32) -> Rows:
+        rows = copied(self.book.rows, index)
+        rows["written"] = 0
+        return rows
+
+    def _next(self) -> None:
+        """Begin to collect for the next checkpoint."""
+        self.book.tally[1:3] = 0
+        self.book.tally[3] += STATES
+        self._done = self._again = 0
+
+    def take(self, index: I32, rows: Rows, size: int) -> None:
+        """Take over gathered rows; those of one checkpoint in the order in which they were gathered.
+
+        Args:
+            index, rows: what `gather` gave.
+            size: customers there are.
+        """
+        if size > len(self.book.rows):
+            grown = np.zeros(max(size, min(1 << (size - 1).bit_length(), self.customers_max)), ROW)
+            raw(grown)[: len(self)] = raw(self.book.rows)[: len(self)]
+            self.book = self.book._replace(rows=grown)
+        here = index < size
+        words(self.book.rows)[index[here]] = words(rows)[here]
+        words(self.book.rows)[size:] = 0
+        self.book.tally[0] = size
+
+    def settle(self) -> None:
+        """Make rows that were taken over findable.
+
+        Raises:
+            StateError: some are missing.
+        """
+        missing = int(np.count_nonzero(self.book.rows["key"][: len(self)] == 0))
+        if missing:
+            raise StateError(f"the state must hold every customer, {missing} of {len(self)} were missing")
+        self.book = self._allocate(self.book.rows, self.book.tally)
+
+    def reset(self) -> None:
+        """Know nobody, with nothing written yet."""
+        self._begin()

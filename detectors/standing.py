@@ -1,6 +1,8 @@
 """How one customer stands: what `stayline explain` shows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from detectors.advice import sentence
 from detectors.casebook import Case
@@ -74,3 +76,22 @@ def _course(memory: Memory, history: int) -> list[tuple[int, float, bool]]:
         for kept, was_bad in ((bad, True), (good, False))
         for one in kept
     )
+
+
+def standings(memory: Memory) -> Iterator[dict[str, Any]]:
+    """Give how each customer stands, by key: of most the state does not know more of who they are."""
+    rows = memory.roster.book.rows
+    for row in range(len(memory.roster)):
+        one = rows[row]
+        case = memory.casebook.cases.get(int(one["key"]))
+        yield {
+            "key": f"{int(one['key']):016x}",
+            "customer_id": None if case is None else case.customer_id,
+            "last_ms": int(one["last_ms"]),
+            "since_ms": int(one["since_ms"]) if one["since_ms"] >= 0 else None,
+            "evidence_days": round(float(evidence_days(one)), 4),
+            "learnt": {name: float(one["count"][channel]) for channel, name in enumerate(CHANNELS)},
+            "alert_id": None if case is None else case.alert_id,
+            "pattern": None if case is None else case.kind,
+            "revision": None if case is None else case.revision,
+        }

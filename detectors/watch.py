@@ -53,7 +53,7 @@ from detectors.history import (
     take,
 )
 from detectors.locks import lock_total, observe_duration
-from detectors.roster import CALM, CASE, FULL, ROW, SEEN, Book, find, find_or_add, home
+from detectors.roster import CALM, CASE, FULL, ROW, SEEN, Book, find, find_or_add, home, touch
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
@@ -564,6 +564,7 @@ def _apply_media(world: World, media: Media, i: int) -> None:
     row = find(world.book, media.customer[i])
     if row < 0 or np.isnan(media.rating[i]):
         return
+    touch(world.book, row)
     one = world.book.rows[row]
     call = np.uint32(media.call[i])
     if one["media_call"] != call:
@@ -638,6 +639,7 @@ def advance(
             scratch.counts[LATE] += 1
             scratch.fate[i] = LATE
             continue
+        touch(world.book, row)
         _keep_seen(one, call, end_ms)
         scratch.counts[APPLIED] += 1
         scratch.fate[i] = APPLIED

@@ -1,9 +1,9 @@
 """The life of a case: how bad, worth telling, over; and when the next decision is due."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from state_kit import take, whole
 
 from detectors.casebook import CALLS_SHOWN, EXPIRE_MS, HOLD_MS, QUIET_MS, RANK, RECOVERED, Case, Casebook
 from schemas.alerts import CallEvidence, Dimension
@@ -192,8 +192,7 @@ def test_a_casebook_survives_a_restart(dimension):
     book.taken_over_count = 3
     book.cases[2**63 + 5] = case(2**63 + 5, dimension=dimension, due_ms=MONDAY_MS)
     seen(book.cases[2**63 + 5], bad=True, hour=1.5)
-    other = Casebook()
-    other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(book.snapshot())))
+    other = take(Casebook(), whole(book))
     assert other.cases == book.cases
     assert other.taken_over_count == 3
     assert other.next_due_ms(NEVER_MS) == MONDAY_MS
@@ -202,8 +201,7 @@ def test_a_casebook_survives_a_restart(dimension):
 def test_a_snapshot_is_a_copy():
     book = Casebook()
     book.cases[1] = case(1)
-    state = book.snapshot()
+    state = whole(book)
     seen(book.cases[1], bad=True, hour=1)
-    other = Casebook()
-    other.restore(state)
+    other = take(Casebook(), state)
     assert other.cases[1].evidence_calls == []

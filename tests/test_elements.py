@@ -7,6 +7,7 @@ import pytest
 from engine_kit import DAY_MS, DROPPED, HOUR_MS, MINUTE_MS, MONDAY_MS, alerts, batch, call, run, telco
 from hypothesis import given
 from hypothesis import strategies as st
+from state_kit import take, whole
 
 from detectors import elements as module
 from detectors.elements import (
@@ -159,8 +160,7 @@ def test_the_latest_bad_calls_are_told_oldest_first_before_and_after_a_restart(c
     elements.network.tally[0] = count
     wanted = list(range(max(0, count - LOG_KEPT), count))
     assert elements.recent_bad_calls()["end_ms"].tolist() == wanted
-    other = Elements()
-    other.restore(elements.snapshot())
+    other = take(Elements(), whole(elements))
     assert other.recent_bad_calls()["end_ms"].tolist() == wanted
     assert other.recent_bad_calls().dtype == BAD_CALL
 
@@ -171,7 +171,7 @@ def test_a_restored_registry_is_the_same():
     elements.network.elements["drops"][:3] = 1, 2, 3
     other = Elements()
     other.serial("region", "of another life")
-    other.restore(elements.snapshot())
+    take(other, whole(elements))
     assert other.names == elements.names
     assert other.find("trunk", "c") == elements.find("trunk", "c")
     assert other.network.elements["drops"][:4].tolist() == [1, 2, 3, 0]

@@ -100,7 +100,7 @@ def test_a_state_of_another_deployment_is_refused(done):
 def test_a_damaged_state_is_refused_by_name(done, tmp_path):
     folder, _ = done
     (tmp_path / "engine").mkdir()
-    (tmp_path / "engine/000000000001.state").write_bytes(b"stayline-state/1\nnot what it was")
+    (tmp_path / "engine/000000000001.state").write_bytes(b"stayline-state/2\nnot what it was")
     config = load(folder / "c.toml", {"STAYLINE_STATE__DIRECTORY": str(tmp_path)})
     with pytest.raises(StateError, match=r"000000000001.state: must match its digest"):
         explain("c000001", config)

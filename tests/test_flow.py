@@ -1,5 +1,6 @@
 import datetime as dt
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -32,11 +33,14 @@ class Counter:
     def finish(self):
         return [notice(f"end-{self.seen}")]
 
-    def snapshot(self):
-        return {"seen": self.seen}
+    def gather(self):
+        pass
 
-    def restore(self, state):
-        self.seen = state["seen"]
+    def changes(self, number):
+        return {"floor": number, "seen": self.seen}
+
+    def resume(self, states):
+        (self.seen,) = [state["seen"] for state in states]
 
 
 def notice(identity):
@@ -65,6 +69,7 @@ class Deployment:
                 before(cut)
                 yield cut
 
+        checkpoints = Checkpoints(self.folder / "engine")
         flow = build(
             open_input,
             Counter() if engine is None else engine,
@@ -72,10 +77,15 @@ class Deployment:
             self.letters.extend if letters is None else letters,
             Stop() if stop is None else stop,
             ends=True,
-            checkpoints=Checkpoints(self.folder / "engine"),
+            checkpoints=checkpoints,
             passed=lambda place: self.passed.append((place, len(list((self.folder / "engine").iterdir())))),
         )
-        execute(flow, self.folder / "recovery", epoch)
+        execute(flow, self.folder / "recovery", epoch, checkpoints.settle)
+
+    def run_up_to(self, line):
+        """Run until a line is read, with one checkpoint at the end."""
+        stop = Stop()
+        self.run(stop=stop, before=lambda cut: stop.set() if cut.place.line >= line else None, epoch=SELDOM)
 
     def ids(self):
         return [one.id for one in self.told]
@@ -165,7 +175,7 @@ class TestFailures:
             raise StateError("apply says no")
 
     class Unsaved(Counter):
-        def snapshot(self):
+        def changes(self, _):
             raise StateError("snapshot says no")
 
     @staticmethod
@@ -196,6 +206,19 @@ class TestFailures:
         with pytest.raises(ZeroDivisionError):
             deployment.run(write=failing_at(0, list, ZeroDivisionError()))
 
+    @pytest.mark.parametrize("tear", [lambda path: path.write_bytes(path.read_bytes()[:-1]), Path.unlink])
+    def test_a_checkpoint_that_was_not_finished_is_as_if_never_begun(self, deployment, tear):
+        for line in (5, 9):
+            deployment.run_up_to(line)
+        # As after a power cut: the flow's own checkpoint names a file that has no end, or is not there at all.
+        newest = max((deployment.folder / "engine").glob("*.state"))
+        tear(newest)
+        between = deployment.opened[-1]
+        deployment.run()
+        assert deployment.opened[-1] == between, "the place of the state, not that of the flow's own checkpoint"
+        assert list(dict.fromkeys(deployment.ids())) == EXPECTED
+        assert len(deployment.ids()) > len(EXPECTED)
+
     def test_a_state_that_is_gone_is_an_error_that_names_it(self, deployment, capfd):
         deployment.run()
         for path in (deployment.folder / "engine").iterdir():
@@ -206,7 +229,7 @@ class TestFailures:
 
     def test_a_state_of_another_deployment_is_refused(self, deployment):
         class Refusing(Counter):
-            def restore(self, _):
+            def resume(self, _):
                 raise StateError("state must belong to deployment b, was of a")
 
         deployment.run()

@@ -271,4 +271,4 @@ def test_memory_of_relations_is_bounded():
     customers_max = 10
     fresh = engine(customers_max=customers_max)
     fresh.apply(batch(profile(f"c{number}") for number in range(1_000)))
-    assert len(fresh.memory.relations.snapshot()) <= 10 * customers_max
+    assert len(fresh.memory.relations) <= customers_max

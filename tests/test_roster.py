@@ -10,7 +10,8 @@ from detectors.roster import CALM, CASE, ROW, Book, Roster, clear_row, find, fin
 from schemas.kernels import kernel
 
 DAY_MS = 86_400_000
-SLOTS = Book(np.zeros(0, ROW), np.zeros(64, np.int32), np.zeros(1, np.int64))
+NOBODY = np.zeros(0, np.int32)
+SLOTS = Book(np.zeros(0, ROW), np.zeros(64, np.int32), np.zeros(4, np.int64), NOBODY, NOBODY)
 
 
 @kernel
@@ -31,6 +32,15 @@ def add(roster, key, last_ms=0):
     assert row >= 0
     roster.book.rows[row]["last_ms"] = last_ms
     return row
+
+
+def reborn(roster):
+    """Return a roster that has taken over another one."""
+    other = Roster(roster.customers_max, roster.idle_ms // DAY_MS)
+    other.take(*roster.whole(1), len(roster))
+    other.evicted_count = roster.evicted_count
+    other.settle()
+    return other
 
 
 def keys_of(rows):
@@ -97,9 +107,7 @@ class AgainstADict(RuleBasedStateMachine):
 
     @rule()
     def restart(self):
-        state = self.roster.snapshot()
-        self.roster = Roster(self.customers_max, self.idle_days)
-        self.roster.restore(state)
+        self.roster = reborn(self.roster)
 
     @invariant()
     def knows_whom_the_dict_knows(self):
@@ -182,10 +190,11 @@ def test_among_the_idle_a_customer_with_an_open_case_stays():
 def test_a_snapshot_is_a_copy():
     roster = Roster(20, 30)
     add(roster, 7, last_ms=5)
-    state = roster.snapshot()
+    index, rows = roster.whole(1)
     roster.book.rows[0]["last_ms"] = 9
     other = Roster(20, 30)
-    other.restore(state)
+    other.take(index, rows, 1)
+    other.settle()
     assert other.book.rows[0]["last_ms"] == 5
     other.book.rows[0]["last_ms"] = 11
     assert roster.book.rows[0]["last_ms"] == 9
@@ -196,8 +205,7 @@ def test_a_restored_roster_can_be_filled_further(count):
     roster = Roster(40, 30)
     for key in range(1, count + 1):
         add(roster, key)
-    other = Roster(40, 30)
-    other.restore(roster.snapshot())
+    other = reborn(roster)
     for key in range(1, 41):
         add(other, key)
     assert [other.find(key) for key in range(1, 41)] == list(range(40))

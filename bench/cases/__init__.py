@@ -25,6 +25,7 @@ from bench.cases.latency import latency_at_rates
 from bench.cases.metering import metering_overhead
 from bench.cases.peers import peers_race
 from bench.cases.profile import time_by_part
+from bench.cases.stalls import checkpoint_stalls
 from bench.harness import Report, conditions
 from schemas.errors import ConfigError
 
@@ -35,6 +36,7 @@ CASES: dict[str, Case] = {
     "detect": detect_only,
     "flow": whole_flow,
     "checkpoints": flow_with_checkpoints,
+    "stalls": checkpoint_stalls,
     "broken": flow_with_broken_records,
     "flood": flood_of_strangers,
     "customers": growing_customers,

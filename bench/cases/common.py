@@ -177,4 +177,4 @@ def run_flow_durably(
         letters = DeadLetterFile(state / "dead-letters.ndjson")
         checkpoints = Checkpoints(state / "engine")
         flow = build(open_input, engine, write, letters.append, Stop(), ends=ends, checkpoints=checkpoints)
-        execute(flow, state / "recovery", EPOCH)
+        execute(flow, state / "recovery", EPOCH, checkpoints.settle)

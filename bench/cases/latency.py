@@ -19,6 +19,7 @@ from bench.plot import line_chart
 from bench.simulator import TelcoSpec, simulate
 from bench.simulator.spec import MONDAY_MS
 from dataflows.checkpoints import Checkpoints
+from dataflows.checkpoints.engines import keep, resume
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import CHUNK_BYTES, Cut, Place
 from detectors.catalogue import Catalogue, default_catalogue_text
@@ -204,7 +205,9 @@ def trace(path: Path, events_max: int, folder: Path) -> Offer:
     skipped = max(0, len(lines) - events_max)
     for at in range(0, skipped, CHUNK_CALLS):
         engine.apply(decoder.decode(b"\n".join(lines[at : min(at + CHUNK_CALLS, skipped)])))
-    Checkpoints(folder / "state").save(engine.snapshot())
+    checkpoints = Checkpoints(folder / "state")
+    keep(engine, {}, checkpoints)
+    checkpoints.settle()
     for at in range(skipped, len(lines), SLICE):
         for one in engine.apply(decoder.decode(b"\n".join(lines[at : at + SLICE]))):
             causes[one.id] = at - skipped, digest(one.body)
@@ -256,7 +259,7 @@ def _prepared(offer: Offer, resident: int, lines: list[bytes]) -> TimedEngine:
     decoder, engine = Decoder(), TimedEngine()
     TimedEngine().apply(decoder.decode(b"\n".join(lines)))
     checkpoints = Checkpoints(offer.state)
-    engine.restore(checkpoints.load(str(checkpoints.newest())))
+    resume(engine, checkpoints, str(checkpoints.newest()))
     # They called before everybody else did: the clock of the state stays as it is.
     for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
         engine.apply(decoder.decode(chunk))

@@ -33,7 +33,8 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("hot loop", detectors.engine, "advance"),
     ("looks and stops", RiskEngine, "apply"),
     ("looks and stops", RiskEngine, "finish"),
-    ("checkpoint", RiskEngine, "snapshot"),
+    ("checkpoint", RiskEngine, "gather"),
+    ("checkpoint", RiskEngine, "changes"),
     ("checkpoint", Checkpoints, "save"),
 )
 """Part of the picture, and the function whose own time it is, where its caller looks it up."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.peers.job import Clock, Found, Work, main
 from bench.peers.own import WARM_UP
 from dataflows.checkpoints import Checkpoints
-from dataflows.flow import Stop, build, execute
+from dataflows.flow import Keeping, Stop, build, execute
 from dataflows.inputs.files import Cut, FileReader, Place
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
@@ -41,7 +41,7 @@ def prepare(events: Path, way: str = "") -> Work:
             flow = build(
                 open_input, engine, told.extend, lambda _: None, Stop(), ends=True, checkpoints=checkpoints
             )  # fmt: skip
-            execute(flow, None if keep is None else keep / "recovery", EPOCH)
+            execute(flow, None if keep is None else keep / "recovery", EPOCH, Keeping(checkpoints).settle)
         with events.open("rb") as lines:
             found.events = sum(1 for _ in lines)
         found.firings = [(one.case, f"{one.revision} {one.type}") for one in told]

@@ -3,6 +3,7 @@
 import math
 
 from dataflows.checkpoints import Checkpoints
+from dataflows.checkpoints.engines import resume
 from dataflows.config import engine_settings
 from dataflows.config.settings import Config
 from dataflows.shards import snapshot_folders
@@ -20,12 +21,13 @@ def explain(customer_id: str, config: Config) -> list[str]:
     Raises:
         StateError: there is no checkpoint, or it cannot be read, or the customer is not in it.
     """
-    names = [(folder, name) for folder in snapshot_folders(config) if (name := Checkpoints(folder).newest())]
-    if not names:
+    newest = [(kept, name) for folder in snapshot_folders(config) if (name := (kept := Checkpoints(folder)).newest())]
+    if not newest:
         raise StateError(f"{config.state.directory}: must hold a checkpoint of a run, held none")
-    for folder, name in names:
+    for checkpoints, last in newest:
+        name = checkpoints.usable(last)
         engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
-        engine.restore(Checkpoints(folder).load(name))
+        resume(engine, checkpoints, name)
         standing = engine.standing(customer_id)
         if standing is not None:
             return [f"As of {rfc3339(engine.clock_ms)} (checkpoint {name})", *_lines(standing)]

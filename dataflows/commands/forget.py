@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.checkpoints.engines import resume, rewrite
 from dataflows.commands.sought import Sought, erase_in_lines
 from dataflows.config import engine_settings
 from dataflows.config.outputs import FileOutput, KafkaOutput, WebhookOutput
@@ -108,8 +109,11 @@ def _steps(folder: Path, config: Config, customer_id: str, sought: Sought) -> It
         draft.unlink(missing_ok=True)
     for snapshots in snapshot_folders(config):
         checkpoints = Checkpoints(snapshots)
-        for name in checkpoints.names():
-            yield snapshots / name, partial(_in_snapshot, checkpoints, name, config, customer_id)
+        checkpoints.drop_unfinished()
+        # The newest first: what is written anew is whole, and those before it need nothing that comes after them.
+        for name in reversed(checkpoints.versions()):
+            yield snapshots / name, partial(_in_checkpoint, checkpoints, name, config, customer_id)
+        yield snapshots, partial(_older, checkpoints)
     # Packets of a capture lie in batches that hold many people's; `_left` says so.
     for records in RECORD_FOLDERS if config.input.kind != "hep" else RECORD_FOLDERS[1:]:
         for path in sorted((folder / records).glob("*.ndjson")):
@@ -126,13 +130,21 @@ def _drafts(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.is_file()]
 
 
-def _in_snapshot(checkpoints: Checkpoints, name: str, config: Config, customer_id: str) -> str:
+def _in_checkpoint(checkpoints: Checkpoints, name: str, config: Config, customer_id: str) -> str:
     engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
-    engine.restore(checkpoints.load(name))
+    places = resume(engine, checkpoints, name)
     found = engine.forget(customer_id)
-    if found:
-        checkpoints.rewrite(name, engine.snapshot())
+    # Other files may hold what this state no longer knows of the customer: none is needed beside a whole one.
+    if found or not checkpoints.is_whole(name):
+        rewrite(engine, places, checkpoints, name)
     return ", ".join(f"{sort} {count}" if count > 1 else sort for sort, count in found.items())
+
+
+def _older(checkpoints: Checkpoints) -> str:
+    """Delete the files that checkpoints were made of before each was whole."""
+    for name in checkpoints.versions()[:1]:
+        checkpoints.drop_before(name)
+    return ""
 
 
 def _in_records(path: Path, sought: Sought) -> str:

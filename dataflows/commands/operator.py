@@ -1,4 +1,4 @@
-"""The commands of an operator who looks after a deployment: `stayline dead-letters` and `stayline outputs`."""
+"""The commands of an operator who looks after a deployment: `stayline dead-letters`, `state` and `outputs`."""
 # ruff: noqa: PLC0415 - what a command needs is imported when it runs, as in `dataflows.cli`
 
 import os
@@ -21,6 +21,7 @@ dead_letters = typer.Typer(
     # The program's own `--help` shows these beside its commands.
     rich_markup_mode=None,
 )
+state = typer.Typer(help="What a deployment keeps.", no_args_is_help=True, rich_markup_mode=None)
 outputs = typer.Typer(help="The outputs: test them, let them begin again.", no_args_is_help=True, rich_markup_mode=None)
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, a TOML file.")]
@@ -194,6 +195,35 @@ def _loaded(config: Path) -> "Config":
     from dataflows.config import load
 
     return load(config, os.environ)
+
+
+@state.command()
+def verify(config: ConfigFile) -> None:
+    """Read every checkpoint that a run may resume from; hold its digests and counts against what is there."""
+    from dataflows.commands.state import lines
+    from dataflows.commands.state import verify as execute
+
+    for line in lines(execute(_loaded(config))):
+        typer.echo(line)
+
+
+@state.command()
+def compact(config: ConfigFile) -> None:
+    """Make one file of what the oldest checkpoint needs, and delete the rest, while the deployment is stopped."""
+    from dataflows.commands.state import compact as execute
+    from dataflows.commands.state import lines
+
+    for line in lines(execute(_loaded(config))):
+        typer.echo(line)
+
+
+@state.command()
+def export(config: ConfigFile) -> None:
+    """Print how each customer stands, as lines of JSON; by their keys, and tokens where a case is open."""
+    from dataflows.commands.state import export as execute
+
+    for line in execute(_loaded(config)):
+        typer.echo(line, nl=False)
 
 
 def _no_output(name: str, loaded: "Config") -> str:
