@@ -79,4 +79,4 @@ def _keep(memory: Memory, history: int, calls: npt.NDArray[np.void], ids: list[s
     one = memory.histories.shelf.histories[history]
     raw(one["bad"])[: len(calls)] = raw(np.ascontiguousarray(calls))
     one["bad_count"] = len(calls)
-    memory.histories.call_ids[history] = [*ids, *[""] * (BAD_KEPT - len(ids))]
+    memory.histories.call_ids[history] = (*ids, *[""] * (BAD_KEPT - len(ids)))
