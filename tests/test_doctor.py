@@ -16,7 +16,7 @@ from dataflows.commands.examination import Examination
 from dataflows.config import load
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.kafka import Poll
-from dataflows.inputs.messages import joined
+from dataflows.inputs.messages import Shard, Sharded, joined
 from schemas.errors import ConfigError
 from schemas.formats import described
 from schemas.patterns import NEEDS, lacking, shown
@@ -211,7 +211,8 @@ class TestInputs:
         assert diagnosis.findings.probes == {"2001": 2}
         assert "2 calls began; 2 are open or just over" in diagnosis.notes
 
-    def test_of_kafka_messages_are_read_and_no_offset_is_shown(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_of_kafka_messages_are_read_and_no_offset_is_shown(self, tmp_path, monkeypatch, apart):
         asked = []
 
         class Reader:
@@ -221,7 +222,8 @@ class TestInputs:
             def read(self, place):
                 assert place is None
                 yield None
-                yield Poll([joined([orjson.dumps(CALL), b"{", None], [("t", 0, at) for at in range(3)])], ())
+                chunk = joined([orjson.dumps(CALL), b"{", None], [("t", 0, at) for at in range(3)])
+                yield Poll([Sharded(Shard(0, 1, ()), [chunk]) if apart else chunk], ())
 
             def close(self):
                 asked.append("closed")

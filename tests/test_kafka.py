@@ -167,7 +167,7 @@ def reads(one, place=None, *, messages):
         if read is None:
             continue
         place = read.place
-        for chunk in read.chunks:
+        for chunk in read.joined():
             batch, dead = decoded(decoder, chunk)
             batches.append(batch)
             letters += dead

@@ -187,7 +187,7 @@ def _of_messages(reader: KafkaReader) -> Iterator[Chunk | None]:
         if poll is None:
             yield None
         else:
-            yield from poll.chunks
+            yield from poll.joined()
 
 
 def _of_files(config: Config, token_key: bytes | None) -> Iterator[Chunk | None]:

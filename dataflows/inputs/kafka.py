@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from dataflows.config.inputs import KafkaInput
 from dataflows.config.kinds import owns
-from dataflows.inputs.chunks import Chunk, Read
+from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import CHUNK_BYTES
 from dataflows.inputs.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
 from dataflows.inputs.messages import SPREAD_ANEW, Origins, Shard, Sharded, converted, joined, place_of
@@ -44,6 +44,11 @@ class Poll(NamedTuple):
 
     chunks: list[Any]
     place: tuple[int, ...]
+
+    def joined(self) -> Iterator[Chunk]:
+        """Give the chunks, whether partitions are kept apart or not."""
+        for one in self.chunks:
+            yield from one.chunks if isinstance(one, Sharded) else [one]
 
 
 class KafkaReader:
@@ -102,7 +107,7 @@ class KafkaReader:
         self.lag: dict[Partition, int] = {}
         self.lost = 0
 
-    def read(self, place: tuple[int, ...] | None) -> Iterator[Read | None]:
+    def read(self, place: tuple[int, ...] | None) -> Iterator[Poll | None]:
         """Give what the partitions hold from a place on, for ever; None where there is nothing new yet.
 
         Args:
@@ -117,7 +122,7 @@ class KafkaReader:
         except KafkaException as error:
             raise InputError(f"input.kafka: must be readable, was not: {error_of(error).str()}") from None
 
-    def _read(self, place: tuple[int, ...]) -> Iterator[Read | None]:
+    def _read(self, place: tuple[int, ...]) -> Iterator[Poll | None]:
         self._topics = yield from self._brokers.topics(lambda: self._consumer.poll(0.0))
         yield from self._begin(place)
         self._brokers.patient = True
