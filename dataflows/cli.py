@@ -308,6 +308,25 @@ def doctor(
 
 
 @app.command()
+def canary(
+    config: ConfigFile,
+    every_s: Annotated[float, typer.Option("--every", metavar="S", min=1.0, help="Seconds between two.")] = 120.0,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=0, help="How many; 0: until Ctrl-C.")] = 0,
+) -> None:
+    """Put a customer who does not exist into the input, whose trouble must come out as an alert in the metrics."""
+    from dataflows.commands.canary import round_after_round, sender
+    from dataflows.config import load, resolve_secrets
+    from dataflows.run import now_ms
+
+    loaded = load(config, os.environ)
+    secrets = resolve_secrets(loaded, os.environ)
+    try:
+        round_after_round(sender(loaded, secrets.input_password), every_s, rounds, now_ms)
+    except KeyboardInterrupt:
+        typer.echo("canary: ended", err=True)
+
+
+@app.command()
 def explain(
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id, as events have it.")],
     config: ConfigFile,

@@ -5,6 +5,7 @@ A chunk of records costs a handful of calls here, whatever it holds: under a hun
 dispatcher's those of deliveries; a scrape reads them in between, so what it shows may be one chunk apart.
 """
 
+import math
 import time
 from bisect import bisect_left
 from collections import Counter, deque
@@ -17,7 +18,7 @@ import numpy as np
 from prometheus_client.core import HistogramMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from dataflows.families import counter
+from dataflows.families import counter, gauge
 from detectors.history import ELEMENTS
 from schemas.alerts import Notification, PatternKind, Severity
 from schemas.columns import EventBatch
@@ -102,6 +103,7 @@ class Meters(Collector):
         self._told: deque[float] = deque()
         self._decode, self._apply = Timing(WORK_S), Timing(WORK_S)
         self._checkpoint, self._notify = Timing(CHECKPOINT_S), Timing(NOTIFY_S)
+        self._canary, self._canary_at_s = Timing(NOTIFY_S), math.nan
         self._delivered = {output: Timing(DELIVER_S) for output in outputs}
         self._events = dict.fromkeys(EVENTS, 0)
         self._answered = self._rated = 0
@@ -172,6 +174,13 @@ class Meters(Collector):
         """An output took a notification, so long after it was put into the outbox."""
         self._delivered[output].observe(waited_ms / 1000.0)
 
+    def canary(self, delay_s: float, at_s: float, told: Sequence[Notification]) -> None:
+        """Canaries' calls, the newest `delay_s` old, led to this at `at_s` (Unix seconds)."""
+        for one in told:
+            if one.type == "stayline.alert.opened":
+                self._canary.observe(delay_s)
+                self._canary_at_s = at_s
+
     # What is shown
 
     def collect(self) -> Iterator[Metric]:
@@ -179,6 +188,7 @@ class Meters(Collector):
         for name, text, timing in (
             ("stayline_decode_seconds", "Time to decode one chunk of records.", self._decode),
             ("stayline_apply_seconds", "Time to apply one chunk of events to the state.", self._apply),
+            ("stayline_canary_delay_seconds", "From the end of a canary's last call to its alert.", self._canary),
             ("stayline_checkpoint_seconds", "Time to take one checkpoint of the state.", self._checkpoint),
             (
                 "stayline_read_to_notification_seconds",
@@ -193,6 +203,8 @@ class Meters(Collector):
             {(output,): timing for output, timing in self._delivered.items()},
             ["output"],
         )
+        text = "When a canary's alert came out last, Unix seconds; unknown before the first."
+        yield gauge("stayline_canary_time_seconds", text, self._canary_at_s)
         yield from self._of_events()
         yield from self._of_notifications()
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from dataflows import config as configuration
 from dataflows import shards as sharded
+from dataflows.canary import GuardedEngine, Told
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.config import outputs
 from dataflows.config.settings import Config, Desk
@@ -136,8 +137,9 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         outbox.on_delivered = meters.delivered
         source = _source(config, secrets, folder)
         stack.callback(source.close)
-        shards = _shards(config)
-        engine = _engine(config)
+        make = partial(_engine, config, partial(_tell_canary, meters))
+        shards = _shards(config, make)
+        engine = make()
         engines: Iterable[RiskEngine] = [engine] if shards is None else shards
         if shards is not None:
             stack.callback(shards.close)
@@ -193,14 +195,19 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         log("run.ended", **counts, interrupted=stopping.is_set)
 
 
-def _engine(config: Config, parts: int = 1) -> RiskEngine:
+def _tell_canary(meters: Meters, newest_ms: int, told: Sequence[Notification]) -> None:
+    at_ms = now_ms()
+    meters.canary((at_ms - newest_ms) / 1000.0, at_ms / 1000.0, told)
+
+
+def _engine(config: Config, canaries: Told, parts: int = 1) -> RiskEngine:
     """Make a fresh engine; of several parts of a deployment each has an equal share of what is limited."""
     settings = configuration.engine_settings(config)
     shared = {name: -(-getattr(settings, name) // parts) for name in ("alerts_per_day_max", "customers_max")}
-    return RiskEngine(structs.replace(settings, **shared), Catalogue.load(default_catalogue_text()))
+    return GuardedEngine(structs.replace(settings, **shared), Catalogue.load(default_catalogue_text()), canaries)
 
 
-def _shards(config: Config) -> Shards | None:
+def _shards(config: Config, make: Callable[[int], RiskEngine]) -> Shards | None:
     """Return the partitions that have a state each; None where one state is made of the whole input.
 
     Raises:
@@ -214,7 +221,7 @@ def _shards(config: Config) -> Shards | None:
     whole = config.state.directory / "recovery"
     if whole.exists():
         raise StateError(f"{whole}: must not be there where each partition has a state: it is of all of them together")
-    return Shards(folder, given.partitions, partial(_engine, config))
+    return Shards(folder, given.partitions, make)
 
 
 def _hold_files(config: Config) -> None:

@@ -94,7 +94,7 @@ def scraped_of_inputs():
         page = httpx2.get(f"{program.address('metrics')}/metrics", trust_env=False).text
         program.kill()
     registry = CollectorRegistry()
-    registry.register(KafkaFigures(SimpleNamespace(lag={("t", 0): 3, ("t", 1): 0}, lost=0)))
+    registry.register(KafkaFigures(SimpleNamespace(lag={("t", 0): 3, ("t", 1): 0}, lost=0, measure=lambda: None)))
     return page + generate_latest(registry).decode()
 
 

@@ -165,7 +165,7 @@ class TestExtending:
         bad, good = np.zeros(8, made["CALL"]), np.zeros(8, made["CALL"])
         bad["end_ms"] = np.arange(8) * 86_400_000 + 23 * 3_600_000
         good["end_ms"] = np.arange(8) * 86_400_000 + 12 * 3_600_000
-        found = made["night"](made["View"](bad, good, 0, 0, 16, 16, 8, 0, 0, 0, 8, names=None))
+        found = made["night"](made["view_of"](bad, good))
         assert found.lift_log10 > 3.0
 
     def test_where_it_says_to_register_it_is_where_patterns_are(self):

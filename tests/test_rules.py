@@ -69,6 +69,7 @@ FIRING = {
     "StaylineOverBudget": ({one("stayline_cases_deferred_total"): "0+1x100 100x3000",
                             one("stayline_alerts_per_day_max"): "200x4000"}, 200, 2000),
     "StaylineFalseAlerts": ({NEEDED: "0+1x300 300+9x9000", NOT_NEEDED: "0+1x300 300x9000"}, 290, 3000),
+    "StaylineCanarySilent": ({one("stayline_canary_time_seconds"): "0x30 1800+60x60"}, 20, 60),
     "StaylineMiscalibrated": ({one("stayline_churn_calibration_error_ratio"): "0.05x400 0.01x100"}, 390, 450),
 }  # fmt: skip
 """Alert -> series as minutes go by, a minute at which it must fire, and a later one at which it must have resolved."""

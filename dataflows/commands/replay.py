@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
+from dataflows.canary import GuardedEngine
 from dataflows.flow import Stop, build, execute
 from dataflows.inputs.compressed import written_whole
 from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place, Report
 from detectors.catalogue import Catalogue, default_catalogue_text
-from detectors.engine import Counts, RiskEngine
+from detectors.engine import Counts
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.deadletters import DeadLetter
@@ -73,7 +74,7 @@ def replay(
         StaylineError: a result cannot be written.
     """
     told: list[Notification] = []
-    engine = RiskEngine(settings, Catalogue.load(default_catalogue_text()))
+    engine = GuardedEngine(settings, Catalogue.load(default_catalogue_text()))
 
     def open_input(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)

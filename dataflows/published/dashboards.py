@@ -201,11 +201,13 @@ DETECTION = Dashboard(
 LATENCY = Row(
     "How soon",
     (
+        Panel("Canary", "From a canary's last call to its alert: input, decoding and detection together. Empty where "
+              "no canary is sent.", "s", _shares("stayline_canary_delay_seconds", 0.5, 0.99), limit=10),
         Panel("Record to notification", "From the read of the record that raised it to its commit in the outbox.",
-              "s", _shares("stayline_read_to_notification_seconds", 0.5, 0.95, 0.99), width=12, limit=1),
+              "s", _shares("stayline_read_to_notification_seconds", 0.5, 0.95, 0.99), limit=1),
         Panel("Notification to receiver", "From the commit to the output that took it (of a webhook: its 2xx); quiet "
               "hours and contact caps count.", "s",
-              _shares("stayline_notification_to_delivery_seconds", 0.5, 0.95, by="output"), width=12, limit=30),
+              _shares("stayline_notification_to_delivery_seconds", 0.5, 0.95, by="output"), limit=30),
     ),
 )  # fmt: skip
 
