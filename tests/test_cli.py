@@ -25,8 +25,8 @@ from schemas.formats.columnmap import ColumnMap
 
 STAYLINE = Path(sys.executable).with_name("stayline")
 COMMANDS = [
-    "demo", "run", "replay", "simulate", "score", "bench", "convert", "formats", "check", "doctor", "canary", "explain", "forget",
-    "dead-letters", "outputs",
+    "demo", "run", "replay", "simulate", "score", "bench", "convert", "formats", "check", "doctor", "canary", "explain",
+    "forget", "dead-letters", "outputs",
 ]  # fmt: skip
 MAP = """
 [input.csv]
