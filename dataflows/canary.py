@@ -30,6 +30,9 @@ CALLS = 12
 EVERY_MS = 600_000
 TALK_MS = 31_013
 
+ROUNDS_KEPT = 32
+"""After so many rounds the canaries' engine is begun anew."""
+
 Told = Callable[[int, Sequence[Notification]], None]
 """Is told the event time of the newest canary call, and what it led to."""
 
@@ -72,11 +75,15 @@ class GuardedEngine(RiskEngine):
 
     def __init__(self, settings: Settings, catalogue: Catalogue, told: Told = lambda _at_ms, _told: None) -> None:
         super().__init__(settings, catalogue)
-        # It is kept in no snapshot: every round has a customer of its own, and after a restart the next one comes.
-        name = f"{settings.deployment}.canary"
-        own = Settings(name, false_alarm_days=100, alerts_per_day_max=10**6, customers_max=64)
-        self._apart = RiskEngine(own, catalogue)
+        self._catalogue = catalogue
+        self._apart = self._fresh()
         self._told = told
+
+    def _fresh(self) -> RiskEngine:
+        """Return an engine for canaries. It is kept in no snapshot: every round has a customer of its own."""
+        name = f"{self.settings.deployment}.canary"
+        own = Settings(name, false_alarm_days=100, alerts_per_day_max=10**6, customers_max=2 * ROUNDS_KEPT)
+        return RiskEngine(own, self._catalogue)
 
     def apply(self, batch: EventBatch) -> list[Notification]:
         """Apply a batch; what canaries lead to is not among what is returned."""
@@ -86,6 +93,9 @@ class GuardedEngine(RiskEngine):
         return super().apply(batch)
 
     def _set_apart(self, batch: EventBatch, found: I64) -> EventBatch:
+        # No case of a canary ever ends: begun anew now and then, the engine stays small.
+        if self._apart.counts.applied >= ROUNDS_KEPT * CALLS:
+            self._apart = self._fresh()
         others = np.setdiff1d(np.arange(len(batch.calls)), found)
         none = np.zeros(0, np.int64)
         mine = EventBatch(len(found), take(batch.calls, found), take(batch.media, none), take(batch.links, none))

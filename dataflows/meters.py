@@ -189,7 +189,11 @@ class Meters(Collector):
             ("stayline_decode_seconds", "Time to decode one chunk of records.", self._decode),
             ("stayline_apply_seconds", "Time to apply one chunk of events to the state.", self._apply),
             ("stayline_canary_delay_seconds", "From the end of a canary's last call to its alert.", self._canary),
-            ("stayline_checkpoint_seconds", "Time to take one checkpoint of the state.", self._checkpoint),
+            (
+                "stayline_checkpoint_seconds",
+                "Time that events waited for one checkpoint.",
+                self._checkpoint,
+            ),
             (
                 "stayline_read_to_notification_seconds",
                 "From a record's read to its notification's commit.",

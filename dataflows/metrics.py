@@ -263,7 +263,7 @@ def _files(path: Path, suffix: str = "") -> list[os.stat_result]:
     with contextlib.suppress(FileNotFoundError):
         for one in list(path.rglob("*")) if path.is_dir() else beside:
             with contextlib.suppress(FileNotFoundError):
-                if one.name.endswith(suffix) and stat.S_ISREG((status := one.stat()).st_mode):
+                if one.name.endswith(suffix) and one.name[0] != "." and stat.S_ISREG((status := one.stat()).st_mode):
                     found.append(status)
     return found
 
