@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo test chaos fuzz lint type ci docs sbom audit release readme lock clean
+.PHONY: help setup demo screenshots test chaos fuzz lint type ci docs sbom audit release readme lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -69,6 +69,9 @@ release: setup audit sbom ## wheel, bill of materials and their digests: build/r
 
 readme: setup ## run the sessions of the README and write down what they print
 	$(BIN)/python -m bench.readme
+
+screenshots: setup ## pictures of the desk for the documentation (needs Chromium)
+	$(BIN)/python -m bench.screenshots docs/img
 
 lock: setup ## resolve requirements.lock again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

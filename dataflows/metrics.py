@@ -32,7 +32,8 @@ from sinks.outbox import Outbox, OutputStats
 from sinks.outputs import Clock, Undeliverable
 
 STATE_PARTS = (
-    "engine", "partitions", "recovery", "outbox.sqlite3", "desk.sqlite3", "spool", "calls", "dead-letters.ndjson",
+    "engine", "partitions", "recovery", "outbox.sqlite3", "desk.sqlite3", "spool", "outcomes", "calls",
+    "dead-letters.ndjson",
 )  # fmt: skip
 """What lies in a state directory, as far as its size is worth watching."""
 

@@ -20,9 +20,10 @@ from dataflows import shards as sharded
 from dataflows.canary import GuardedEngine, Told
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.config import outputs
-from dataflows.config.settings import Config, Desk
+from dataflows.config.settings import Config
 from dataflows.config.treatments import treatments
 from dataflows.deadletters import DeadLetterFile
+from dataflows.desk import desk_server, open_store, outcomes_of
 from dataflows.flow import OpenInput, Part, Passed, Stop, build, execute
 from dataflows.inputs import hep
 from dataflows.inputs.chunks import Read
@@ -44,7 +45,6 @@ from schemas.errors import ConfigError, StateError, StaylineError
 from schemas.formats import Format, open_format
 from schemas.formats.hep import open_hep
 from sinks.announcements import Announcements
-from sinks.desk.app import desk_application
 from sinks.desk.output import DeskOutput
 from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
@@ -60,6 +60,9 @@ EPOCH = timedelta(seconds=5)
 
 RESUBMITTED_EVERY = timedelta(seconds=1)
 """How soon a running deployment takes what an operator resubmits."""
+
+OUTCOMES = "outcomes"
+"""Where the desk's outcomes lie until they are read, for an input that nothing can be written to."""
 
 WAIT_S = 0.25
 """How often whoever waits looks whether it should stop."""
@@ -143,7 +146,9 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         engines: Iterable[RiskEngine] = [engine] if shards is None else shards
         if shards is not None:
             stack.callback(shards.close)
-        store = DeskStore(folder / "desk.sqlite3") if _has_desk(config) else None
+        store = _desk_store(config, stack)
+        # Partitions kept apart are read from Kafka alone: an outcome has to come that way too.
+        outcomes = None if shards is not None else Resubmitted(folder / OUTCOMES)
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
             outbox,
@@ -156,7 +161,9 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         stack.callback(dispatcher.stop)
         disk = Disk(folder, partial(sharded.snapshot_folders, config))
         gauges = Gauges(engines, outbox, source.spool, source.figures, meters=meters, disk=disk, clock=now_ms)
-        for name, server in _servers(config, source, store, gauges):
+        take = outcomes_of(source.spool, outcomes)
+        desk = None if store is None else partial(desk_server, config, secrets, store, take, engines, outbox)
+        for name, server in _servers(config, source, desk, gauges):
             server.start()
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
@@ -175,7 +182,10 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
                 checkpoints=checkpoints,
                 passed=source.passed,
                 committed=source.committed,
-                beside={"resubmitted": _resubmitted(folder, ends=source.ends)},
+                beside={
+                    "resubmitted": _beside(Resubmitted(folder / "resubmitted"), ends=source.ends),
+                    OUTCOMES: _beside(Resubmitted(folder / OUTCOMES), ends=source.ends),
+                },
                 meters=meters,
             )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
@@ -328,9 +338,8 @@ def _packets(config: Config, secrets: configuration.Secrets, folder: Path) -> _S
     )
 
 
-def _resubmitted(folder: Path, *, ends: bool) -> Part:
-    """Return what an operator gives to the input again, read beside it."""
-    records = Resubmitted(folder / "resubmitted")
+def _beside(records: Resubmitted, *, ends: bool) -> Part:
+    """Return what an operator gives to the input again, or what the desk reports, read beside the input."""
 
     def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         return records.read(Place() if place is None else Place(*place), ends=ends)
@@ -338,8 +347,10 @@ def _resubmitted(folder: Path, *, ends: bool) -> Part:
     return Part(read, passed=lambda place: records.prune(Place(*place).file), idle=RESUBMITTED_EVERY)
 
 
-def _has_desk(config: Config) -> bool:
-    return any(isinstance(output, outputs.DeskOutput) for output in config.output)
+def _desk_store(config: Config, stack: contextlib.ExitStack) -> DeskStore | None:
+    if not any(isinstance(output, outputs.DeskOutput) for output in config.output):
+        return None
+    return stack.enter_context(contextlib.closing(open_store(config, config.state.directory, now_ms)))
 
 
 def output_of(
@@ -381,23 +392,16 @@ def output_of(
 
 
 def _servers(
-    config: Config, source: _Source, store: DeskStore | None, gauges: Gauges
+    config: Config, source: _Source, desk: Callable[[], Server] | None, gauges: Gauges
 ) -> Iterator[tuple[str, Server | hep.Listener]]:
     if source.listener is not None:
         yield "hep", source.listener
     if source.spool is not None:
         yield "events", Server(events_application(source.spool, source.opener), *config.input.http.listen)
-    if store is not None:
-        take = source.spool.append if source.spool is not None else _refuse_outcome
-        desk = desk_application(store, take, now_ms)
-        listen = (config.desk or Desk()).listen
-        yield "desk", Server(desk, *listen, before_stop=desk.state.streams.close)
+    if desk is not None:
+        yield "desk", desk()
     if config.metrics is not None:
         yield "metrics", Server(metrics_application(gauges), *config.metrics.listen)
-
-
-def _refuse_outcome(_: bytes) -> None:
-    raise StateError("outcomes: must have an input they can be written to; input.kind http has one, others have not")
 
 
 def _watched(open_input: OpenInput, dispatcher: Dispatcher) -> OpenInput:

@@ -59,6 +59,11 @@ class Advisor:
         self._told_today += 1
         return True
 
+    @property
+    def told_today(self) -> int:
+        """Cases told on the newest day."""
+        return self._told_today
+
     # Learning
 
     def remember(self, customer: int, at_ms: int, experience: Callable[[int], Mapping[str, float]]) -> None:

@@ -6,5 +6,5 @@ from hypothesis import settings
 settings.register_profile("stayline", deadline=None)
 settings.load_profile("stayline")
 
-pytest_plugins = ["kafka_kit", "shards_kit"]
-"""Their fixtures: a broker takes seconds to come up, and one is enough."""
+pytest_plugins = ["desk_kit", "kafka_kit", "shards_kit"]
+"""Their fixtures: a broker and a database server take seconds to come up, and one of each is enough."""

@@ -5,14 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import httpx2
+import orjson
 import pytest
 from run_kit import until
 
-from dataflows.commands.demo import _send
+from bench.simulator.live import EVENING, past, story
+from dataflows.commands.demo import SPEED, _begin
 
 STAYLINE = Path(sys.executable).with_name("stayline")
 PORTS = (8080, 8090, 9100)
@@ -35,10 +36,27 @@ def page(address):
     return answer.text
 
 
-def test_the_telco_falls_silent_when_nobody_answers():
+def test_what_was_known_before_is_of_the_evening_s_customers_and_of_those_who_left():
+    events = [orjson.loads(line) for line in past(EVENING)]
+    assert [one["at_ms"] for one in events] == sorted(one["at_ms"] for one in events)
+    left = {one["customer_id"] for one in events if one["type"] == "churn"}
+    # More than the model asks for before it tells one customer from another.
+    assert len(left) > 100
+    assert all(one.startswith("f") for one in left)
+    present = {one["customer_id"] for one in events} - left
+    assert all(one.startswith("c") for one in present)
+    begins_ms, _ = next(story(EVENING, SPEED))
+    assert events[-1]["at_ms"] < begins_ms
+
+
+def test_the_telco_says_that_nobody_answers():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    _send(f"127.0.0.1:{port}", threading.Event())
+    with (
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        pytest.raises(httpx2.TransportError),
+    ):
+        _begin(client, iter(()))
 
 
 @pytest.mark.usefixtures("taken_ports")

@@ -15,6 +15,7 @@ from bench.cases.common import Bench, Case, Options
 from bench.cases.customers import growing_customers, hot_customers
 from bench.cases.decode import decode_only
 from bench.cases.delivery import delivery_rates
+from bench.cases.desk import desk_updates
 from bench.cases.detect import detect_only
 from bench.cases.detection import detection_board
 from bench.cases.flood import flood_of_strangers
@@ -46,6 +47,7 @@ CASES: dict[str, Case] = {
     "formats": vendor_formats,
     "kafka": flow_from_broker,
     "delivery": delivery_rates,
+    "desk": desk_updates,
     "profile": time_by_part,
     "metering": metering_overhead,
     "peers": peers_race,

@@ -1,26 +1,33 @@
-"""One evening to watch: a telco of a few thousand customers in which several things go wrong early."""
+"""One evening to watch: a telco of a few thousand customers in which several things go wrong early; and its past."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
+import orjson
 
 from bench.simulator.arrivals import Counts, Outbox, travel
 from bench.simulator.columns import NEVER_MS, Ints, generator
 from bench.simulator.endings import HARD
 from bench.simulator.faults import draw_fault
+from bench.simulator.relations import business_events, draw_relations
 from bench.simulator.run import Telco, found, other_events
 from bench.simulator.schedule import Fault, Outage, ProbeFault, make_schedule
 from bench.simulator.spec import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, TelcoSpec
 from bench.simulator.traffic import day_windows
 from bench.simulator.window import Exchange
-from bench.simulator.world import MIXED, World, build_world
+from bench.simulator.world import MIXED, World, build_world, customer_name
 from schemas.alerts import PatternKind
 
-EVENING = TelcoSpec(customers=3_000, days=1, seed=7)
+EVENING = TelcoSpec(customers=5_000, days=1, seed=5)
 """A telco that suits a demonstration."""
 BEGINS_HOUR = 17
 EVENING_MS = 6 * HOUR_MS
+HEAD_MS = 130 * MINUTE_MS
+"""So much of the evening is over when watching begins: most of the faults are found, and a node has failed."""
+PAST_DAYS = 120
+"""Four bills of everybody, and some three hundred departures, from which it is learnt who leaves."""
 
 CAST: tuple[PatternKind, ...] = (
     "one_way_audio",
@@ -40,6 +47,31 @@ FAULT_RATE_MIN = 0.5
 STEP_SHOWN_S = 15
 """Seconds of watching between two troubles; `STEP_MS` of the evening at most."""
 STEP_MS = 10 * MINUTE_MS
+
+
+def past(spec: TelcoSpec) -> Iterator[bytes]:
+    """Tell what the business knew before the evening: profiles, bills, contacts, and who left.
+
+    Who left is a former customer, under another name than those of the evening.
+
+    Args:
+        spec: the telco of the evening.
+
+    Yields:
+        One NDJSON line with its line end, in the order of event time.
+    """
+    begins_ms = spec.start_ms - spec.start_ms % DAY_MS - PAST_DAYS * DAY_MS
+    world = build_world(replace(spec, start_ms=begins_ms, days=PAST_DAYS))
+    nothing = make_schedule([], [], [], np.full(spec.customers, NEVER_MS))
+    relations = draw_relations(world, nothing)
+    former = {customer_name(int(one)) for one in np.flatnonzero(relations.left_ms != NEVER_MS)}
+    for window in day_windows(begins_ms, begins_ms + PAST_DAYS * DAY_MS, DAY_MS):
+        for event in sorted(business_events(world, relations, window), key=itemgetter("at_ms")):
+            if event["customer_id"] in former:
+                event["customer_id"] = event["customer_id"].replace("c", "f")
+            if event["type"] == "profile":
+                event["tenure_days"] = max(event["tenure_days"] - PAST_DAYS, 0)
+            yield orjson.dumps(event) + b"\n"
 
 
 def story(spec: TelcoSpec, speed: float) -> Iterator[tuple[int, bytes]]:

@@ -2,10 +2,12 @@
 
 import contextlib
 import itertools
+import re
 import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import httpx2
 import orjson
 import typer
 
-from bench.simulator.live import EVENING, story
+from bench.simulator.live import EVENING, HEAD_MS, past, story
 from dataflows.config.outputs import FileOutput
 from dataflows.config.settings import Config
 from dataflows.run import run
@@ -24,6 +26,9 @@ SPEED = 120.0
 BATCH_S = 0.25
 """How often the telco sends what has happened."""
 
+BATCH_LINES = 20_000
+"""Lines of the past that are sent at once: a few megabytes."""
+
 PLACES = {"events": "POST /v1/events", "desk": "/", "metrics": "/metrics"}
 
 
@@ -32,25 +37,70 @@ def demo() -> None:
     typer.echo(f"A telco of {EVENING.customers:,} customers, one evening, {SPEED:.0f} times as fast. Ctrl-C ends it.")
     with tempfile.TemporaryDirectory(prefix="stayline-demo-") as folder:
         config = _config(Path(folder))
-        ended = threading.Event()
-        threads = [threading.Thread(target=_tell, args=(config, ended), name="alerts", daemon=True)]
-
-        def announce(name: str, address: str) -> None:
-            typer.echo(f"  {name:<8} http://{address}{PLACES[name].removeprefix('POST ')}")
-            if name == "events":
-                threads.append(threading.Thread(target=_send, args=(address, ended), name="telco", daemon=True))
-            if name == "metrics":
-                for thread in threads:
-                    thread.start()
-
+        telco = Telco(config)
         try:
-            run(config, announce)
+            run(config, telco.announce)
         finally:
-            ended.set()
-            for thread in threads:
-                if thread.is_alive():
-                    thread.join(timeout=5.0)
+            telco.end()
     typer.echo("The demo has ended; its files are gone.")
+
+
+class Telco:
+    """The world around a deployment: it sends what happens, and tells on the terminal what comes of it.
+
+    The months before and the beginning of the evening are sent at once; addresses are told when they have been taken
+    in, so that the desk has a story to tell from the first look on.
+
+    Args:
+        config: of the deployment.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._addresses: dict[str, str] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="telco", daemon=True)
+
+    def announce(self, name: str, address: str) -> None:
+        """Be told where the deployment answers; begin once all of it does."""
+        self._addresses[name] = address
+        if self._addresses.keys() == PLACES.keys():
+            self._thread.start()
+
+    def end(self) -> None:
+        """Stop sending and telling."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _live(self) -> None:
+        lines = story(EVENING, SPEED)
+        telling = threading.Thread(target=_tell, args=(self._config, self._ended), name="alerts", daemon=True)
+        # Nobody answers any more: the deployment has ended, and so has the telco.
+        with (
+            contextlib.suppress(httpx2.TransportError),
+            httpx2.Client(base_url=f"http://{self._addresses['events']}", trust_env=False, timeout=60.0) as client,
+        ):
+            begins_ms, last, sent = _begin(client, lines)
+            self._wait_until_taken_in(sent)
+            for name, address in self._addresses.items():
+                typer.echo(f"  {name:<8} http://{address}{PLACES[name].removeprefix('POST ')}")
+            telling.start()
+            _send(client, itertools.chain([last], lines), begins_ms, self._ended)
+        if telling.is_alive():
+            telling.join(timeout=5.0)
+
+    def _wait_until_taken_in(self, sent: int) -> None:
+        """Wait until detection has read so many records, and the desk shows what came of them."""
+        with httpx2.Client(base_url=f"http://{self._addresses['metrics']}", trust_env=False) as client:
+            while not self._ended.wait(BATCH_S):
+                page = client.get("/metrics").text
+                read = sum(
+                    float(count) for count in re.findall(r"^stayline_records_total{.*} (\S+)$", page, re.MULTILINE)
+                )
+                waiting = re.findall(r'^stayline_outbox_pending{output="desk"} (\S+)$', page, re.MULTILINE)
+                if read >= sent and not any(float(count) for count in waiting):
+                    return
 
 
 def _config(folder: Path) -> Config:
@@ -77,22 +127,47 @@ def _free(port: int) -> str:
     return f"127.0.0.1:{0 if taken else port}"
 
 
-def _send(address: str, ended: threading.Event) -> None:
-    """Be the telco: post what happens as it happens, sped up; until nobody answers any more."""
-    client = httpx2.Client(base_url=f"http://{address}", trust_env=False)
-    with contextlib.suppress(httpx2.TransportError), client:
-        begun_s = time.monotonic()
-        lines = iter(story(EVENING, SPEED))
-        first_ms, line = next(lines)
-        held = [line]
-        for at_ms, line in itertools.chain(lines, [(first_ms, b"")]):
-            wait_s = (at_ms - first_ms) / 1000.0 / SPEED - (time.monotonic() - begun_s)
-            if wait_s > BATCH_S or not line:
-                client.post("/v1/events", content=b"".join(held)).raise_for_status()
-                held = []
-                if ended.wait(max(wait_s, 0.0)):
-                    return
-            held.append(line)
+def _begin(client: httpx2.Client, lines: Iterator[tuple[int, bytes]]) -> tuple[int, tuple[int, bytes], int]:
+    """Send what is over when watching begins.
+
+    Returns:
+        When watching begins, the first line that is still to come, and how many were sent.
+    """
+    held: list[bytes] = []
+    sent = 0
+    for line in past(EVENING):
+        held.append(line)
+        if len(held) == BATCH_LINES:
+            sent += _post(client, held)
+    first_ms, line = next(lines)
+    held.append(line)
+    for at_ms, line in lines:
+        if at_ms >= first_ms + HEAD_MS:
+            return at_ms, (at_ms, line), sent + _post(client, held)
+        held.append(line)
+    raise AssertionError("an evening is longer than its head")
+
+
+def _send(client: httpx2.Client, lines: Iterable[tuple[int, bytes]], begins_ms: int, ended: threading.Event) -> None:
+    """Be the telco: post what happens as it happens, sped up."""
+    begun_s = time.monotonic()
+    held: list[bytes] = []
+    for at_ms, line in itertools.chain(lines, [(begins_ms, b"")]):
+        wait_s = (at_ms - begins_ms) / 1000.0 / SPEED - (time.monotonic() - begun_s)
+        if wait_s > BATCH_S or not line:
+            _post(client, held)
+            if ended.wait(max(wait_s, 0.0)):
+                return
+        held.append(line)
+
+
+def _post(client: httpx2.Client, held: list[bytes]) -> int:
+    """Send what is held; return how much it was."""
+    count = len(held)
+    if held:
+        client.post("/v1/events", content=b"".join(held)).raise_for_status()
+        held.clear()
+    return count
 
 
 def _tell(config: Config, ended: threading.Event) -> None:

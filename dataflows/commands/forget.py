@@ -18,18 +18,18 @@ from dataflows.config import engine_settings
 from dataflows.config.outputs import FileOutput, KafkaOutput, WebhookOutput
 from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile, record_of
+from dataflows.desk import open_store
 from dataflows.shards import partitions_folder, snapshot_folders
 from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
 from schemas.formats import Tokens
-from sinks.desk.store import DeskStore
 from sinks.outbox import About, Outbox
 from sinks.outputs import Clock
 
 Report = Callable[[int], None]
 
-RECORD_FOLDERS = ("spool", "resubmitted")
+RECORD_FOLDERS = ("spool", "resubmitted", "outcomes")
 """Where records lie that were taken: as NDJSON, in files named by number."""
 
 
@@ -118,9 +118,9 @@ def _steps(folder: Path, config: Config, customer_id: str, sought: Sought) -> It
     for records in RECORD_FOLDERS if config.input.kind != "hep" else RECORD_FOLDERS[1:]:
         for path in sorted((folder / records).glob("*.ndjson")):
             yield path, partial(_in_records, path, sought)
-    letters, desk, outbox = folder / "dead-letters.ndjson", folder / "desk.sqlite3", folder / "outbox.sqlite3"
+    letters, outbox = folder / "dead-letters.ndjson", folder / "outbox.sqlite3"
     yield letters, partial(_in_dead_letters, letters, sought)
-    yield desk, partial(_in_desk, desk, customer_id)
+    yield folder / "desk.sqlite3", partial(_in_desk, config, folder, customer_id)
     # Last: it knows which cases were the customer's, which the other places are searched for.
     yield outbox, partial(_in_outbox, outbox, customer_id)
 
@@ -158,10 +158,11 @@ def _in_dead_letters(path: Path, sought: Sought) -> str:
     return _counted(Counter({"records": count}))
 
 
-def _in_desk(path: Path, customer_id: str) -> str:
-    if not path.exists():
+def _in_desk(config: Config, folder: Path, customer_id: str) -> str:
+    is_elsewhere = config.desk is not None and config.desk.postgres is not None
+    if not is_elsewhere and not (folder / "desk.sqlite3").exists():
         return ""
-    with contextlib.closing(DeskStore(path)) as store:
+    with contextlib.closing(open_store(config, folder, lambda: 0)) as store:
         return _counted(Counter({"cases": store.forget(customer_id)}))
 
 

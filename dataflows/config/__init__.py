@@ -145,6 +145,8 @@ class Secrets:
         authorizations: name of the output -> the value of its requests' Authorization header.
         input_password: of the user that reads from Kafka; None: there is none.
         output_passwords: name of the output -> password of the user that writes to Kafka.
+        desk_client: the desk's secret at its identity provider; None: it has none.
+        desk_resolver: shown to the resolver of identities; None: there is none.
     """
 
     webhooks: Mapping[str, tuple[str, ...]] = field(repr=False)
@@ -153,6 +155,8 @@ class Secrets:
     authorizations: Mapping[str, str] = field(default_factory=dict, repr=False)
     input_password: str | None = field(default=None, repr=False)
     output_passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+    desk_client: str | None = field(default=None, repr=False)
+    desk_resolver: str | None = field(default=None, repr=False)
 
 
 def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
@@ -183,9 +187,19 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     given = config.input.kafka
     if config.input.kind == "kafka" and given is not None and given.username is not None:
         password = _secret(given, "input.kafka", PASSWORD, environ, problems)
+    client, resolver = _desk_secrets(config, environ, problems)
     if problems:
         raise ConfigError(problems)
-    return Secrets(webhooks, token_key, routing_keys, authorizations, password, passwords)
+    return Secrets(webhooks, token_key, routing_keys, authorizations, password, passwords, client, resolver)
+
+
+def _desk_secrets(config: Config, environ: Mapping[str, str], problems: list[str]) -> tuple[str | None, str | None]:
+    desk = config.desk
+    oidc, resolver = (None, None) if desk is None else (desk.oidc, desk.resolver)
+    return (
+        None if oidc is None else _secret(oidc, "desk.oidc", "the desk's client secret", environ, problems),
+        None if resolver is None else _secret(resolver, "desk.resolver", "the resolver's key", environ, problems),
+    )
 
 
 def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | None:

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
 )
 
+from dataflows.config.desk import Desk
 from dataflows.config.inputs import Input
 from dataflows.config.kinds import Address, File, Listen, Name, Section
 from dataflows.config.outputs import Output
@@ -44,12 +45,6 @@ class Detection(Section):
     false_alarm_days: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
     lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 300
     incidents: Literal["found", "told"] = "found"
-
-
-class Desk(Section):
-    """`[desk]`: the representatives' pages; without the table there are none."""
-
-    listen: Listen = Address("127.0.0.1", 8080)
 
 
 class Metrics(Section):

@@ -1,4 +1,4 @@
-"""What the desk's store gives and takes: cases, changes, contacts, and what can be asked for."""
+"""What the desk's store gives and takes: cases, changes, what representatives did, and what can be asked for."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,16 +6,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.alerts import Alert, Band, Incident, Notification, NotificationType, PatternKind, Severity
-from schemas.events import Result
 
 SEVERITIES: tuple[Severity, ...] = ("minor", "major", "critical")
 """From least to worst; the index is what the store ranks by."""
 
-RESULTS_OPEN: tuple[Result, ...] = ("unreachable",)
-"""After these the customer is still to be called."""
+Show = Literal["to_call", "contacted", "snoozed", "over", "all"]
+"""Open and not spoken to yet; open and spoken to; put off until later; over; everything."""
 
-Show = Literal["to_call", "contacted", "resolved", "all"]
-"""Open and not spoken to yet; open and spoken to; over; everything."""
+Token = Annotated[str, Meta(max_length=64)]
 
 
 class Filter(Struct, frozen=True, kw_only=True):
@@ -23,29 +21,51 @@ class Filter(Struct, frozen=True, kw_only=True):
 
     Attributes:
         customer: beginning of the customer's token.
+        incident: identity of the incident that covers the case.
+        owner: who took the case.
     """
 
     show: Show = "to_call"
     severity: Severity | None = None
     kind: PatternKind | None = None
     band: Band | None = None
-    customer: Annotated[str, Meta(max_length=64)] | None = None
+    region: Annotated[str, Meta(max_length=128)] | None = None
+    customer: Token | None = None
+    incident: Annotated[str, Meta(max_length=128)] | None = None
+    owner: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class Rank(Struct, frozen=True, array_like=True):
+    """The place of a case in a list: where the next page goes on."""
+
+    value: int
+    severity: int
+    detected_ms: int
+    case_id: str
 
 
 class Card(Struct, frozen=True):
-    """A case as it is shown: its newest revision.
+    """A case as it is shown: its newest revision, and how it stands with the team.
 
     Attributes:
         seq: feed sequence; drawn anew whenever something about the case changes.
         type: of the newest notification.
         time_ms: event time of the newest notification.
-        last_result: how the last contact ended, None before any.
+        stage: `to_call`, `contacted` or `over`.
+        snoozed_ms: not to be called before this time; 0: at once.
+        owner: who took it; empty: nobody.
+        actions: how many actions were recorded.
+        last_action: the latest one, empty before any.
     """
 
     seq: int
     type: NotificationType
     time_ms: int
-    last_result: Result | None
+    stage: str
+    snoozed_ms: int
+    owner: str
+    actions: int
+    last_action: str
     alert: Alert
 
     @property
@@ -53,14 +73,12 @@ class Card(Struct, frozen=True):
         """Whether the trouble goes on."""
         return is_open(self.type)
 
-
-class Contact(Struct, frozen=True):
-    """One outcome that was recorded on a case; `number` counts 1, 2, 3... within the case."""
-
-    number: int
-    at_ms: int
-    result: Result
-    remedy_id: str | None
+    @property
+    def rank(self) -> Rank:
+        """Its place in a list."""
+        value = self.alert.value_at_risk_minor
+        severity = SEVERITIES.index(self.alert.severity)
+        return Rank(-1 if value is None else value, severity, self.alert.detected_ms, self.alert.alert_id)
 
 
 class Revision(Struct, frozen=True):
@@ -71,12 +89,31 @@ class Revision(Struct, frozen=True):
     alert: Alert
 
 
+class Action(Struct, frozen=True):
+    """What somebody did about a case.
+
+    Attributes:
+        number: counts 1, 2, 3... within the case.
+        who: the person's or the key's name.
+        until_ms: of a snooze, its end; else 0.
+    """
+
+    seq: int
+    alert_id: str
+    number: int
+    at_ms: int
+    who: str
+    what: str
+    remedy_id: str | None
+    until_ms: int
+
+
 class CaseFile(Struct, frozen=True):
-    """All that is kept of one case: `revisions` newest first, `contacts` in the order they were recorded."""
+    """All that is kept of one case: `revisions` newest first, `actions` in the order they were done."""
 
     card: Card
     revisions: list[Revision]
-    contacts: list[Contact]
+    actions: list[Action]
 
 
 class Change(Struct, frozen=True):
@@ -87,24 +124,32 @@ class Change(Struct, frozen=True):
     type: NotificationType
     revision: int
     severity: Severity | None
+    last_action: str
+    owner: str
 
 
 class Counts(Struct, frozen=True):
     """The desk in numbers.
 
     Attributes:
-        severity: cases to call, by severity.
+        stages: cases by stage, the snoozed ones apart.
+        mine: cases to call that the asking person took.
+        facets: cases to call by severity, kind, band and region.
         value_minor: what is at risk in the cases to call, by currency.
         customers_affected: by the open incidents.
     """
 
-    to_call: int
-    contacted: int
-    resolved: int
+    stages: dict[str, int]
+    mine: int
+    facets: dict[str, dict[str, int]]
+    value_minor: dict[str, int]
     incidents: int
     customers_affected: int
-    severity: dict[Severity, int]
-    value_minor: dict[str, int]
+
+    @property
+    def to_call(self) -> int:
+        """Cases to call."""
+        return self.stages.get("to_call", 0)
 
 
 class _Envelope(Struct):
@@ -154,14 +199,23 @@ def read_incident(data: bytes) -> Incident:
 def columns_of(data: Alert | Incident) -> dict[str, Any]:
     """Return what the store ranks, filters and counts by."""
     if isinstance(data, Incident):
-        return {"is_alert": 0, "detected_ms": data.detected_ms}
+        empty = dict.fromkeys(("customer_id", "kind", "band", "region", "incident_id", "currency"), "")
+        return {**empty, "is_alert": 0, "severity": -1, "value_rank": -1, "detected_ms": data.detected_ms}
+    value = data.value_at_risk_minor
     return {
         "is_alert": 1,
         "detected_ms": data.detected_ms,
-        "customer_id": data.customer_id,
+        "customer_id": _searchable(data.customer_id),
         "severity": SEVERITIES.index(data.severity),
         "kind": data.pattern.kind,
         "band": data.churn.band,
-        "value_minor": data.value_at_risk_minor,
-        "currency": data.currency,
+        "region": _searchable(data.region),
+        "incident_id": _searchable(data.incident_id),
+        "value_rank": -1 if value is None or data.currency is None else value,
+        "currency": _searchable(data.currency),
     }
+
+
+def _searchable(text: str | None) -> str:
+    """Return a text as a column holds it: PostgreSQL's has no NUL. Such a case is shown, and not found by it."""
+    return "" if text is None else text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -22,8 +22,8 @@ PING_S = 15.0
 RETRY_MS = 2_000
 """How long a browser waits before it comes back."""
 
-STREAMS_MAX = 64
-"""A desk on one machine has a few tabs open; each stream holds a connection."""
+STREAMS_MAX = 256
+"""A team has a few hundred tabs open; each stream holds a connection."""
 
 
 class Streams:
@@ -59,7 +59,7 @@ class Streams:
         """
         with self._lock:
             if self._closed or len(self._wakers) >= STREAMS_MAX:
-                raise HTTPException(503, "Too many pages are open on this desk.")
+                raise HTTPException(503, "many_pages")
         newest = await run_in_threadpool(self._store.newest_seq)
         return self._events(newest if since_seq is None else since_seq, newest)
 
@@ -67,7 +67,7 @@ class Streams:
         with self._woken() as woken:
             yield f"retry: {RETRY_MS}\n\n".encode()
             if seen > newest:
-                # The reader knows a later feed than there is: the file was put back from a copy.
+                # The reader knows a later feed than there is: the database was put back from a copy.
                 seen = newest
                 yield f"id: {newest}\nevent: resync\ndata: {{}}\n\n".encode()
             while not self._closed:
@@ -108,6 +108,8 @@ def event(change: Change) -> bytes:
         "type": change.type,
         "revision": change.revision,
         "severity": change.severity,
+        "last_action": change.last_action,
+        "owner": change.owner,
     }
     return b"id: %d\nevent: change\ndata: %s\n\n" % (change.seq, orjson.dumps(data))
 

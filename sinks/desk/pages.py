@@ -1,20 +1,38 @@
 """The desk's pages: what the templates are given."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import jinja2
-from msgspec import structs
+from msgspec import Struct, structs
 
-from schemas.alerts import Incident
-from sinks.desk import words
-from sinks.desk.cards import Card, CaseFile, Counts, Filter
-from sinks.desk.timeline import lay_out
+from schemas.alerts import Alert, Incident
+from sinks.desk import charts, words
+from sinks.desk.access import form_token
+from sinks.desk.actions import Done
+from sinks.desk.cards import SEVERITIES, Card, CaseFile, Counts, Filter
+from sinks.desk.figures import Figures, Suspect
+from sinks.desk.people import KEY_SCOPES, Key, Person, Record
+from sinks.desk.words import Language
 
 PAGE_CASES: Final = 50
 """Cases on one page of the feed: more than a representative calls in a day."""
 
-CONFLICT: Final = "conflict"
-"""Instead of a result: a colleague recorded another one first."""
+SNOOZE_HOURS: Final = (1, 4, 24, 72)
+
+SUSPECTS_SHOWN: Final = 5
+"""Elements of each kind in the operations view."""
+
+SUSPECT_KINDS: Final = ("access_node", "trunk", "cpe_firmware")
+"""The kinds that have a list of their own; all others share one."""
+
+_PLACES: Final = {
+    "feed.html": "customers",
+    "network.html": "network",
+    "audit.html": "audit",
+    "keys.html": "keys",
+}
+"""The templates that the navigation leads to, and its names for them."""
 
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("sinks.desk"),
@@ -23,29 +41,66 @@ _templates = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(
-    money=words.money,
-    percent=words.percent,
-    duration=words.duration,
-    iso=words.iso,
-    utc=words.utc,
-    case_path=words.case_path,
-    plain=words.plain,
-)
+_templates.filters.update(iso=words.iso, case_path=words.case_path)
 _templates.globals.update(
-    KINDS=words.KINDS,
-    CAUSES=words.CAUSES,
-    RESULTS=words.RESULTS,
-    BANDS=words.BANDS,
-    SEVERITIES=words.SEVERITY_WORDS,
-    ELEMENTS=words.ELEMENTS,
-    TYPES=words.TYPES,
-    DIMENSIONS=words.DIMENSIONS,
+    KINDS=[name.removeprefix("kind.") for name in words.catalogue("en") if name.startswith("kind.")],
+    BANDS=("high", "raised", "low"),
+    SEVERITIES=tuple(reversed(SEVERITIES)),
+    LANGUAGES=words.LANGUAGES,
+    SNOOZE_HOURS=SNOOZE_HOURS,
+    KEY_SCOPES=KEY_SCOPES,
 )
+
+
+class Asking(Struct, frozen=True):
+    """Whom a page is for.
+
+    Attributes:
+        person: None where nobody is logged in.
+        is_local: whether the desk has no login.
+        path: the page's own path and query, to come back to.
+    """
+
+    language: Language
+    person: Person | None
+    is_local: bool
+    path: str
+
+    def render(self, template: str, **values: Any) -> str:
+        """Write a page."""
+        language, person = self.language, self.person
+        return _templates.get_template(template).render(
+            t=language.t,
+            has=language.has,
+            word=language.word,
+            number=language.number,
+            decimal=language.decimal,
+            percent=language.percent,
+            money=language.money,
+            duration=language.duration,
+            utc=language.moment,
+            code=language.code,
+            person=person,
+            may=frozenset() if person is None else person.scopes,
+            token="" if person is None else form_token(person),
+            is_local=self.is_local,
+            path=self.path,
+            place=_PLACES.get(template, ""),
+            **values,
+        )
 
 
 def feed_page(
-    cards: list[Card], total: int, counts: Counts, incidents: list[Incident], wanted: Filter, page: int, seq: int
+    asking: Asking,
+    *,
+    cards: list[Card],
+    total: int,
+    counts: Counts,
+    incidents: list[Incident],
+    found: charts.Bars,
+    wanted: Filter,
+    page: int,
+    seq: int,
 ) -> str:
     """Write the feed.
 
@@ -53,16 +108,24 @@ def feed_page(
         cards: the cases of this page; `total` of them match the filter.
         counts: the desk in numbers.
         incidents: the open ones.
+        found: cases found over time.
         wanted: the filter that chose the cards.
         page: 1 and up.
         seq: the feed's sequence before anything of this was read: the live feed goes on from there.
     """
     chosen = {name: value for name, value in structs.asdict(wanted).items() if value is not None}
-    return _templates.get_template("feed.html").render(
+    if "owner" in chosen:
+        chosen["mine"] = "1"
+        del chosen["owner"]
+    return asking.render(
+        "feed.html",
         cards=cards,
+        headline=headline(asking.language),
         total=total,
         counts=counts,
         incidents=incidents,
+        found=found,
+        found_spans=charts.spans(incidents, found.begin_ms, found.end_ms),
         wanted=wanted,
         is_filtered=bool(chosen.keys() - {"show"}),
         chosen=chosen,
@@ -72,38 +135,133 @@ def feed_page(
     )
 
 
-def case_page(file: CaseFile, incident: Incident | None, token: str, recorded: str) -> str:
+def case_page(
+    asking: Asking,
+    file: CaseFile,
+    incident: Incident | None,
+    following: Card | None,
+    *,
+    done: str = "",
+    problem: Done | None = None,
+    identity: str | None = None,
+    has_resolver: bool = False,
+) -> str:
     """Write the card of one case.
 
     Args:
+        asking: whom for.
         file: the case.
         incident: the shared fault it belongs to, if that is known.
-        token: what its forms carry against forgery.
-        recorded: the result recorded just now, or `CONFLICT`, or anything else: nothing was.
+        following: the case to go on with.
+        done: the action recorded just now; anything that is none: nothing was.
+        problem: why an action was not recorded.
+        identity: who the customer is, where that was asked for; empty: the resolver does not know.
+        has_resolver: whether it can be asked for.
     """
-    alert = file.card.alert
-    titles = {remedy.remedy_id: remedy.title for each in file.revisions for remedy in each.alert.remedies}
-    return _templates.get_template("case.html").render(
+    alert, revisions = file.card.alert, file.revisions
+    titles = {remedy.remedy_id: remedy.title for each in revisions for remedy in each.alert.remedies}
+    effects = [abs(driver.effect) for driver in alert.churn.drivers]
+    return asking.render(
+        "case.html",
         card=file.card,
         alert=alert,
-        revisions=file.revisions,
-        contacts=file.contacts,
+        headline=headline(asking.language),
+        revisions=revisions,
+        actions=file.actions,
         titles=titles,
-        timeline=lay_out(alert.calls),
-        scale=_scale(alert.pattern.drop_ratio, alert.pattern.baseline_ratio),
+        timeline=charts.timeline(alert.calls),
+        quality=charts.quality(alert.calls),
+        ratios=charts.trend(
+            revisions, lambda one: one.alert.pattern.drop_ratio, lambda one: one.alert.pattern.baseline_ratio
+        ),
+        chances=charts.trend(revisions, lambda one: one.alert.churn.probability, lambda one: one.alert.churn.baseline),
+        scale=charts.scale(alert.pattern.drop_ratio, alert.pattern.baseline_ratio),
+        pull=lambda effect: charts.pull(effect, max(effects)),
         incident=incident,
-        token=token,
-        recorded=recorded,
-        conflict=CONFLICT,
+        following=following,
+        done=done if asking.language.has(f"did.{done}") else "",
+        problem=problem,
+        identity=identity,
+        has_resolver=has_resolver,
     )
 
 
-def message_page(status: int, title: str, text: str) -> str:
-    """Write a page that says why there is no other."""
-    return _templates.get_template("message.html").render(status=status, title=title, text=text)
+def network_page(
+    asking: Asking,
+    figures: Figures | None,
+    incidents: list[Incident],
+    found: charts.Bars,
+    seq: int,
+) -> str:
+    """Write the operations view.
+
+    Args:
+        asking: whom for.
+        figures: what the deployment tells of itself, None where there is none.
+        incidents: those of the time shown.
+        found: cases found over that time.
+        seq: as for `feed_page`.
+    """
+    return asking.render(
+        "network.html",
+        figures=figures,
+        incidents=incidents,
+        spans=charts.spans(incidents, found.begin_ms, found.end_ms),
+        found=found,
+        suspects={} if figures is None else _by_kind(figures.suspects),
+        scale=charts.scale(*(one.excess for one in figures.suspects), 1.0) if figures else charts.scale(1.0),
+        seq=seq,
+    )
 
 
-def _scale(*ratios: float) -> Any:
-    """Return a function from a ratio to a bar's width, such that the largest one fills the room."""
-    largest = max(*ratios, 0.01)
-    return lambda ratio: f"{100.0 * ratio / largest:.1f}%"
+def audit_page(asking: Asking, records: list[Record], before: int | None) -> str:
+    """Write the records; `before`: where older ones begin, None if there are none."""
+    return asking.render("audit.html", records=records, before=before)
+
+
+def keys_page(asking: Asking, keys: list[Key], made: str | None = None) -> str:
+    """Write the API keys; `made`: one that was made just now."""
+    return asking.render("keys.html", keys=keys, made=made)
+
+
+def message_page(asking: Asking, status: int, detail: str) -> str:
+    """Write a page that says why there is no other; `detail` names a text of the catalogue's errors."""
+    language = asking.language
+    title = language.t(f"error.{status}" if language.has(f"error.{status}") else "error.other")
+    text = language.t(f"error.{detail}") if language.has(f"error.{detail}") else ""
+    return asking.render("message.html", status=status, title=title, text=text)
+
+
+def headline(language: Language) -> Any:
+    """Return a function from an alert to its sentence.
+
+    The alert's own sentence is English. In other languages the sentence is made of the alert's numbers, of which
+    every case has the same: the catalogue says how.
+    """
+
+    def sentence(alert: Alert) -> str:
+        name = f"sentence.{alert.pattern.kind}"
+        if not language.has(name):
+            return alert.pattern.text
+        pattern = alert.pattern
+        trials = round(pattern.drops / pattern.drop_ratio) if pattern.drop_ratio else pattern.answered
+        where = ""
+        if pattern.dimension is not None and language.has(f"dimension.{pattern.dimension.name}"):
+            where = language.t(f"dimension.{pattern.dimension.name}", value=pattern.dimension.value)
+        return language.t(
+            name,
+            bad=pattern.drops,
+            trials=trials,
+            day=language.day(alert.since_ms),
+            where=f" ({where})" if where else "",
+        )
+
+    return sentence
+
+
+def _by_kind(suspects: Sequence[Suspect]) -> dict[str, list[Suspect]]:
+    found: dict[str, list[Suspect]] = {}
+    for one in sorted(suspects, key=lambda each: -each.excess):
+        kind = one.element_kind if one.element_kind in SUSPECT_KINDS else "other"
+        found.setdefault(kind, []).append(one)
+    return {kind: found[kind][:SUSPECTS_SHOWN] for kind in (*SUSPECT_KINDS, "other") if kind in found}

@@ -1,24 +1,18 @@
-"""What the desk shows, on disk: the newest revision of each case and incident, their history, and the contacts."""
+"""What the desk shows, kept: the newest revision of each case and incident, their history, and what was done."""
 
-import contextlib
-import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, cast
-
-import apsw
+from typing import Any, Final
 
 from schemas.alerts import Incident, Notification, Severity
-from schemas.events import Outcome
 from sinks.desk.cards import (
-    RESULTS_OPEN,
     SEVERITIES,
+    Action,
     Card,
     CaseFile,
     Change,
-    Contact,
     Counts,
     Filter,
+    Rank,
     Revision,
     columns_of,
     is_open,
@@ -26,53 +20,63 @@ from sinks.desk.cards import (
     read_data,
     read_incident,
 )
-from sinks.desk.layout import Database, Row
-from sinks.outputs import NotificationRefusedError
+from sinks.desk.database import Database, Row, Transaction
+from sinks.outputs import Clock, NotificationRefusedError
 
-_CARD = "seq, type, time_ms, last_result, data"
+REVISIONS_SHOWN: Final = 200
+"""So many of a case's newest revisions are read for its card."""
 
-_COLUMNS = ("is_alert", "detected_ms", "customer_id", "severity", "kind", "band", "value_minor", "currency")
+CARD: Final = "seq, type, time_ms, stage, snoozed_ms, owner, actions, last_action, data"
+
+ACTION: Final = "seq, case_id, number, at_ms, who, what, remedy_id, until_ms"
+
+_COLUMNS = (
+    "is_alert", "detected_ms", "customer_id", "severity", "kind", "band", "region", "incident_id", "value_rank",
+    "currency",
+)  # fmt: skip
 
 _SHOW = {
-    "to_call": "is_alert = 1 AND is_open = 1 AND is_contacted = 0",
-    "contacted": "is_alert = 1 AND is_open = 1 AND is_contacted = 1",
-    "resolved": "is_alert = 1 AND is_open = 0",
-    "all": "is_alert = 1",
+    "to_call": "stage = 'to_call' AND snoozed_ms <= :now_ms",
+    "snoozed": "stage = 'to_call' AND snoozed_ms > :now_ms",
+    "contacted": "stage = 'contacted'",
+    "over": "stage = 'over'",
+    "all": "1 = 1",
 }
 
-# SQLite sorts NULL below every number: who is not known to be worth anything comes last.
-_RANK = "value_minor DESC, severity DESC, detected_ms DESC, case_id"
+# One direction for all of them, so that "behind this one" is a comparison of rows. What is not known comes last.
+_RANK = "value_rank DESC, severity DESC, detected_ms DESC, case_id DESC"
+_BEHIND = "(value_rank, severity, detected_ms, case_id) < (:value, :rank_severity, :detected_ms, :case_id)"
 
+# A case that was over and is told of again is to be called again; one that grew worse is not put off any longer.
 _UPSERT = f"""
-INSERT INTO card (case_id, seq, revision, type, time_ms, is_open, data, {", ".join(_COLUMNS)})
-VALUES (:case_id, :seq, :revision, :type, :time_ms, :is_open, :data, {", ".join(f":{name}" for name in _COLUMNS)})
+INSERT INTO card (case_id, seq, revision, type, time_ms, is_open, stage, data, {", ".join(_COLUMNS)})
+VALUES (:case, :seq, :revision, :type, :time_ms, :is_open, :stage, :data, {", ".join(f":{name}" for name in _COLUMNS)})
 ON CONFLICT (case_id) DO UPDATE SET
     seq = excluded.seq, revision = excluded.revision, type = excluded.type, time_ms = excluded.time_ms,
-    is_open = excluded.is_open, data = excluded.data, {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
+    is_open = excluded.is_open, data = excluded.data,
+    stage = CASE WHEN excluded.stage = 'over' OR card.stage = 'over' THEN excluded.stage ELSE card.stage END,
+    snoozed_ms = CASE WHEN excluded.severity > card.severity THEN 0 ELSE card.snoozed_ms END,
+    {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
 """  # noqa: S608  the names are the constants above
 
 
 class DeskStore:
-    """The desk's cases in one SQLite file.
+    """The desk's cases.
 
-    Methods may be called from any thread. All of them raise `OutputDownError` where waiting may help (a full disk,
-    another process that writes) and `StateError` where it will not.
+    Methods may be called from any thread, and raise what `Database` says.
 
     Args:
-        path: the file; it and its directory are made where there is none (0600, 0700).
-
-    Raises:
-        StateError: the file is damaged, newer than this program, not a desk's, or out of reach.
+        database: where they are; `close` closes it.
+        clock: Unix milliseconds, against which snoozes end.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._db = Database(path)
-        self._listeners: list[Callable[[], None]] = []
-        self._listening = threading.Lock()
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
+        self.clock = clock
 
     def close(self) -> None:
-        """Close the file; what `put` and `record_outcome` returned from is on disk."""
-        self._db.close()
+        """Close the database; what `put` returned from is durable."""
+        self.database.close()
 
     def put(self, notifications: Sequence[Notification]) -> int:
         """Take a batch, all of it or nothing; on return it is durable.
@@ -87,67 +91,99 @@ class DeskStore:
             NotificationRefusedError: a body is not what its type promises.
         """
         rows = [_row_of(index, notification) for index, notification in enumerate(notifications)]
-        with self._db.write() as db:
-            fresh = sum(_add(db, row) for row in rows)
-        if fresh:
-            self._announce()
-        return fresh
+        with self.database.write() as db:
+            return sum(_add(db, row) for row in rows)
 
     # Questions
 
-    def cases(self, wanted: Filter, limit: int = 50, offset: int = 0) -> list[Card]:
-        """List cases by value at risk, unknown last; then the worst, then the newest."""
-        where, values = _where(wanted)
+    def cases(self, wanted: Filter, limit: int = 50, offset: int = 0, behind: Rank | None = None) -> list[Card]:
+        """List cases by value at risk, unknown last; then the worst, then the newest.
+
+        Args:
+            wanted: which.
+            limit: so many at most.
+            offset: so many are left out before them.
+            behind: only those after this place in the list.
+        """
+        where, values = self._where(wanted)
+        if behind is not None:
+            where = f"{where} AND {_BEHIND}"
+            values |= {"value": behind.value, "rank_severity": behind.severity}
+            values |= {"detected_ms": behind.detected_ms, "case_id": behind.case_id}
         # The clauses are constants of this module; every value is bound. Chosen first, and only then read.
         chosen = f"SELECT case_id FROM card WHERE {where} ORDER BY {_RANK} LIMIT :limit OFFSET :offset"  # noqa: S608
-        query = f"SELECT {_CARD} FROM card WHERE case_id IN ({chosen}) ORDER BY {_RANK}"  # noqa: S608
-        with self._db.read() as db:
-            return [_card(row) for row in db.execute(query, {**values, "limit": limit, "offset": offset})]
+        query = f"SELECT {CARD} FROM card WHERE case_id IN ({chosen}) ORDER BY {_RANK}"  # noqa: S608
+        with self.database.read() as db:
+            return [_card(row) for row in db.rows(query, {**values, "limit": limit, "offset": offset})]
+
+    def of_customer(self, customer_id: str) -> list[Card]:
+        """List all cases of one customer, in the same order."""
+        query = f"SELECT {CARD} FROM card WHERE customer_id = :customer AND is_alert = 1 ORDER BY {_RANK}"  # noqa: S608  as in `cases`
+        with self.database.read() as db:
+            return [_card(row) for row in db.rows(query, {"customer": customer_id})]
 
     def count(self, wanted: Filter) -> int:
         """Return how many cases `cases` would list without a limit."""
-        where, values = _where(wanted)
-        query = f"SELECT count(*) FROM card WHERE {where}"  # noqa: S608  as in `cases`
-        with self._db.read() as db:
-            return cast("int", next(iter(db.execute(query, values)))[0])
+        where, values = self._where(wanted)
+        with self.database.read() as db:
+            return int(db.rows(f"SELECT count(*) FROM card WHERE {where}", values)[0][0])  # noqa: S608  as in `cases`
 
-    def counts(self) -> Counts:
+    def counts(self, who: str = "") -> Counts:
         """Return the desk in numbers, all of one moment."""
-        with self._db.read() as db:
-            sums = [next(iter(db.execute(f"SELECT count(*) FROM card WHERE {_SHOW[show]}")))[0] for show in _SHOW]  # noqa: S608  as in `cases`
-            query = f"SELECT severity, count(*) FROM card WHERE {_SHOW['to_call']} GROUP BY severity"  # noqa: S608  as in `cases`
-            severity: dict[Severity, int] = {SEVERITIES[row[0]]: row[1] for row in db.execute(query)}
-            query = (
-                f"SELECT currency, sum(value_minor) FROM card WHERE {_SHOW['to_call']} "  # noqa: S608  as in `cases`
-                "AND value_minor IS NOT NULL AND currency IS NOT NULL GROUP BY currency ORDER BY currency"
-            )
-            value: dict[str, int] = dict(db.execute(query))
+        now = {"now_ms": self.clock()}
+        stages = (
+            "SELECT stage, count(*), sum(CASE WHEN snoozed_ms > :now_ms THEN 1 ELSE 0 END) FROM card "
+            "WHERE is_alert = 1 GROUP BY stage"
+        )
+        facets = (
+            "SELECT severity, kind, band, region, currency, count(*), "  # noqa: S608  as in `cases`
+            "sum(CASE WHEN value_rank >= 0 THEN value_rank END) FROM card "
+            f"WHERE is_alert = 1 AND {_SHOW['to_call']} GROUP BY severity, kind, band, region, currency"
+        )
+        mine = f"SELECT count(*) FROM card WHERE is_alert = 1 AND {_SHOW['to_call']} AND owner = :who"  # noqa: S608  as in `cases`
+        with self.database.read() as db:
+            by_stage = {stage: (int(number), int(late)) for stage, number, late in db.rows(stages, now)}
+            cells = db.rows(facets, now)
+            owned = int(db.rows(mine, {**now, "who": who})[0][0]) if who else 0
             incidents = [read_incident(row[0]) for row in _open_incidents(db)]
         affected = sum(incident.customers_affected for incident in incidents)
-        return Counts(sums[0], sums[1], sums[2], len(incidents), affected, severity, value)
+        return Counts(_by_stage(by_stage), owned, _facets(cells), _values(cells), len(incidents), affected)
 
     def incidents(self) -> list[Incident]:
         """List the open incidents, the one that affects most customers first, then the newest."""
-        with self._db.read() as db:
+        with self.database.read() as db:
             found = [read_incident(row[0]) for row in _open_incidents(db)]
         return sorted(found, key=lambda each: (-each.customers_affected, -each.detected_ms, each.incident_id))
 
+    def recent_incidents(self, since_ms: int, limit: int = 200) -> list[Incident]:
+        """List incidents that are open or were told of since, the newest first."""
+        query = (
+            "SELECT data FROM card WHERE is_alert = 0 AND (is_open = 1 OR time_ms >= :since_ms) "
+            "ORDER BY detected_ms DESC, case_id LIMIT :limit"
+        )
+        with self.database.read() as db:
+            return [read_incident(row[0]) for row in db.rows(query, {"since_ms": since_ms, "limit": limit})]
+
     def incident(self, incident_id: str) -> Incident | None:
         """Return an incident, open or cleared; None if it is not known."""
-        with self._db.read() as db:
-            rows = list(db.execute("SELECT data FROM card WHERE case_id = ? AND is_alert = 0", (incident_id,)))
+        query = "SELECT data FROM card WHERE case_id = :case AND is_alert = 0"
+        with self.database.read() as db:
+            rows = db.rows(query, {"case": incident_id})
         return read_incident(rows[0][0]) if rows else None
 
     def case(self, alert_id: str) -> CaseFile | None:
         """Return all that is kept of one case; None if it is not known."""
-        history = "SELECT type, time_ms, data FROM revision WHERE case_id = ? ORDER BY revision DESC, id"
-        contacts = "SELECT number, at_ms, result, remedy_id FROM contact WHERE case_id = ? ORDER BY number"
-        with self._db.read() as db:
-            found = list(db.execute(f"SELECT {_CARD} FROM card WHERE case_id = ? AND is_alert = 1", (alert_id,)))  # noqa: S608  as in `cases`
+        history = (
+            "SELECT type, time_ms, data FROM revision WHERE case_id = :case ORDER BY revision DESC, id LIMIT :limit"
+        )
+        done = f"SELECT {ACTION} FROM action WHERE case_id = :case ORDER BY number"  # noqa: S608  a constant
+        with self.database.read() as db:
+            found = db.rows(f"SELECT {CARD} FROM card WHERE case_id = :case AND is_alert = 1", {"case": alert_id})  # noqa: S608  a constant
             if not found:
                 return None
-            revisions = [Revision(row[0], row[1], read_alert(row[2])) for row in db.execute(history, (alert_id,))]
-            return CaseFile(_card(found[0]), revisions, [Contact(*row) for row in db.execute(contacts, (alert_id,))])
+            rows = db.rows(history, {"case": alert_id, "limit": REVISIONS_SHOWN})
+            revisions = [Revision(row[0], row[1], read_alert(row[2])) for row in rows]
+            return CaseFile(_card(found[0]), revisions, [action(row) for row in db.rows(done, {"case": alert_id})])
 
     def changes(self, since_seq: int, limit: int = 200) -> list[Change]:
         """List what changed after `since_seq`, in order of sequence.
@@ -155,77 +191,78 @@ class DeskStore:
         A case that changed several times comes once, as it is now, at its latest place. So whoever goes on from the
         last sequence they saw misses nothing, however long they were away.
         """
-        query = "SELECT seq, case_id, type, revision, severity FROM card WHERE seq > ? ORDER BY seq LIMIT ?"
-        with self._db.read() as db:
-            rows: list[Row] = list(db.execute(query, (since_seq, limit)))
+        query = (
+            "SELECT seq, case_id, type, revision, severity, last_action, owner FROM card "
+            "WHERE seq > :since ORDER BY seq LIMIT :limit"
+        )
+        with self.database.read() as db:
+            rows = db.rows(query, {"since": since_seq, "limit": limit})
         return [
-            Change(seq, case_id, kind, revision, None if severity is None else SEVERITIES[severity])
-            for seq, case_id, kind, revision, severity in rows
+            Change(seq, case_id, kind, revision, None if severity < 0 else SEVERITIES[severity], last_action, owner)
+            for seq, case_id, kind, revision, severity, last_action, owner in rows
         ]
 
     def newest_seq(self) -> int:
         """Return the sequence of the latest change, 0 before any."""
-        with self._db.read() as db:
-            return cast("int", next(iter(db.execute("SELECT seq FROM feed")))[0])
+        with self.database.read() as db:
+            return int(db.rows("SELECT seq FROM feed")[0][0])
 
-    # What representatives do
+    def newest_ms(self) -> int:
+        """Return the event time of the latest notification, 0 before any."""
+        with self.database.read() as db:
+            return int(db.rows("SELECT coalesce(max(time_ms), 0) FROM revision")[0][0])
 
-    def record_outcome(self, outcome: Outcome, seen: int, take: Callable[[], None]) -> bool:
-        """Record how a contact ended, once, however often the same form is sent.
+    def oldest_ms(self, since_ms: int) -> int | None:
+        """Return the event time of the first notification since, None if there is none."""
+        with self.database.read() as db:
+            found = db.rows("SELECT min(time_ms) FROM revision WHERE time_ms >= :since", {"since": since_ms})
+        return None if found[0][0] is None else int(found[0][0])
 
-        Args:
-            outcome: what came of the case `outcome.alert_id`.
-            seen: how many contacts the representative had before their eyes: this one is the next.
-            take: hands the outcome on; called once if it is new. If it raises, nothing was recorded.
-
-        Returns:
-            Whether this outcome stands. False: somebody recorded another one meanwhile, or the case is gone.
-        """
-        place = (outcome.alert_id, seen + 1)
-        with self._db.write() as db:
-            known = list(db.execute("SELECT result, remedy_id FROM contact WHERE case_id = ? AND number = ?", place))
-            if known:
-                return cast("Row", known[0]) == (outcome.result, outcome.remedy_id)
-            if not _has_room(db, *place):
-                return False
-            row = (*place, outcome.at_ms, outcome.result, outcome.remedy_id)
-            db.execute("INSERT INTO contact VALUES (?, ?, ?, ?, ?)", row)
-            contacted = outcome.result not in RESULTS_OPEN
-            db.execute(
-                "UPDATE card SET seq = ?, is_contacted = ?, last_result = ? WHERE case_id = ?",
-                (_next_seq(db), int(contacted), outcome.result, outcome.alert_id),
-            )
-            # Last, and before the commit: a crash here can only make the representative press again.
-            take()
-        self._announce()
-        return True
+    def opened(self, since_ms: int, step_ms: int) -> dict[tuple[int, Severity], int]:
+        """Count the cases that were opened since, by step of time (its number since `since_ms`) and severity."""
+        query = (
+            "SELECT (time_ms - :since) / :step, severity, count(*) FROM revision "
+            "WHERE time_ms >= :since AND type = 'stayline.alert.opened' GROUP BY 1, 2"
+        )
+        with self.database.read() as db:
+            rows = db.rows(query, {"since": since_ms, "step": step_ms})
+        return {(int(step), SEVERITIES[severity]): int(number) for step, severity, number in rows}
 
     def forget(self, customer_id: str) -> int:
-        """Erase all cases of a customer, from the file too; return how many there were."""
-        with self._db.write() as db:
-            ids = [row[0] for row in db.execute("SELECT case_id FROM card WHERE customer_id = ?", (customer_id,))]
-            for table in ("card", "revision", "contact"):
-                db.executemany(f"DELETE FROM {table} WHERE case_id = ?", [(one,) for one in ids])  # noqa: S608  the three names stand here
-        self._db.fold()
-        return len(ids)
-
-    # Listening
+        """Erase all cases of a customer, from the files too; return how many there were."""
+        with self.database.write() as db:
+            found = db.rows("SELECT case_id FROM card WHERE customer_id = :customer", {"customer": customer_id})
+            for (case,) in found:
+                for table in ("card", "revision", "action"):
+                    db.rows(f"DELETE FROM {table} WHERE case_id = :case", {"case": case})  # noqa: S608  the three names stand here
+            db.rows("UPDATE audit SET about = '' WHERE about = :customer", {"customer": customer_id})
+        self.database.erased()
+        return len(found)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every change, in the thread that made it. It must not block."""
-        with self._listening:
-            self._listeners.append(listener)
+        """Call `listener` after every change. It must not block."""
+        self.database.subscribe(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """Call it no more."""
-        with self._listening, contextlib.suppress(ValueError):
-            self._listeners.remove(listener)
+        self.database.unsubscribe(listener)
 
-    def _announce(self) -> None:
-        with self._listening:
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener()
+    def _where(self, wanted: Filter) -> tuple[str, dict[str, Any]]:
+        """Return the condition for a filter, and the values it binds."""
+        given: dict[str, Any] = {
+            "severity": None if wanted.severity is None else SEVERITIES.index(wanted.severity),
+            "kind": wanted.kind,
+            "band": wanted.band,
+            "region": wanted.region,
+            "incident_id": wanted.incident,
+            "owner": wanted.owner,
+        }
+        values = {name: value for name, value in given.items() if value is not None}
+        clauses = ["is_alert = 1", _SHOW[wanted.show], *(f"{name} = :{name}" for name in values)]
+        if wanted.customer:
+            clauses.append("substr(customer_id, 1, length(:customer)) = :customer")
+            values["customer"] = wanted.customer
+        return " AND ".join(clauses), {**values, "now_ms": self.clock()}
 
 
 def _row_of(index: int, notification: Notification) -> dict[str, Any]:
@@ -233,63 +270,76 @@ def _row_of(index: int, notification: Notification) -> dict[str, Any]:
         data, raw = read_data(notification)
     except ValueError as error:
         raise NotificationRefusedError(index, str(error)) from error
+    still_open = is_open(notification.type)
     return {
-        **dict.fromkeys(_COLUMNS),
         **columns_of(data),
         "id": notification.id,
-        "case_id": notification.case,
+        "case": notification.case,
         "revision": notification.revision,
         "type": notification.type,
         "time_ms": notification.time_ms,
-        "is_open": int(is_open(notification.type)),
+        "is_open": int(still_open),
+        "stage": "to_call" if still_open else "over",
         "data": raw,
     }
 
 
-def _add(db: apsw.Connection, row: dict[str, Any]) -> bool:
+def _add(db: Transaction, row: dict[str, Any]) -> bool:
     """Add one notification; return whether its id was new."""
-    db.execute(
-        "INSERT INTO revision VALUES (:id, :case_id, :revision, :type, :time_ms, :data) ON CONFLICT DO NOTHING", row
+    fresh = db.rows(
+        "INSERT INTO revision (id, case_id, revision, type, time_ms, severity, data) "
+        "VALUES (:id, :case, :revision, :type, :time_ms, :severity, :data) ON CONFLICT DO NOTHING RETURNING 1",
+        row,
     )
-    if not db.changes():
+    if not fresh:
         return False
-    shown = list(db.execute("SELECT revision FROM card WHERE case_id = :case_id", row))
+    shown = db.rows("SELECT revision FROM card WHERE case_id = :case", {"case": row["case"]})
     if not shown or row["revision"] > shown[0][0]:
-        db.execute(_UPSERT, {**row, "seq": _next_seq(db)})
+        db.rows(_UPSERT, {**row, "seq": next_seq(db)})
     return True
 
 
-def _next_seq(db: apsw.Connection) -> int:
-    return cast("int", next(iter(db.execute("UPDATE feed SET seq = seq + 1 RETURNING seq")))[0])
+def next_seq(db: Transaction) -> int:
+    """Draw the next sequence of the feed."""
+    return int(db.rows("UPDATE feed SET seq = seq + 1 RETURNING seq")[0][0])
 
 
-def _has_room(db: apsw.Connection, case_id: str, number: int) -> bool:
-    """Return whether the case is there and `number` is its next contact."""
-    if not list(db.execute("SELECT 1 FROM card WHERE case_id = ? AND is_alert = 1", (case_id,))):
-        return False
-    counted = next(iter(db.execute("SELECT count(*) FROM contact WHERE case_id = ?", (case_id,))))
-    return cast("int", counted[0]) == number - 1
+def action(row: Row) -> Action:
+    """Make an action of a row of `ACTION`."""
+    seq, case_id, number, at_ms, who, what, remedy_id, until_ms = row
+    return Action(seq, case_id, number, at_ms, who, what, remedy_id or None, until_ms)
 
 
-def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
-    """Return the condition for a filter, and the values it binds."""
-    given = {
-        "severity": None if wanted.severity is None else SEVERITIES.index(wanted.severity),
-        "kind": wanted.kind,
-        "band": wanted.band,
-    }
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    clauses = [_SHOW[wanted.show], *(f"{name} = :{name}" for name in values)]
-    if wanted.customer:
-        clauses.append("substr(customer_id, 1, length(:customer)) = :customer")
-        values["customer"] = wanted.customer
-    return " AND ".join(clauses), values
-
-
-def _open_incidents(db: apsw.Connection) -> list[Row]:
-    return list(db.execute("SELECT data FROM card WHERE is_alert = 0 AND is_open = 1"))
+def _open_incidents(db: Transaction) -> list[Row]:
+    return db.rows("SELECT data FROM card WHERE is_alert = 0 AND is_open = 1")
 
 
 def _card(row: Row) -> Card:
-    seq, kind, time_ms, last_result, data = row
-    return Card(seq, kind, time_ms, last_result, read_alert(data))
+    seq, kind, time_ms, stage, snoozed_ms, owner, actions, last_action, data = row
+    return Card(seq, kind, time_ms, stage, snoozed_ms, owner, actions, last_action, read_alert(data))
+
+
+def _by_stage(found: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """Take the snoozed ones out of those to call; a stage without cases is left out."""
+    waiting, snoozed = found.get("to_call", (0, 0))
+    counts = {stage: number for stage, (number, _) in found.items()}
+    counts |= {"to_call": waiting - snoozed, "snoozed": snoozed}
+    return {stage: number for stage, number in counts.items() if number}
+
+
+def _facets(cells: list[Row]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {"severity": {}, "kind": {}, "band": {}, "region": {}}
+    for severity, kind, band, region, _, number, _ in cells:
+        given = {"severity": SEVERITIES[severity], "kind": kind, "band": band, "region": region}
+        for name, value in given.items():
+            found[name][value] = found[name].get(value, 0) + int(number)
+    return found
+
+
+def _values(cells: list[Row]) -> dict[str, int]:
+    """Add up by currency; of cases whose value is not known there is nothing to add."""
+    found: dict[str, int] = {}
+    for *_, currency, _, total in cells:
+        if total is not None:
+            found[currency] = found.get(currency, 0) + int(total)
+    return dict(sorted(found.items()))

@@ -1,20 +1,25 @@
 "use strict";
 
 /* Times in the reader's zone, and the live feed. Every page works without this script; it shows UTC and needs a
-   reload for news then. Nothing moves by itself: what is new waits behind a button. */
+   reload for news then. What is on the page is brought up to date where it stands; what is new, or would move, waits
+   behind a button. */
 (() => {
   const ANNOUNCE_MS = 5000; // a screen reader is told at most so often
+  const REFRESH_MS = 1500; // and the page is brought up to date
   const RETRY_MS = 5000;
+  const FRESH_MS = 6000;
 
+  const words = document.body.dataset;
   const news = document.getElementById("news");
   const announce = document.getElementById("announce");
   const live = document.getElementById("live");
   const liveText = document.getElementById("live-text");
 
+  const lang = document.documentElement.lang;
   const year = new Date().getFullYear();
   const short = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
-  const thisYear = new Intl.DateTimeFormat(undefined, short);
-  const otherYear = new Intl.DateTimeFormat(undefined, { ...short, year: "numeric" });
+  const thisYear = new Intl.DateTimeFormat(lang, short);
+  const otherYear = new Intl.DateTimeFormat(lang, { ...short, weekday: undefined, year: "numeric" });
 
   function localTimes(root) {
     for (const time of root.querySelectorAll("time[data-moment]")) {
@@ -24,7 +29,7 @@
       time.textContent = (moment.getFullYear() === year ? thisYear : otherYear).format(moment);
     }
     const zone = document.getElementById("zone");
-    zone.textContent = `in your time zone, ${thisYear.resolvedOptions().timeZone}`;
+    zone.textContent = words.zone.replace("{zone}", thisYear.resolvedOptions().timeZone);
   }
 
   // What changed since the page was made: case id -> { isNew, seq }.
@@ -32,21 +37,25 @@
   let source = null;
   let seen = "";
   let announceTimer = null;
+  let refreshTimer = null;
   const title = () => document.title.replace(/^\(\d+\) /, "");
+  const about = () => document.querySelector("main[data-live]").dataset.live;
 
   function summary() {
-    const main = document.querySelector("main[data-live]");
-    if (main.dataset.live !== "feed") return "This case has changed";
+    if (about() !== "feed") return words.newsCase;
     const fresh = [...waiting.values()].filter((change) => change.isNew).length;
     const changed = waiting.size - fresh;
-    return [fresh ? `${fresh} new` : "", changed ? `${changed} changed` : ""].filter(Boolean).join(", ");
+    const parts = [];
+    if (fresh) parts.push(words.newsNew.replace("{n}", fresh));
+    if (changed) parts.push(words.newsChanged.replace("{n}", changed));
+    return parts.join(", ");
   }
 
   function tell() {
     news.hidden = waiting.size === 0;
     document.title = waiting.size ? `(${waiting.size}) ${title()}` : title();
     if (!waiting.size) return;
-    news.textContent = `${summary()}: show`;
+    news.textContent = words.newsShow.replace("{what}", summary());
     announceTimer ??= setTimeout(() => {
       announceTimer = null;
       if (waiting.size) announce.textContent = summary();
@@ -56,11 +65,59 @@
   function take(event) {
     seen = event.lastEventId;
     const change = JSON.parse(event.data);
-    const about = document.querySelector("main[data-live]").dataset.live;
-    if (about !== "feed" && about !== change.case_id) return;
+    const place = about();
+    if (place !== "feed" && place !== "network" && place !== change.case_id) return;
     const isNew = waiting.get(change.case_id)?.isNew || (change.type.endsWith(".opened") && change.revision === 1);
     waiting.set(change.case_id, { isNew, seq: Number(seen) });
+    if (place === "feed") refreshTimer ??= setTimeout(refresh, REFRESH_MS);
+    else tell();
+  }
+
+  async function newest() {
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    if (!answer.ok) throw new Error(String(answer.status));
+    return new DOMParser().parseFromString(await answer.text(), "text/html");
+  }
+
+  // Brings what stands on the feed up to date without moving anything: numbers, badges, the picture, the incidents.
+  async function refresh() {
+    let page;
+    try {
+      page = await newest();
+    } catch {
+      refreshTimer = setTimeout(refresh, RETRY_MS);
+      return;
+    }
+    refreshTimer = null;
+    localTimes(page);
+    for (const id of ["summary", "incidents"]) swap(document.getElementById(id), page.getElementById(id));
+    const shown = new Map([...document.querySelectorAll("li[data-case]")].map((one) => [one.dataset.case, one]));
+    const now = new Map([...page.querySelectorAll("li[data-case]")].map((one) => [one.dataset.case, one]));
+    for (const [id, one] of shown) {
+      if (now.has(id) && swap(one, now.get(id))) one.className = now.get(id).className;
+    }
+    // What stands in the same place and is up to date needs no button.
+    const upTo = Number(page.querySelector("main[data-live]").dataset.seq);
+    const before = [...shown.keys()];
+    const after = [...now.keys()];
+    const same = before.length === after.length && before.every((id, place) => id === after[place]);
+    for (const [id, change] of waiting) {
+      if (change.seq <= upTo && (same || (shown.has(id) && now.has(id) && !moved(id, before, after)))) waiting.delete(id);
+    }
     tell();
+  }
+
+  // Whether a case stands elsewhere among those that both lists have.
+  function moved(id, before, after) {
+    const common = new Set(after.filter((one) => before.includes(one)));
+    const rank = (list) => list.filter((one) => common.has(one)).indexOf(id);
+    return rank(before) !== rank(after);
+  }
+
+  function swap(old, fresh) {
+    if (!old || !fresh || old.innerHTML === fresh.innerHTML || old.contains(document.activeElement)) return false;
+    old.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node.cloneNode(true))));
+    return true;
   }
 
   function state(word, text) {
@@ -71,11 +128,11 @@
   function listen() {
     if (source || document.hidden) return;
     source = new EventSource(`/events?since=${encodeURIComponent(seen)}`);
-    source.addEventListener("open", () => state("on", "Live"));
+    source.addEventListener("open", () => state("on", words.liveOn));
     source.addEventListener("change", take);
     source.addEventListener("resync", () => location.reload());
     source.addEventListener("error", () => {
-      state("lost", "Connection lost: trying again");
+      state("lost", words.liveLost);
       if (source && source.readyState === EventSource.CLOSED) {
         source = null;
         setTimeout(listen, RETRY_MS);
@@ -90,15 +147,14 @@
     } else if (source) {
       source.close();
       source = null;
-      state("off", "Paused");
+      state("off", words.livePaused);
     }
   });
 
   async function show() {
+    const known = new Set([...document.querySelectorAll("li[data-case]")].map((one) => one.dataset.case));
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin" });
-      if (!answer.ok) throw new Error(String(answer.status));
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const page = await newest();
       const main = document.adoptNode(page.querySelector("main[data-live]"));
       document.querySelector("main").replaceWith(main);
       document.title = page.title;
@@ -107,6 +163,11 @@
     } catch {
       location.reload();
       return;
+    }
+    for (const one of document.querySelectorAll("li[data-case]")) {
+      if (known.has(one.dataset.case)) continue;
+      one.classList.add("fresh");
+      setTimeout(() => one.classList.remove("fresh"), FRESH_MS);
     }
     // What came while the page was on its way is not on it.
     const shown = Number(document.querySelector("main").dataset.seq);
@@ -123,7 +184,7 @@
   }
   seen = main.dataset.seq;
   // What was recorded is said once, not again at every reload.
-  if (main.dataset.live !== "feed") history.replaceState(null, "", location.pathname);
+  if (location.pathname.startsWith("/cases/") && location.search) history.replaceState(null, "", location.pathname);
   news.addEventListener("click", show);
   listen();
 })();
