@@ -15,7 +15,8 @@
   const live = document.getElementById("live");
   const liveText = document.getElementById("live-text");
 
-  const lang = document.documentElement.lang;
+  // The reader's own way of writing the page's language, where the browser names one: en-GB rather than en.
+  const lang = navigator.languages.find((one) => one.split("-")[0] === document.documentElement.lang) ?? document.documentElement.lang;
   const year = new Date().getFullYear();
   const short = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
   const thisYear = new Intl.DateTimeFormat(lang, short);
