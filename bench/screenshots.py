@@ -19,8 +19,8 @@ from bench.simulator.live import EVENING, past, story
 from dataflows.commands.demo import SPEED
 from dataflows.desk import figures_of
 from dataflows.inputs.http import Server
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import Decoder
 from schemas.errors import StaylineError

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 import orjson
 
-from detectors.catalogue import Catalogue
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.columns import EventBatch, take

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from dataflows.commands.model import model
 from dataflows.commands.operator import dead_letters, outputs, state
 from schemas.errors import ConfigError, StaylineError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(outputs, name="outputs")
 app.add_typer(state, name="state")
+app.add_typer(model, name="model")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, a TOML file.")]
 MaybeConfigFile = Annotated[
@@ -131,12 +133,16 @@ def replay(
     from dataflows.commands.progress import progress
     from dataflows.commands.replay import replay as execute
     from dataflows.config import engine_settings
+    from dataflows.config.business import catalogue_of
+
+    catalogue = catalogue_of(loaded.remedies)
 
     with progress("replay", sum(path.stat().st_size for path in files), "bytes") as report:
         counts = execute(
             files,
             alerts,
             engine_settings(loaded),
+            catalogue,
             dead_letters=dead_letters,
             open_format=opener,
             chunk_bytes=chunk_bytes,
@@ -200,6 +206,13 @@ def bench(
         str, typer.Option(metavar="N,N...", help="Numbers of customers to grow to.")
     ] = "10000,100000,1000000",
     offered: Annotated[str, typer.Option(metavar="N,N...", help="Events a second, for the latency.")] = "10000,50000",
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of churn: a CSV file, one customer a row.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of churn: says who left.")] = None,
+    identity: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="Of churn: names the customer.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where text, raw lines and pictures go as well.")
     ] = None,
@@ -217,7 +230,16 @@ def bench(
     from bench.cases import run as execute
 
     sizes, rates = (tuple(map(int, given.split(","))) for given in lists.values())
-    options = Options(customers=customers, days=days, rounds=rounds, residents=sizes, offered=rates)
+    options = Options(
+        customers=customers,
+        days=days,
+        rounds=rounds,
+        residents=sizes,
+        offered=rates,
+        table=None if table is None else str(table),
+        label=label,
+        identity=identity,
+    )
     execute(cases, options, typer.echo, out)
 
 
@@ -267,9 +289,11 @@ def formats() -> None:
 def check(config: ConfigFile) -> None:
     """Validate and show the configuration."""
     from dataflows.config import load, render, resolve_secrets, runnable
+    from dataflows.config.business import catalogue_of
     from dataflows.config.treatments import template_problems
 
     loaded = load(config, os.environ)
+    catalogue_of(loaded.remedies)
     typer.echo(render(loaded), nl=False)
     notes = runnable(loaded) + template_problems(loaded)
     try:

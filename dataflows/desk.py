@@ -15,7 +15,7 @@ from dataflows.config.settings import Config
 from dataflows.inputs.http import Server
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
-from detectors.calibration import CalibrationReport
+from detectors.churn.model import ModelReport
 from detectors.elements import E_DROP, E_QUALITY, Elements, element_p0, element_total
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
@@ -152,22 +152,23 @@ def _suspects(elements: Elements) -> list[Suspect]:
     return found
 
 
-def _model(reports: list[CalibrationReport]) -> Model:
+def _model(reports: list[ModelReport]) -> Model:
     """Tell of the model that has learnt most: partitions that are kept apart learn apart."""
     report = max(reports, key=lambda one: one.labels, default=None)
     if report is None:
         return Model(0, 0, 0.0, None, None, None, [])
+    measures = report.served.measures
     bins = [
         Bin(one.predicted, one.observed, one.weight)
-        for one in report.bins
+        for one in measures.bins
         if one.predicted is not None and one.observed is not None
     ]
     return Model(
         labels=report.labels,
         left=report.left,
         base_rate=report.base_rate,
-        brier=report.brier,
-        brier_base=report.brier_base,
-        calibration_error=report.calibration_error,
+        brier=measures.brier,
+        brier_base=measures.brier_base,
+        calibration_error=measures.calibration_error,
         bins=bins,
     )

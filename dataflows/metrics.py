@@ -22,8 +22,9 @@ from prometheus_client.registry import Collector
 
 from dataflows.families import counter, gauge
 from dataflows.inputs.spool import Spool
-from detectors.calibration import BIN_EDGES, CalibrationReport
 from detectors.casework import SUSPICIOUS_DAYS
+from detectors.churn.measures import BIN_EDGES
+from detectors.churn.model import ModelReport
 from detectors.elements import ELEMENT
 from detectors.engine import RiskEngine
 from detectors.history import ELEMENTS
@@ -201,24 +202,38 @@ def _of_incidents(engines: list[RiskEngine], arrays: list[Any]) -> Iterator[Metr
     yield gauge("stayline_incident_customers", "Customers with a bad call in an open incident.", customers)
 
 
-def _of_churn(reports: list[CalibrationReport]) -> Iterator[Metric]:
+def _of_churn(reports: list[ModelReport]) -> Iterator[Metric]:
     labels = sum(one.labels for one in reports)
     yield counter("stayline_churn_labels", "Customers of whom the model learnt what became.", labels)
     yield counter("stayline_churn_left", "Customers of those who left.", sum(one.left for one in reports))
-    weights = [one.weight for one in reports]
-    for name, field, text in (
-        ("base_ratio", "base_rate", "Share of customers that leave within the horizon, as learnt."),
-        ("brier_score", "brier", "Mean squared distance of probability and outcome."),
-        ("brier_base_score", "brier_base", "The same for a forecast that always says the mean."),
-        ("calibration_error_ratio", "calibration_error", "Mean distance of said and seen share."),
-        ("calibration_slope", "slope", "Factor on the score that calibration learnt; 1 corrects nothing."),
-        ("calibration_offset", "offset", "Offset of the log-odds that calibration learnt; 0 corrects nothing."),
+    measures = [one.served.measures for one in reports]
+    weights = [one.weight for one in measures]
+    served = [one.served for one in reports]
+    for name, text, values in (
+        ("base_ratio", "Share of customers that leave within the horizon, as learnt.", [r.base_rate for r in reports]),
+        ("brier_score", "Mean squared distance of probability and outcome.", [m.brier for m in measures]),
+        ("brier_base_score", "The same for a forecast that always says the mean.", [m.brier_base for m in measures]),
+        (
+            "calibration_error_ratio",
+            "Mean distance of said and seen share.",
+            [m.calibration_error for m in measures],
+        ),
+        (
+            "calibration_slope",
+            "Factor on the score that calibration learnt; 1 corrects nothing.",
+            [one.slope for one in served],
+        ),
+        (
+            "calibration_offset",
+            "Offset of the log-odds that calibration learnt; 0 corrects nothing.",
+            [one.offset for one in served],
+        ),
     ):
-        yield gauge(f"stayline_churn_{name}", text, _mean([getattr(one, field) for one in reports], weights))
+        yield gauge(f"stayline_churn_{name}", text, _mean(list(values), weights))
     for name, what in (("predicted", "Mean probability given"), ("observed", "Share that left")):
         by_bin = {}
         for place, edge in enumerate((*BIN_EDGES, 1.0)):
-            bins = [one.bins[place] for one in reports]
+            bins = [one.bins[place] for one in measures]
             by_bin[f"{edge:g}"] = _mean([getattr(one, name) for one in bins], [one.weight for one in bins])
         yield gauge(f"stayline_churn_{name}_ratio", f"{what}, by bin of probability.", by_bin, "bin")
 

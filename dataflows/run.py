@@ -20,6 +20,7 @@ from dataflows import shards as sharded
 from dataflows.canary import GuardedEngine, Told
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.config import outputs
+from dataflows.config.business import catalogue_of
 from dataflows.config.settings import Config
 from dataflows.config.treatments import treatments
 from dataflows.deadletters import DeadLetterFile
@@ -38,7 +39,6 @@ from dataflows.meters import Meters
 from dataflows.metrics import Disk, Gauges
 from dataflows.private import require_private
 from dataflows.shards import Shards, partitions_folder
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import Counts, RiskEngine
 from schemas.alerts import Notification
 from schemas.errors import ConfigError, StateError, StaylineError
@@ -197,12 +197,17 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
                 checkpoints.settle if shards is None else shards.settle,
             )
             source.finish()
-        if stopping.is_set:
-            log("run.stopping")
-        while not stopping.is_set and not dispatcher.drain(WAIT_S):
-            pass
-        counts = {name: sum(getattr(one.counts, name) for one in engines) for name in Counts.__struct_fields__}
-        log("run.ended", **counts, interrupted=stopping.is_set)
+        _wind_up(dispatcher, engines, stopping)
+
+
+def _wind_up(dispatcher: Dispatcher, engines: Iterable[RiskEngine], stopping: Stop) -> None:
+    """Wait until all is delivered, unless told to stop, and log what became of the records."""
+    if stopping.is_set:
+        log("run.stopping")
+    while not stopping.is_set and not dispatcher.drain(WAIT_S):
+        pass
+    counts = {name: sum(getattr(one.counts, name) for one in engines) for name in Counts.__struct_fields__}
+    log("run.ended", **counts, interrupted=stopping.is_set)
 
 
 def _tell_canary(meters: Meters, newest_ms: int, told: Sequence[Notification]) -> None:
@@ -214,7 +219,7 @@ def _engine(config: Config, canaries: Told, parts: int = 1) -> RiskEngine:
     """Make a fresh engine; of several parts of a deployment each has an equal share of what is limited."""
     settings = configuration.engine_settings(config)
     shared = {name: -(-getattr(settings, name) // parts) for name in ("alerts_per_day_max", "customers_max")}
-    return GuardedEngine(structs.replace(settings, **shared), Catalogue.load(default_catalogue_text()), canaries)
+    return GuardedEngine(structs.replace(settings, **shared), catalogue_of(config.remedies), canaries)
 
 
 def _shards(config: Config, make: Callable[[int], RiskEngine]) -> Shards | None:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectors.casebook import DAY_MS, Case
-from detectors.catalogue import Catalogue
-from detectors.causes import LineReadings, likely_cause
 from detectors.changes import Ledger
-from detectors.churn import ChurnModel
-from detectors.credits import Measured
-from detectors.labels import LabelDesk
+from detectors.churn.labels import LabelDesk
+from detectors.churn.model import ChurnModel
+from detectors.churn.relations import Relation, Relations
 from detectors.patterns.view import day_of
-from detectors.relations import Relations
-from detectors.remedies import Situation, Tried, choose, value_at_risk
+from detectors.remedies.catalogue import Catalogue
+from detectors.remedies.causes import LineReadings, likely_cause
+from detectors.remedies.choice import Situation, Tried, value_at_risk
+from detectors.remedies.chooser import CaseFacts, Chooser
+from detectors.remedies.credits import Measured
+from detectors.remedies.followup import FollowUp as Watched
 from detectors.settings import Settings
-from schemas.alerts import Alert, ChurnRisk, Pattern
+from schemas.alerts import Alert, ChurnRisk, FollowUp, Order, Pattern
 from schemas.events import Outcome
 
 ALERTS_KEPT = 100_000
@@ -40,8 +42,10 @@ class Advisor:
         self._settings = settings
         self._catalogue = catalogue
         self._relations = relations
-        self.model = ChurnModel()
-        self._labels = LabelDesk()
+        business = settings.business
+        self.model = ChurnModel(business.base_rate_prior, serve=business.serve)
+        self._labels = LabelDesk(business.horizon_days * DAY_MS)
+        self.chooser = Chooser(settings, catalogue)
         self._day = -1
         self._told_today = 0
         self.deferred_count = 0
@@ -77,6 +81,7 @@ class Advisor:
         # First what has become known: an example that is due must not give way to a new one.
         for example in self._labels.mature(at_ms):
             self.model.learn(example.features, example.left)
+        self.chooser.ledger.mature(at_ms)
         if self._labels.wants(str(customer), at_ms):
             self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience(customer)))
 
@@ -84,12 +89,16 @@ class Advisor:
         """Learn that a customer left."""
         for example in self._labels.left(str(customer), at_ms):
             self.model.learn(example.features, example.left)
+        self.chooser.ledger.left(customer, at_ms)
 
-    def outcome(self, event: Outcome) -> None:
-        """Take over what came of an alert; of an alert not known here, nothing."""
-        customer = self._alerts.get(event.alert_id)
-        if customer is not None:
-            self._relations.outcome(customer, event)
+    def customer_of(self, alert_id: str) -> int | None:
+        """Return whose alert it is; None for one not known here."""
+        return self._alerts.get(alert_id)
+
+    def outcome(self, customer: int, event: Outcome) -> Order | None:
+        """Take over what came of a known alert; return the order where a remedy was accepted."""
+        self._relations.outcome(customer, event)
+        return self.chooser.outcome(customer, event, self._relations.of(customer).currency)
 
     def read_line(self, customer: int, metric: str, value: float) -> None:
         """Keep the newest reading of a customer's line."""
@@ -105,6 +114,7 @@ class Advisor:
         """Forget a customer's line and what was scored of them."""
         self._lines.take_out(customer)
         self._labels.forget(str(customer))
+        self.chooser.forget(customer)
 
     def erase(self, customer: int) -> dict[str, int]:
         """Forget a customer, and which alerts were theirs; return how much of each sort there was."""
@@ -112,7 +122,12 @@ class Advisor:
         mine = [alert_id for alert_id, whose in self._alerts.items() if whose == customer]
         for alert_id in mine:
             del self._alerts[alert_id]
-        return {"line readings": lines, "labels": self._labels.forget(str(customer)), "alerts": len(mine)}
+        return {
+            "line readings": lines,
+            "labels": self._labels.forget(str(customer)),
+            "alerts": len(mine),
+            "decisions": self.chooser.forget(customer),
+        }
 
     def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
         return {**self._relations.of(customer).features(at_ms), **experience}
@@ -123,7 +138,16 @@ class Advisor:
         """Return how likely a customer is to leave."""
         return self.model.score(self._features(customer, at_ms, experience))
 
-    def alert(self, case: Case, now_ms: int, experience: Mapping[str, float], *, fault_open: bool) -> Alert:
+    def alert(
+        self,
+        case: Case,
+        now_ms: int,
+        experience: Mapping[str, float],
+        *,
+        fault_open: bool,
+        failed: Watched | None = None,
+        order: Order | None = None,
+    ) -> Alert:
         """Write the alert for a case as it stands.
 
         Args:
@@ -131,14 +155,47 @@ class Advisor:
             now_ms: event time.
             experience: the churn features that the customer's calls give.
             fault_open: whether the trouble goes on: nothing is sold into an open fault.
+            failed: the remedy that the calls have just shown not to help.
+            order: what the customer has just accepted.
         """
         relation = self._relations.of(case.customer)
         risk = self.risk(case.customer, now_ms, experience)
         self.remember(case.customer, now_ms, lambda _: experience)
         self._name(case)
-        cause = likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer))
-        situation = Situation(
-            cause=cause,
+        situation = self._situation(case, relation, risk, now_ms, fault_open=fault_open)
+        facts = CaseFacts(case.alert_id, case.customer, case.customer_id, case.attempt)
+        remedies, choice = self.chooser.offer(facts, situation)
+        return Alert(
+            alert_id=case.alert_id,
+            revision=case.revision,
+            customer_id=case.customer_id,
+            severity=case.severity,
+            detected_ms=case.detected_ms,
+            since_ms=case.since_ms,
+            pattern=_pattern(case),
+            cause=situation.cause,
+            incident_id=case.incident_id,
+            churn=risk,
+            value_at_risk_minor=value_at_risk(
+                risk.probability, relation.monthly_fee_minor, relation.currency, self.chooser.assumptions
+            ),
+            currency=relation.currency,
+            remedies=remedies,
+            calls=case.evidence_calls,
+            region=case.region,
+            segment=relation.segment,
+            value_basis=self.chooser.value_basis(risk.probability, relation.monthly_fee_minor, relation.currency),
+            choice=choice,
+            follow_up=_follow_up(failed, self.chooser.follow_ups.of(case.customer), case),
+            order=order,
+            previous_alert_id=case.previous_alert_id,
+        )
+
+    def _situation(
+        self, case: Case, relation: Relation, risk: ChurnRisk, now_ms: int, *, fault_open: bool
+    ) -> Situation:
+        return Situation(
+            cause=likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer)),
             churn=risk,
             now_ms=now_ms,
             fault_open=fault_open,
@@ -149,24 +206,8 @@ class Advisor:
             consent=None if relation.consent is None else tuple(relation.consent),
             language=relation.language,
             tried=tuple(Tried(name, at_ms, result) for at_ms, name, result in relation.remedies if name),
-        )
-        return Alert(
-            alert_id=case.alert_id,
-            revision=case.revision,
-            customer_id=case.customer_id,
-            severity=case.severity,
-            detected_ms=case.detected_ms,
-            since_ms=case.since_ms,
-            pattern=_pattern(case),
-            cause=cause,
-            incident_id=case.incident_id,
-            churn=risk,
-            value_at_risk_minor=value_at_risk(risk.probability, relation.monthly_fee_minor, relation.currency),
-            currency=relation.currency,
-            remedies=choose(self._catalogue, situation),
-            calls=case.evidence_calls,
-            region=case.region,
-            segment=relation.segment,
+            failed=tuple(case.failed),
+            call_ids=tuple(call.call_id for call in case.evidence_calls),
         )
 
     def _name(self, case: Case) -> None:
@@ -194,12 +235,13 @@ class Advisor:
     @property
     def floor(self) -> int:
         """Number of the first checkpoint that is needed beside the newest."""
-        return min(self._labels.floor, self._alerts.floor, self._lines.floor)
+        return min(self.chooser.floor, self._labels.floor, self._alerts.floor, self._lines.floor)
 
     def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
         """Return what the checkpoint of this number has to hold."""
         return {
             "model": self.model.snapshot(),
+            "chooser": self.chooser.changes(number, whole=whole),
             "labels": self._labels.changes(number, whole=whole),
             "day": self._day,
             "told_today": self._told_today,
@@ -211,6 +253,7 @@ class Advisor:
     def take(self, state: dict[str, Any], number: int) -> None:
         """Take over the changes of a checkpoint, behind those of the one before it."""
         self.model.restore(state["model"])
+        self.chooser.take(state["chooser"], number)
         self._labels.take(state["labels"], number)
         self._day, self._told_today = state["day"], state["told_today"]
         self.deferred_count = state["deferred"]
@@ -223,6 +266,7 @@ class Advisor:
         Raises:
             StateError: something is missing.
         """
+        self.chooser.settle()
         self._labels.settle()
         self._alerts.settle("alerts")
         self._lines.settle("lines")
@@ -230,6 +274,14 @@ class Advisor:
     def reset(self) -> None:
         """Know nothing, with nothing written yet."""
         self.__init__(self._settings, self._catalogue, self._relations)  # type: ignore[misc]  # begin empty
+
+
+def _follow_up(failed: Watched | None, watched: Watched | None, case: Case) -> FollowUp | None:
+    """Say what is being watched of this case, or what has just failed."""
+    shown = watched if failed is None else failed
+    if shown is None or shown.alert_id != case.alert_id:
+        return None
+    return FollowUp(shown.remedy_id, shown.begun_ms, shown.due_ms, "watching" if failed is None else "failed")
 
 
 def _pattern(case: Case) -> Pattern:

@@ -20,6 +20,9 @@ HOLD_MS = 3_600_000
 
 CALLS_SHOWN = 10
 
+CLOSED_MAX = 10_000
+"""So many closed cases are remembered: fifty days at two hundred alerts a day."""
+
 HEALTHY_SHARE = 0.03
 """A case is over against this share of bad calls: the upper end of what is called well-run service."""
 RECOVERED = math.log(100.0)
@@ -54,6 +57,9 @@ class Case(Struct):
         bad_days: UTC days with bad calls, as day numbers.
         region: where the bad calls ran; None: not known.
         deferred: over today's budget: recorded, not told.
+        attempt: 1 at first; one more for each remedy that did not help.
+        failed: those remedies.
+        previous_alert_id: the case whose remedy did not hold.
     """
 
     alert_id: str
@@ -81,6 +87,9 @@ class Case(Struct):
     incident_id: str | None = None
     region: str | None = None
     deferred: bool = False
+    attempt: int = 1
+    failed: list[str] = []
+    previous_alert_id: str | None = None
     evidence_calls: list[CallEvidence] = []
     bad_days: list[int] = []
 
@@ -138,14 +147,42 @@ class Casebook:
     """All open cases by customer key, and the event times at which one of them needs a decision.
 
     Attributes:
+        closed: the latest cases that were told and are over, by alert: what is reported of them can still be told.
         taken_over_count: cases that an incident took over before they were told.
     """
 
     def __init__(self) -> None:
         # Whose case changes, whose row does: the engine touches both.
         self.cases: Ledger[int, Case] = Ledger(Case)
+        self.closed: Ledger[str, Case] = Ledger(Case)
         self.taken_over_count = 0
         self._next_due_ms: int | None = None
+
+    def close(self, case: Case) -> None:
+        """Take a case off the open ones; one that was told is remembered for a while."""
+        del self.cases[case.customer]
+        self.reschedule()
+        if case.told:
+            self.closed[case.alert_id] = case
+            while len(self.closed) > CLOSED_MAX:
+                del self.closed[next(iter(self.closed))]
+
+    def find(self, customer: int, alert_id: str) -> Case | None:
+        """Return a case by its customer and alert, open or lately closed; what is written to it stays."""
+        case = self.cases.get(customer)
+        if case is not None and case.alert_id == alert_id:
+            return case
+        if alert_id in self.closed:
+            self.closed.touch(alert_id)
+        return self.closed.get(alert_id)
+
+    def forget(self, customer: int) -> int:
+        """Erase a customer's cases; return how many there were."""
+        mine = [alert_id for alert_id, case in self.closed.items() if case.customer == customer]
+        for alert_id in mine:
+            del self.closed[alert_id]
+        self.reschedule()
+        return len(mine) + int(self.cases.take_out(customer) is not None)
 
     def due(self, now_ms: int) -> list[Case]:
         """Return the cases whose decision is due, in order of time and id."""
@@ -170,14 +207,24 @@ class Casebook:
         """Compute the next decision anew when it is asked for: a case was opened, told or closed, or time passed."""
         self._next_due_ms = None
 
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return min(self.cases.floor, self.closed.floor)
+
     def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
         """Return what the checkpoint of this number has to hold."""
-        return {"taken_over": self.taken_over_count, "cases": self.cases.changes(number, whole=whole)}
+        return {
+            "taken_over": self.taken_over_count,
+            "cases": self.cases.changes(number, whole=whole),
+            "closed": self.closed.changes(number, whole=whole),
+        }
 
     def take(self, state: dict[str, Any], number: int) -> None:
         """Take over the changes of a checkpoint, behind those of the one before it."""
         self.taken_over_count = state["taken_over"]
         self.cases.take(state["cases"], number)
+        self.closed.take(state["closed"], number)
 
     def settle(self) -> None:
         """Make ready what was taken over.
@@ -186,6 +233,7 @@ class Casebook:
             StateError: a case is missing.
         """
         self.cases.settle("cases")
+        self.closed.settle("closed cases")
         self.reschedule()
 
     def reset(self) -> None:

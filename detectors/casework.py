@@ -19,10 +19,12 @@ from detectors.incidents import OpenIncident
 from detectors.locks import TOLERANCE_S
 from detectors.memory import Memory
 from detectors.patterns import Finding, View, read
+from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL
 from detectors.showing import shown_calls, view_of
 from detectors.watch import evidence_days
-from schemas.alerts import Notification, NotificationType, PatternKind, notification
+from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
+from schemas.events import Outcome
 
 SUSPICIOUS_DAYS = 10.0
 """An element with this much evidence makes a new case wait for an incident."""
@@ -41,6 +43,10 @@ class Casework:
         self._memory = memory
         self._casebook = memory.casebook
         self._out: list[Notification] = []
+
+    @property
+    def _follow_ups(self) -> FollowUps:
+        return self._memory.advisor.chooser.follow_ups
 
     # Opening
 
@@ -82,6 +88,9 @@ class Casework:
         self._casebook.cases[case.customer] = case
         self._casebook.reschedule()
         self._memory.relations.case_opened(case.customer, view.now_ms)
+        relapse = self._follow_ups.case_opened(case.customer, view.now_ms)
+        if relapse is not None and relapse.alert_id != case.alert_id:
+            case.previous_alert_id, case.failed = relapse.alert_id, [relapse.remedy_id]
         if self._suspicious(view) or _sudden(view):
             case.due_ms = view.now_ms + HOLD_MS
         else:
@@ -108,14 +117,21 @@ class Casework:
         """Take a case on by its customer's newest call."""
         one = self._memory.row(row)
         history = self._memory.histories.shelf.histories[one["history"]]
-        case.see_good(int(history["unseen"]))
-        history["unseen"] = 0
+        self._see_good(case, history)
         if case.over(end_ms):
             self._close(case, end_ms)
         elif bad:
             case.see(shown_calls(self._memory.histories, int(one["history"]), 0)[-1])
+            self._follow_ups.bad_call(case.customer, end_ms)
             self._judge(case, row, end_ms)
             history["enough"] = case.good_calls_needed()
+
+    def _see_good(self, case: Case, history: Any) -> None:
+        """Count the good calls since the last look."""
+        count = int(history["unseen"])
+        history["unseen"] = 0
+        case.see_good(count)
+        self._follow_ups.good_calls(case.customer, count)
 
     def _judge(self, case: Case, row: int, end_ms: int) -> None:
         """Tell a case anew where it has got worse or is known better, or where nobody could be told before."""
@@ -133,8 +149,8 @@ class Casework:
         self._drop(case)
 
     def _drop(self, case: Case) -> None:
-        del self._casebook.cases[case.customer]
-        self._casebook.reschedule()
+        self._casebook.close(case)
+        self._follow_ups.case_closed(case.customer)
         self.relieve(self._memory.roster.find(case.customer))
 
     def relieve(self, row: int) -> None:
@@ -163,6 +179,41 @@ class Casework:
                 self.decide(case, case.due_ms)
             else:
                 self._close(case, case.last_bad_ms + EXPIRE_MS)
+        for follow_up in self._follow_ups.due(now_ms):
+            self._conclude(follow_up)
+
+    def _conclude(self, follow_up: FollowUp) -> None:
+        """Say what the calls said of a remedy; where it did not help, tell the case anew with the next one."""
+        case = self._casebook.cases.get(follow_up.customer)
+        row = self._memory.row_of(follow_up.customer)
+        if case is not None and row is not None and row["history"] >= 0:
+            history = self._memory.histories.shelf.histories[row["history"]]
+            follow_up.good += int(history["unseen"])
+            self._see_good(case, history)
+        verdict = follow_up.verdict()
+        if verdict == "unproven" and self._follow_ups.extend(follow_up):
+            return
+        self._memory.advisor.chooser.partners.judged(follow_up.remedy_id, follow_up.partner, verdict)
+        if verdict == "failed" and case is not None and case.alert_id == follow_up.alert_id:
+            case.failed = [*case.failed, follow_up.remedy_id]
+            case.attempt += 1
+            if case.told:
+                self._tell(case, "stayline.alert.updated", follow_up.due_ms, failed=follow_up)
+
+    # Reports
+
+    def report(self, event: Outcome) -> None:
+        """Take over what came of an alert; of one not known here, nothing."""
+        customer = self._memory.advisor.customer_of(event.alert_id)
+        if customer is None:
+            return
+        order = self._memory.advisor.outcome(customer, event)
+        self._memory.row_of(customer)  # the case is written with its row
+        case = self._casebook.find(customer, event.alert_id)
+        if order is not None and case is not None and case.told:
+            is_open = customer in self._casebook.cases and self._casebook.cases[customer] is case
+            kind: NotificationType = "stayline.alert.updated" if is_open else "stayline.alert.resolved"
+            self._tell(case, kind, event.at_ms, order=order)
 
     def finish(self) -> None:
         """Take every decision that still waits."""
@@ -217,7 +268,15 @@ class Casework:
 
     # Telling
 
-    def _tell(self, case: Case, kind: NotificationType, now_ms: int) -> None:
+    def _tell(
+        self,
+        case: Case,
+        kind: NotificationType,
+        now_ms: int,
+        *,
+        failed: FollowUp | None = None,
+        order: Order | None = None,
+    ) -> None:
         advisor = self._memory.advisor
         if not case.told:
             # A case that had no room before opens at the first later revision that has.
@@ -232,7 +291,8 @@ class Casework:
         case.revision += 1
         case.told_bad = case.bad
         fault_open = kind != "stayline.alert.resolved"
-        alert = advisor.alert(case, now_ms, experience(self._memory, case.customer), fault_open=fault_open)
+        known = experience(self._memory, case.customer, now_ms)
+        alert = advisor.alert(case, now_ms, known, fault_open=fault_open, failed=failed, order=order)
         self.send(kind, now_ms, alert)
 
     def send(self, kind: NotificationType, now_ms: int, data: Any) -> None:

@@ -15,13 +15,13 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.casework import Casework
-from detectors.catalogue import Catalogue
 from detectors.experience import experience
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
 from detectors.incidents import OpenIncident
 from detectors.intake import LineReadings, calls_of, media_of
 from detectors.memory import Memory
+from detectors.remedies.catalogue import Catalogue
 from detectors.settings import Settings
 from detectors.standing import Standing, standing
 from detectors.watch import (
@@ -123,7 +123,7 @@ class RiskEngine:
                 scratch.counts[self._take(business[int(index[at])][1])] += 1
                 at += 1
                 continue
-            scratch.clock[:] = self.clock_ms, self.memory.casebook.next_due_ms(NEVER_MS)
+            scratch.clock[:] = self.clock_ms, self.memory.next_due_ms(NEVER_MS)
             scratch.tally[:] = 0
             world = World(self.memory.roster.book, self.memory.histories.shelf, self.memory.elements.network)
             at, stop = advance(at, kind, index, calls, media, world, self._limits, scratch)
@@ -222,7 +222,7 @@ class RiskEngine:
         """Apply a rare event; return APPLIED, or LATE for one out of time."""
         if 0 <= self.clock_ms < event.at_ms - FUTURE_MS:
             return LATE
-        if event.at_ms >= self.memory.casebook.next_due_ms(NEVER_MS):
+        if event.at_ms >= self.memory.next_due_ms(NEVER_MS):
             self._pass_time(event.at_ms)
         self.clock_ms = max(self.clock_ms, event.at_ms)
         self._learn_of(event)
@@ -235,7 +235,7 @@ class RiskEngine:
             if incident is not None:
                 self._absolve(memory.incidents.customers_inside(incident), incident)
         elif isinstance(event, OutcomeEvent):
-            memory.advisor.outcome(event)
+            self.casework.report(event)
         else:
             customer = key_of(event.customer_id)
             if isinstance(event, Profile):
@@ -247,7 +247,7 @@ class RiskEngine:
             if isinstance(event, Churn):
                 memory.advisor.left(customer, event.at_ms)
             else:
-                memory.advisor.remember(customer, event.at_ms, lambda one: experience(memory, one))
+                memory.advisor.remember(customer, event.at_ms, lambda one: experience(memory, one, event.at_ms))
 
     # One customer
 

@@ -6,20 +6,28 @@ from detectors.evidence import DROP, QUALITY
 from detectors.memory import Memory
 from detectors.watch import evidence_days
 
+DAY_MS = 86_400_000
 
-def experience(memory: Memory, customer: int) -> dict[str, float]:
+
+def experience(memory: Memory, customer: int, now_ms: int) -> dict[str, float]:
     """Return the churn features that a customer's calls give.
 
     Args:
         memory: everything that is known.
         customer: key.
+        now_ms: event time.
     """
     known = {"cases_open": float(customer in memory.casebook.cases)}
     one = memory.row_of(customer)
     if one is None:
         return known
     known["evidence"] = float(np.log10(max(evidence_days(one), 1.0)))
-    for channel, name in ((DROP, "drop_ratio_30d"), (QUALITY, "bad_quality_ratio_30d")):
+    for channel, name in ((DROP, "drop_ratio"), (QUALITY, "bad_quality_ratio")):
         if one["count"][channel] > 0:
             known[name] = float(one["weight"][channel] / one["count"][channel])
+    known["days_since_call"] = max(0, now_ms - int(one["last_ms"])) / DAY_MS
+    known["drops_7d"] = 0.0
+    if one["history"] >= 0:
+        bad, _ = memory.histories.bad_calls(int(one["history"]))
+        known["drops_7d"] = float(np.count_nonzero(bad["end_ms"] > now_ms - 7 * DAY_MS))
     return known

@@ -14,8 +14,7 @@ from schemas.text import key_of
 def forget(memory: Memory, customer_id: str) -> dict[str, int]:
     """Erase what is known of one customer; return how much of each sort there was, what there was none of left out."""
     key = key_of(customer_id)
-    erased = {"case": int(memory.casebook.cases.take_out(key) is not None), **_erase_row(memory, key)}
-    memory.casebook.reschedule()
+    erased = {"case": memory.casebook.forget(key), **_erase_row(memory, key)}
     erased |= {"profile": memory.relations.forget(key), **memory.advisor.erase(key)}
     erased |= {"network's bad calls": memory.elements.forget(key), "far end of others": _erase_far_end(memory, key)}
     return {sort: count for sort, count in erased.items() if count}

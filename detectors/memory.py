@@ -6,12 +6,12 @@ import numpy as np
 
 from detectors.advice import Advisor
 from detectors.casebook import Casebook
-from detectors.catalogue import Catalogue
 from detectors.changes import plain
+from detectors.churn.relations import Relations
 from detectors.elements import Elements
 from detectors.history import Histories
 from detectors.incidents import Incidents
-from detectors.relations import Relations
+from detectors.remedies.catalogue import Catalogue
 from detectors.roster import CASE, ROW, Roster, Rows
 from detectors.settings import Settings
 from schemas.text import I32, Translation
@@ -54,6 +54,10 @@ class Memory:
         row = self.roster.find(customer)
         return None if row < 0 else self.row(row)
 
+    def next_due_ms(self, never: int) -> int:
+        """Return an event time up to which no decision is due."""
+        return min(self.casebook.next_due_ms(never), self.advisor.chooser.follow_ups.next_due_ms(never))
+
     def make_room(self, now_ms: int) -> None:
         """Let the roster grow, or forget what there is of those customers that it evicts."""
         for row in self.roster.make_room(now_ms):
@@ -62,8 +66,7 @@ class Memory:
                 self.histories.give_back(int(row["history"]))
             self.relations.forget(key)
             self.advisor.forget(key)
-            if self.casebook.cases.take_out(key) is not None:
-                self.casebook.reschedule()
+            self.casebook.forget(key)
 
     def sizes(self) -> dict[str, int]:
         """Return how many there are of each sort of thing that is known."""
@@ -105,7 +108,7 @@ class Memory:
             "relations": self.relations.changes(number, whole=whole),
             "advisor": self.advisor.changes(number, whole=whole),
         }
-        floors = (self.histories.call_ids, self.elements, self.casebook.cases, self.relations, self.advisor)
+        floors = (self.histories.call_ids, self.elements, self.casebook, self.relations, self.advisor)
         self._number = number
         return state | {"floor": min(self.roster.hand.floor, *(part.floor for part in floors))}
 

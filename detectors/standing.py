@@ -62,7 +62,7 @@ def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
         channels=channels,
         case=case,
         sentence="" if case is None else sentence(case),
-        churn=memory.advisor.risk(key, now_ms, experience(memory, key)),
+        churn=memory.advisor.risk(key, now_ms, experience(memory, key, now_ms)),
         course=[] if history < 0 else _course(memory, history),
         calls=[] if history < 0 else shown_calls(memory.histories, history, 0),
     )

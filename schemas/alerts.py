@@ -84,15 +84,25 @@ class ChurnRisk(Struct, frozen=True):
 
 
 class Credit(Struct, frozen=True):
-    """A fair credit: `basis` names the versioned rule and shows its arithmetic."""
+    """A fair credit: `basis` names the versioned rule and shows its arithmetic.
+
+    Attributes:
+        calls: ids of calls that justify it, the newest of them.
+    """
 
     amount_minor: int
     currency: str
     basis: str
+    calls: list[str] = []
 
 
 class Remedy(Struct, frozen=True):
-    """Something to offer: what to say, why, what it costs, what it should gain."""
+    """Something to offer: what to say, why, what it costs, what it should gain.
+
+    Attributes:
+        needs_approval: it costs more than a representative may give without a supervisor.
+        partner_id: who carries it out best, where partners are known.
+    """
 
     remedy_id: str
     title: str
@@ -101,6 +111,54 @@ class Remedy(Struct, frozen=True):
     cost_minor: int
     expected_gain_minor: int
     credit: Credit | None = None
+    needs_approval: bool = False
+    partner_id: str | None = None
+
+
+class Choice(Struct, frozen=True):
+    """Which of the remedies to put to the customer first, and how that was chosen.
+
+    Attributes:
+        action: a remedy's id; `leave_alone`: nothing is expected to help more than it costs; `hold_out`: the customer
+            is in the comparison group, which is offered repairs alone.
+        propensity: with what probability this was chosen, for later evaluation.
+        text: one sentence for the representative.
+    """
+
+    action: str
+    propensity: float
+    text: str
+
+
+class FollowUp(Struct, frozen=True):
+    """A remedy that was accepted or carried out, and what the customer's calls say of it.
+
+    Attributes:
+        verdict: `watching`; `failed`: calls went on being bad, so the next remedy is due.
+    """
+
+    remedy_id: str
+    since_ms: int
+    until_ms: int
+    verdict: Literal["watching", "failed"]
+
+
+class Order(Struct, frozen=True):
+    """A remedy that the customer has accepted, to be carried out.
+
+    Attributes:
+        order_id: the same for the same case and remedy.
+        needs_approval: a supervisor has to agree first.
+    """
+
+    order_id: str
+    remedy_id: str
+    title: str
+    ordered_ms: int
+    cost_minor: int
+    credit: Credit | None = None
+    needs_approval: bool = False
+    partner_id: str | None = None
 
 
 class CallEvidence(Struct, frozen=True):
@@ -117,6 +175,8 @@ class Alert(Struct, frozen=True):
     """The life of one case, as it stands at this revision.
 
     `region` and `segment` say where the customer belongs, so that outputs can be routed by them; None: not known.
+    `value_basis` shows the arithmetic and the assumptions behind the value at risk. `previous_alert_id` is the case
+    whose remedy did not hold.
     """
 
     alert_id: str
@@ -135,6 +195,11 @@ class Alert(Struct, frozen=True):
     calls: list[CallEvidence]
     region: str | None = None
     segment: str | None = None
+    value_basis: str | None = None
+    choice: Choice | None = None
+    follow_up: FollowUp | None = None
+    order: Order | None = None
+    previous_alert_id: str | None = None
 
 
 class Incident(Struct, frozen=True):

@@ -165,6 +165,7 @@ class Outcome(Struct, tag_field="type", tag="outcome", gc=False):
     remedy_id: str | None = None
     agent_id: str | None = None
     note: str | None = None
+    partner_id: str | None = None
 
 
 class KnownIncident(Struct, tag_field="type", tag="incident", gc=False):

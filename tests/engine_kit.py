@@ -7,8 +7,8 @@ from zlib import crc32
 import numpy as np
 import orjson
 
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine, Settings
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.decode import decode

@@ -24,8 +24,8 @@ from dataflows.commands import replay
 from dataflows.config.inputs import KafkaInput
 from dataflows.inputs.kafka import KafkaReader
 from dataflows.inputs.kafka_client import connection
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import decode
 

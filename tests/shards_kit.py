@@ -10,8 +10,8 @@ from kafka_kit import METRICS, counted, figures
 from run_kit import Program, lines, until
 
 from bench.broker import make_topic
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import decode
 

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 from river import compose, linear_model, optim, preprocessing
 from state_kit import take, whole
 
-from detectors.calibration import (
-    BIN_EDGES,
+from detectors.churn.calibration import (
     MEMORY_LABELS,
-    CalibrationMeter,
     OnlinePlatt,
     PlattState,
     log_odds,
     logistic,
 )
-from detectors.churn import (
+from detectors.churn.features import FEATURE_MAX, FEATURES
+from detectors.churn.labels import DAY_MS, Example, LabelDesk
+from detectors.churn.measures import BIN_EDGES, Meter
+from detectors.churn.model import (
     LEFT_SCORE,
     LEFT_START,
+    LOGISTIC,
     STAYED_SCORE,
     STAYED_START,
     ChurnModel,
 )
-from detectors.churn_features import FEATURE_MAX, FEATURES
-from detectors.labels import DAY_MS, Example, LabelDesk
-from detectors.logistic_regression import (
+from detectors.churn.regression import (
     INTERCEPT_RATE,
     LEARNING_RATE,
     OnlineRegression,
@@ -86,7 +86,9 @@ def test_before_enough_labels_the_probability_is_the_prior_base_rate_without_dri
         risk = model.score(features)
         assert (risk.probability, risk.baseline, risk.band, risk.drivers) == (0.015, 0.015, "low", [])
         model.learn({"tenure_days": float(index % 7)}, STAYED_SCORE <= index + 1 < STAYED_SCORE + LEFT_SCORE)
-    assert model.report().weight == 0.0  # the prior is no forecast of the model: it is not measured as one
+    assert (
+        model.report().served.measures.weight == 0.0
+    )  # the prior is no forecast of the model: it is not measured as one
     assert model.score(features).probability != 0.015
 
 
@@ -256,7 +258,7 @@ def test_a_snapshot_holds_plain_data_and_shares_nothing_with_the_model(model):
             return all(type(key) is str and plain(inner) for key, inner in value.items())
         if isinstance(value, list):
             return all(map(plain, value))
-        return type(value) in (int, float, str)
+        return value is None or type(value) in (int, float, str)
 
     before = model.snapshot()
     copy = msgspec.msgpack.decode(msgspec.msgpack.encode(before))
@@ -281,10 +283,10 @@ def damaged(state, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "text"),
     [
-        (["layout"], "churn/2", "the layout of the state must be churn/1, was 'churn/2'"),
+        (["layout"], "churn/9", "the layout of the state must be churn/2, was 'churn/9'"),
         (["layout"], None, "was None"),
         (["labels"], None, "must hold every field"),
-        (["meter", "losses"], None, "must hold every field"),
+        (["standings", LOGISTIC, "meter", "losses"], None, "must hold every field"),
         (["regression"], None, "missing required field"),
         (["labels"], "many", "Expected `int`"),
         (["labels"], -1, ">= 0"),
@@ -295,8 +297,13 @@ def damaged(state, path, value):
         (["regression", "weights", "shoe_size"], 1.0, "known features only, found shoe_size"),
         (["regression", "means", "tenure_days"], None, "of the same features"),
         (["regression", "variances", "tenure_days"], -1.0, ">= 0"),
-        (["platt", "slope_information"], -1.0, "positive definite"),
-        (["meter", "weights"], [1.0], "12 bins"),
+        (["standings", LOGISTIC, "platt", "slope_information"], -1.0, "positive definite"),
+        (["standings", LOGISTIC, "meter", "weights"], [1.0], "12 bins"),
+        (["constant", "left_by_rank"], [1.0], "120 ranks"),
+        (["bins", "weights", "tenure_days"], [1.0], "9 bins a feature"),
+        (["bins", "seen", "shoe_size"], [1] * 9, "known features only, found shoe_size"),
+        (["standings", "oracle@1"], {}, "Object missing|every field|known models"),
+        (["champion"], "oracle@1", "Invalid enum value"),
     ],
 )
 def test_a_state_that_is_unknown_or_damaged_is_refused_and_the_model_goes_on(model, state, path, value, text):
@@ -309,7 +316,7 @@ def test_a_state_that_is_unknown_or_damaged_is_refused_and_the_model_goes_on(mod
 
 
 def test_probabilities_are_calibrated_and_beat_the_base_rate(model):
-    report = model.report()
+    report = model.report().served.measures
     assert report.weight > 5000
     assert report.calibration_error < 0.015
     assert report.brier < report.brier_base
@@ -378,10 +385,10 @@ def test_the_calibrator_s_memory_fades_to_its_prior():
 
 @given(st.lists(st.tuples(st.floats(1e-6, 1 - 1e-6), st.booleans()), min_size=1, max_size=60))
 def test_the_meter_reports_what_the_definitions_say(forecasts):
-    meter = CalibrationMeter()
+    meter = Meter()
     for probability, happened in forecasts:
         meter.learn(probability, happened)
-    report = meter.report(labels=0, left=0, early=0, base_rate=0.1, platt=PlattState())
+    report = meter.report()
     fade = (1 - 1 / MEMORY_LABELS) ** np.arange(len(forecasts))[::-1]
     p = np.array([probability for probability, _ in forecasts])
     y = np.array([float(happened) for _, happened in forecasts])
@@ -394,8 +401,9 @@ def test_the_meter_reports_what_the_definitions_say(forecasts):
 
 
 def test_a_meter_that_saw_nothing_reports_none():
-    report = ChurnModel().report()
+    report = ChurnModel().report().served.measures
     assert (report.brier, report.log_loss, report.calibration_error, report.weight) == (None, None, None, 0.0)
+    assert (report.auc, report.lift, report.gains) == (None, None, [])
     assert [each.upper for each in report.bins] == [*BIN_EDGES, 1.0]
 
 

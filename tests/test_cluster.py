@@ -9,8 +9,8 @@ from run_kit import PATIENCE_S, lines, recorded
 from bench.broker import free_port
 from dataflows.flow import Stop, build
 from dataflows.inputs.files import FileReader, Place
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import decode
 

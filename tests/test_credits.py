@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.credits import (
+from detectors.remedies.credits import (
     CAP_PERCENT,
     DAY_MS,
     HOUR_MS,
@@ -18,9 +18,9 @@ from detectors.credits import (
     find_rule,
     measure,
 )
-from detectors.money import money_text, rounded, share
 from schemas.alerts import Credit
 from schemas.errors import ConfigError
+from schemas.money import money_text, rounded, share
 
 PER_DAY, PRO_RATA, PER_CALL = (RULES[name] for name in ("per_bad_day@1", "pro_rata@1", "per_call@1"))
 

@@ -16,8 +16,8 @@ from dataflows.desk import figures_of, outcomes_of
 from dataflows.inputs.files import Place
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import Decoder, decode_record
 from schemas.errors import StateError

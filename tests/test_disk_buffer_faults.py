@@ -20,8 +20,8 @@ from dataflows.deadletters import DeadLetterFile
 from dataflows.flow import Stop
 from dataflows.inputs.spool import Spool
 from dataflows.metrics import Gauges
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.errors import StateError
 from sinks.breaker import Breaker

@@ -314,10 +314,17 @@ CHURN = exactly(
     drivers=listed(exactly(feature=TEXT, effect={"type": "number"}, text=TEXT)), model=TEXT,
 )  # fmt: skip
 CURRENCY = {"type": "string", "pattern": "^[A-Z]{3}$"}
-CREDIT = exactly(amount_minor=COUNT, currency=CURRENCY, basis=TEXT)
+CREDIT = exactly(amount_minor=COUNT, currency=CURRENCY, basis=TEXT, calls=listed(TEXT, CALLS_SHOWN))
 REMEDY = exactly(
-    remedy_id=TEXT, title=TEXT, say=TEXT, why=TEXT, cost_minor=INT, expected_gain_minor=INT, credit=maybe(CREDIT)
-)
+    remedy_id=TEXT, title=TEXT, say=TEXT, why=TEXT, cost_minor=INT, expected_gain_minor=INT, credit=maybe(CREDIT),
+    needs_approval={"type": "boolean"}, partner_id=maybe(TEXT),
+)  # fmt: skip
+CHOICE = exactly(action=TEXT, propensity=RATIO, text=TEXT)
+FOLLOW_UP = exactly(remedy_id=TEXT, since_ms=MS, until_ms=MS, verdict={"enum": ["watching", "failed"]})
+ORDER = exactly(
+    order_id=TEXT, remedy_id=TEXT, title=TEXT, ordered_ms=MS, cost_minor=COUNT, credit=maybe(CREDIT),
+    needs_approval={"type": "boolean"}, partner_id=maybe(TEXT),
+)  # fmt: skip
 SHOWN = exactly(
     call_id=TEXT, end_ms=MS, outcome=TEXT, duration_ms=COUNT, mos=maybe({"type": "number", "minimum": 1, "maximum": 5})
 )
@@ -327,6 +334,8 @@ ALERT = exactly(
     cause=exactly(kind=TEXT, confidence=RATIO, alternatives=listed(TEXT)), incident_id=maybe(TEXT), churn=CHURN,
     value_at_risk_minor=maybe(COUNT), currency=maybe(CURRENCY), remedies=listed(REMEDY),
     calls=listed(SHOWN, CALLS_SHOWN), region=maybe(TEXT), segment=maybe(TEXT),
+    value_basis=maybe(TEXT), choice=maybe(CHOICE), follow_up=maybe(FOLLOW_UP), order=maybe(ORDER),
+    previous_alert_id=maybe(TEXT),
 )  # fmt: skip
 ELEMENT_KINDS = ["customer_line", "access_node", "trunk", "sbc", "cell", "region", "probe", "cpe_firmware"]
 INCIDENT = exactly(

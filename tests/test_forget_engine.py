@@ -67,7 +67,7 @@ def test_no_trace_of_a_forgotten_customer_is_left_in_the_state():
     assert traces(one.snapshot()) == {"id", "key", "key in digits", "far end", "packed key"}
     erased = one.forget(CANARY)
     assert set(erased) == {
-        "case", "evidence", "calls", "profile", "line readings", "labels", "alerts", "network's bad calls",
+        "case", "evidence", "calls", "profile", "line readings", "labels", "alerts", "decisions", "network's bad calls",
         "far end of others",
     }  # fmt: skip
     assert traces(one.snapshot()) == set()

@@ -17,8 +17,8 @@ from dataflows.config import load, runnable
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.hep import Framer, Listener, Source
 from dataflows.inputs.spool import Spool
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import Decoder, decode
 from schemas.errors import ConfigError, StateError

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from state_kit import take, whole
 
-from detectors.churn_features import FEATURE_MAX, FEATURES
-from detectors.relations import CONTACTS_KEPT, Relations
+from detectors.churn.features import FEATURE_MAX, FEATURES
+from detectors.churn.relations import CONTACTS_KEPT, Relations
 from schemas.events import Contact, Outcome, Profile, Usage
 
 DAY_MS = 86_400_000
@@ -41,6 +41,8 @@ def test_nothing_is_known_of_a_stranger_and_asking_changes_nothing():
         "contacts_quality_30d": 0.0,
         "contacts_billing_30d": 0.0,
         "contacts_cancel_90d": 0.0,
+        "offers_accepted_180d": 0.0,
+        "offers_declined_180d": 0.0,
         "cases_30d": 0.0,
     }
     assert len(known) == 0

@@ -9,21 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.catalogue import BANDWIDTH_CAUSES, NO_CREDIT_CAUSES, PLACEHOLDERS
-from detectors.credits import Measured
-from detectors.remedies import (
-    CAUSE_WORDS,
-    CAUSES,
-    Assumptions,
+from detectors.remedies.catalogue import (
+    BANDWIDTH_CAUSES,
+    NO_CREDIT_CAUSES,
+    PLACEHOLDERS,
     Catalogue,
-    LineReadings,
-    Situation,
-    Tried,
-    choose,
     default_catalogue_text,
-    likely_cause,
-    value_at_risk,
 )
+from detectors.remedies.causes import CAUSE_WORDS, CAUSES, LineReadings, likely_cause
+from detectors.remedies.choice import Assumptions, Situation, Tried, choose, value_at_risk
+from detectors.remedies.credits import Measured
 from schemas.alerts import Cause, ChurnRisk, Dimension, PatternKind
 from schemas.errors import ConfigError
 

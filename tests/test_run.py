@@ -13,8 +13,8 @@ from delivery_kit import DRIP, SECRET, Receiver, notice
 from run_kit import Program, lines, recorded, until
 
 from dataflows.commands.replay import replay
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import decode
 from sinks.outbox import Outbox

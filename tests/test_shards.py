@@ -21,8 +21,8 @@ from dataflows.config import load
 from dataflows.config.kinds import Share
 from dataflows.deadletters import DeadLetterFile
 from dataflows.inputs.messages import Shard
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.deadletters import DeadLetter
 from schemas.decode import decode

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.cases.arrow import arrow_streams
 from bench.cases.broken import flow_with_broken_records
+from bench.cases.churn import churn, market
 from bench.cases.common import Bench, Case, Options
 from bench.cases.customers import growing_customers, hot_customers
 from bench.cases.decode import decode_only
@@ -52,6 +53,8 @@ CASES: dict[str, Case] = {
     "metering": metering_overhead,
     "peers": peers_race,
     "detection": detection_board,
+    "churn": churn,
+    "market": market,
 }
 
 GROUPS: dict[str, list[str]] = {

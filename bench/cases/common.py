@@ -18,8 +18,8 @@ from dataflows.checkpoints import Checkpoints
 from dataflows.deadletters import DeadLetterFile
 from dataflows.flow import OpenInput, Stop, build, execute
 from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.deadletters import DeadLetter
@@ -44,6 +44,8 @@ class Options(Struct, frozen=True):
         peers: names of `bench.peers.race.PEERS`.
         notifications: to be delivered.
         telcos: that detectors are graded on.
+        table, label, identity: a churn table, its column that says who left, and the one that names the customer.
+        markets: numbers of cases for the choice of remedies.
     """
 
     customers: int = 5_000
@@ -57,6 +59,10 @@ class Options(Struct, frozen=True):
     peers: tuple[str, ...] = tuple(PEERS)
     notifications: int = 20_000
     telcos: tuple[TelcoSpec, ...] = TELCOS
+    table: str | None = None
+    label: str | None = None
+    identity: str | None = None
+    markets: tuple[int, ...] = (2_000, 20_000, 60_000)
 
 
 class Events:

@@ -22,8 +22,8 @@ from dataflows.checkpoints import Checkpoints
 from dataflows.checkpoints.engines import keep, resume
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import CHUNK_BYTES, Cut, Place
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.columns import EventBatch

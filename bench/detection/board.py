@@ -18,8 +18,8 @@ from bench.score import (
     tally,
 )
 from bench.simulator import TelcoSpec
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.alerts import Notification
 

@@ -10,8 +10,8 @@ from bench.peers.own import WARM_UP
 from dataflows.checkpoints import Checkpoints
 from dataflows.flow import Keeping, Stop, build, execute
 from dataflows.inputs.files import Cut, FileReader, Place
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.decode import decode

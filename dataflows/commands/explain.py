@@ -5,9 +5,9 @@ import math
 from dataflows.checkpoints import Checkpoints
 from dataflows.checkpoints.engines import resume
 from dataflows.config import engine_settings
+from dataflows.config.business import catalogue_of
 from dataflows.config.settings import Config
 from dataflows.shards import snapshot_folders
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from detectors.patterns.view import day_of
 from detectors.standing import Standing
@@ -26,7 +26,7 @@ def explain(customer_id: str, config: Config) -> list[str]:
         raise StateError(f"{config.state.directory}: must hold a checkpoint of a run, held none")
     for checkpoints, last in newest:
         name = checkpoints.usable(last)
-        engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
+        engine = RiskEngine(engine_settings(config), catalogue_of(config.remedies))
         resume(engine, checkpoints, name)
         standing = engine.standing(customer_id)
         if standing is not None:

@@ -15,12 +15,12 @@ from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.checkpoints.engines import resume, rewrite
 from dataflows.commands.sought import Sought, erase_in_lines
 from dataflows.config import engine_settings
+from dataflows.config.business import catalogue_of
 from dataflows.config.outputs import FileOutput, KafkaOutput, WebhookOutput
 from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile, record_of
 from dataflows.desk import open_store
 from dataflows.shards import partitions_folder, snapshot_folders
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
 from schemas.formats import Tokens
@@ -131,7 +131,7 @@ def _drafts(folder: Path) -> list[Path]:
 
 
 def _in_checkpoint(checkpoints: Checkpoints, name: str, config: Config, customer_id: str) -> str:
-    engine = RiskEngine(engine_settings(config), Catalogue.load(default_catalogue_text()))
+    engine = RiskEngine(engine_settings(config), catalogue_of(config.remedies))
     places = resume(engine, checkpoints, name)
     found = engine.forget(customer_id)
     # Other files may hold what this state no longer knows of the customer: none is needed beside a whole one.

@@ -13,8 +13,8 @@ from dataflows.canary import GuardedEngine
 from dataflows.flow import Stop, build, execute
 from dataflows.inputs.compressed import written_whole
 from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place, Report
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import Counts
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.alerts import Notification
 from schemas.deadletters import DeadLetter
@@ -49,6 +49,7 @@ def replay(
     files: Sequence[Path],
     alerts: Path,
     settings: Settings,
+    catalogue: Catalogue | None = None,
     *,
     dead_letters: Path | None = None,
     open_format: Callable[[], Format] | None = None,
@@ -61,6 +62,7 @@ def replay(
         files: read one after the other; `.gz` and `.zst` are decompressed.
         alerts: CloudEvents, one a line; replaced as a whole once all is read.
         settings: what the configuration fixes for the engine.
+        catalogue: the remedies; None: those that come with the package.
         dead_letters: where records that could not be taken go; None: they are counted only.
         open_format: opens a vendor's format for one file; None: contract events.
         chunk_bytes: how much is read at a time; has no influence on the result.
@@ -74,7 +76,8 @@ def replay(
         StaylineError: a result cannot be written.
     """
     told: list[Notification] = []
-    engine = GuardedEngine(settings, Catalogue.load(default_catalogue_text()))
+    known = Catalogue.load(default_catalogue_text()) if catalogue is None else catalogue
+    engine = GuardedEngine(settings, known)
 
     def open_input(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)

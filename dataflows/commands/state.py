@@ -11,8 +11,8 @@ from dataflows.checkpoints.engines import resume, rewrite
 from dataflows.config import engine_settings
 from dataflows.config.settings import Config
 from dataflows.shards import snapshot_folders
-from detectors.catalogue import Catalogue, default_catalogue_text
 from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.standing import standings
 from schemas.errors import StateError
 

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dataflows.config import toml
+from dataflows.config.business import business_of
 from dataflows.config.customers import read_customers
 from dataflows.config.kinds import MaySecretHolder
 from dataflows.config.outputs import KafkaOutput, ShapedOutput, WebhookOutput
@@ -317,4 +318,5 @@ def engine_settings(config: Config) -> Settings:
         customers_max=config.state.customers_max,
         idle_days=config.state.idle_days,
         finds_incidents=config.detection.incidents == "found",
+        business=business_of(config.churn, config.remedies, config.credits),
     )

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
 )
 
+from dataflows.config.business import Churn, Credits, Remedies
 from dataflows.config.desk import Desk
 from dataflows.config.inputs import Input
 from dataflows.config.kinds import Address, File, Listen, Name, Section
@@ -60,6 +61,9 @@ class Config(Section):
     input: Input = Input()
     state: State = State()
     detection: Detection = Detection()
+    churn: Churn = Churn()
+    remedies: Remedies = Remedies()
+    credits: Credits = Credits()
     output: tuple[Output, ...] = ()
     desk: Desk | None = None
     metrics: Metrics | None = None

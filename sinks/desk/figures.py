@@ -45,7 +45,7 @@ class Bin(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """How good the churn probabilities have lately been; see `detectors.calibration.CalibrationReport`."""
+    """How good the churn probabilities have lately been; see `detectors.churn.measures.Measures`."""
 
     labels: int
     left: int

@@ -5,6 +5,7 @@ for a trunk) is left out as a whole, and counted; it is never sent with half of 
 """
 
 from sinks.shapes.operations import ALERTMANAGER, pagerduty
+from sinks.shapes.orders import TMF622
 from sinks.shapes.reading import Shape
 from sinks.shapes.salesforce import SALESFORCE_CASE, SALESFORCE_EVENT
 from sinks.shapes.samples import samples
@@ -22,6 +23,7 @@ FIXED: dict[str, Shape] = {
     for shape in (
         CLOUDEVENTS,
         TMF621,
+        TMF622,
         TMF642,
         TMF683,
         TMF688,

@@ -12,6 +12,7 @@ from schemas.alerts import (
     Driver,
     Incident,
     Notification,
+    Order,
     Pattern,
     Remedy,
     notification,
@@ -79,6 +80,21 @@ UPDATED = replace(
 
 RESOLVED = replace(UPDATED, revision=3)
 
+ORDERED = replace(
+    OPENED,
+    revision=4,
+    order=Order(
+        order_id="al_7f3c2b9e4d1a-credit_days",
+        remedy_id="credit_days",
+        title="Credit the bad days",
+        ordered_ms=BEGAN_MS + 80 * HOUR_MS,
+        cost_minor=200,
+        credit=Credit(200, "EUR", "bad_days-1: 2 x 1.00", ["c-1", "c-2"]),
+        needs_approval=True,
+        partner_id="desk-north",
+    ),
+)
+
 SHARED = Incident(
     incident_id="in_02",
     revision=1,
@@ -114,6 +130,7 @@ def samples() -> dict[str, Notification]:
         "opened": notification("west", "stayline.alert.opened", OPENED.detected_ms, OPENED),
         "updated": notification("west", "stayline.alert.updated", BEGAN_MS + 9 * HOUR_MS, UPDATED),
         "resolved": notification("west", "stayline.alert.resolved", ended_ms, RESOLVED),
+        "ordered": notification("west", "stayline.alert.resolved", BEGAN_MS + 80 * HOUR_MS, ORDERED),
         "incident_opened": notification("west", "stayline.incident.opened", SHARED.detected_ms, SHARED),
         "incident_cleared": notification("west", "stayline.incident.cleared", ended_ms, cleared),
         "probe_opened": notification("west", "stayline.incident.opened", LYING.detected_ms, LYING),

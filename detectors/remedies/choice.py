@@ -14,36 +14,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from detectors.catalogue import (
-    BANDWIDTH_CAUSES,
-    NO_CREDIT_CAUSES,
-    Catalogue,
-    RemedyTerms,
-    default_catalogue_text,
-)
-from detectors.causes import CAUSE_WORDS, CAUSES, CauseKind, LineReadings, likely_cause
-from detectors.credits import Measured, credit, find_rule
-from detectors.money import money_text, rounded
+from detectors.remedies.catalogue import BANDWIDTH_CAUSES, NO_CREDIT_CAUSES, Catalogue, RemedyTerms
+from detectors.remedies.causes import CAUSE_WORDS
+from detectors.remedies.credits import CAP_PERCENT, Measured, credit, find_rule
 from schemas.alerts import Cause, ChurnRisk, Credit, Remedy
 from schemas.errors import ConfigError
 from schemas.events import Result
-
-__all__ = [
-    "CAUSES",
-    "CAUSE_WORDS",
-    "Assumptions",
-    "Catalogue",
-    "CauseKind",
-    "LineReadings",
-    "Situation",
-    "Tried",
-    "Uplift",
-    "choose",
-    "default_catalogue_text",
-    "likely_cause",
-    "prior_uplift",
-    "value_at_risk",
-]
+from schemas.money import money_text, rounded
 
 DAY_MS: Final = 86_400_000
 
@@ -56,6 +33,10 @@ was about to leave once may be so again."""
 
 REMEDIES_MAX: Final = 5
 """Longer lists are not read during a call."""
+
+
+FAIR_AMOUNT: Final = {"en": "a fair amount", "de": "einen angemessenen Betrag", "zh": "合理的金额"}
+"""What a talk track says instead of a credit whose amount is not known."""
 
 
 class Assumptions(Struct, frozen=True):
@@ -106,6 +87,10 @@ class Situation(Struct, frozen=True, kw_only=True):
         consent: channels that the customer agreed to; None is no consent.
         language: BCP 47 tag, for the talk track.
         tried: remedies put to them before.
+        failed: remedies that this case was given and that did not help: they are not offered again.
+        call_ids: the newest bad calls.
+        repairs_only: nothing but repairs may be offered: the hold-out, or enough contacts.
+        room_minor: what is left of the month's budget; None: no limit.
     """
 
     cause: Cause
@@ -120,10 +105,14 @@ class Situation(Struct, frozen=True, kw_only=True):
     consent: tuple[str, ...] | None = None
     language: str | None = None
     tried: tuple[Tried, ...] = ()
+    failed: tuple[str, ...] = ()
+    call_ids: tuple[str, ...] = ()
+    repairs_only: bool = False
+    room_minor: int | None = None
 
 
 Uplift = Callable[[RemedyTerms, Situation], float]
-"""The share of the churn risk that a remedy takes away from this customer, in [0, 1]."""
+"""The share of the churn risk that a remedy takes away from this customer: at most 1, negative where it does harm."""
 
 
 def prior_uplift(terms: RemedyTerms, situation: Situation) -> float:  # noqa: ARG001  the shape of `Uplift`
@@ -142,13 +131,27 @@ def value_at_risk(
     return None if at_risk is None else rounded(at_risk)
 
 
+def value_basis(
+    probability: float, fee_minor: int | None, currency: str | None, assumptions: Assumptions | None = None
+) -> str | None:
+    """Return the arithmetic of `value_at_risk`, assumptions included, as a representative reads it."""
+    if fee_minor is None or currency is None:
+        return None
+    worth = Assumptions() if assumptions is None else assumptions
+    return (
+        f"{probability:.2%} chance of leaving x {money_text(max(fee_minor, 0), currency)} a month x "
+        f"{worth.margin_ratio:.0%} margin (assumed) x {worth.remaining_months:g} months (assumed)"
+    )
+
+
 def choose(
     catalogue: Catalogue,
     situation: Situation,
     *,
     assumptions: Assumptions | None = None,
     uplift: Uplift = prior_uplift,
-    limit: int = REMEDIES_MAX,
+    limit: int | None = REMEDIES_MAX,
+    cap_percent: int = CAP_PERCENT,
 ) -> list[Remedy]:
     """Return what to offer, by expected gain, best first; equal gains stand in the catalogue's order.
 
@@ -157,7 +160,8 @@ def choose(
         situation: what is known of the customer.
         assumptions: what a kept customer is worth; the named defaults where None.
         uplift: how much of the risk a remedy takes away.
-        limit: at most so many.
+        limit: at most so many; None: all.
+        cap_percent: most that credits on one bill may come to, in percent of the monthly fee.
     """
     at_risk = _at_risk(situation.churn.probability, situation.fee_minor, situation.currency, assumptions)
     offers = []
@@ -165,11 +169,13 @@ def choose(
         if not _may_offer(terms, situation):
             continue
         price_minor = _price_minor(terms, situation.currency, catalogue.currency)
-        due = _credit(terms, situation)
+        due = _credit(terms, situation, cap_percent)
         # A remedy that has no price in the customer's currency cannot be weighed; a credit of nothing is no offer.
         if price_minor is None or (due is None and _is_credit_known(terms, situation)):
             continue
         cost_minor = price_minor + (0 if due is None else due.amount_minor)
+        if not terms.is_repair and situation.room_minor is not None and cost_minor > situation.room_minor:
+            continue
         benefit_minor = 0 if at_risk is None else rounded(at_risk * uplift(terms, situation))
         offers.append(_offer(terms, situation, due, cost_minor, benefit_minor - cost_minor))
     offers.sort(key=lambda offer: -offer.expected_gain_minor)
@@ -188,6 +194,8 @@ def _at_risk(
 def _may_offer(terms: RemedyTerms, situation: Situation) -> bool:
     cause = situation.cause.kind
     if cause not in terms.causes or (terms.is_upsell and situation.fault_open):
+        return False
+    if terms.id in situation.failed or (situation.repairs_only and not terms.is_repair):
         return False
     # The catalogue was checked for these two; a table made by hand must not get around them.
     if terms.adds_bandwidth and cause not in BANDWIDTH_CAUSES:
@@ -223,7 +231,7 @@ def _is_credit_known(terms: RemedyTerms, situation: Situation) -> bool:
     return terms.credit_rule is not None and known
 
 
-def _credit(terms: RemedyTerms, situation: Situation) -> Credit | None:
+def _credit(terms: RemedyTerms, situation: Situation, cap_percent: int) -> Credit | None:
     if terms.credit_rule is None:
         return None
     return credit(
@@ -232,6 +240,8 @@ def _credit(terms: RemedyTerms, situation: Situation) -> Credit | None:
         situation.currency,
         situation.measured,
         credited_minor=situation.credited_minor,
+        cap_percent=cap_percent,
+        call_ids=situation.call_ids,
     )
 
 
@@ -241,6 +251,7 @@ def _offer(terms: RemedyTerms, situation: Situation, due: Credit | None, cost_mi
         title=terms.title,
         say=_talk_track(terms, situation, due),
         why=terms.why + _approval(terms, situation.currency, cost_minor),
+        needs_approval=bool(_approval(terms, situation.currency, cost_minor)),
         cost_minor=cost_minor,
         expected_gain_minor=gain_minor,
         credit=due,
@@ -250,12 +261,15 @@ def _offer(terms: RemedyTerms, situation: Situation, due: Credit | None, cost_mi
 def _talk_track(terms: RemedyTerms, situation: Situation, due: Credit | None) -> str:
     language = "" if situation.language is None else situation.language.split("-")[0].lower()
     say = terms.say_in.get(language, terms.say)
+    amount = FAIR_AMOUNT.get(language, FAIR_AMOUNT["en"])
+    if due is not None:
+        amount = money_text(due.amount_minor, due.currency)
     words: dict[str, str] = {str(kind): text for kind, text in CAUSE_WORDS.items()}
     return say.format(
         bad_calls=situation.measured.bad_calls,
         bad_days=situation.measured.bad_days,
         cause=words.get(situation.cause.kind, CAUSE_WORDS["unknown"]),
-        credit="a fair amount" if due is None else money_text(due.amount_minor, due.currency),
+        credit=amount,
         follow_up_days=terms.follow_up_days,
     )
 

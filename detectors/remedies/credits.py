@@ -10,9 +10,9 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from detectors.money import money_text, share
 from schemas.alerts import Credit
 from schemas.errors import ConfigError
+from schemas.money import money_text, share
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -124,6 +124,7 @@ def credit(
     *,
     credited_minor: int = 0,
     cap_percent: int = CAP_PERCENT,
+    call_ids: tuple[str, ...] = (),
 ) -> Credit | None:
     """Compute a fair credit.
 
@@ -137,6 +138,7 @@ def credit(
         measured: the bad service.
         credited_minor: what the same bill already credits, statutory compensation included.
         cap_percent: most that one bill may credit, in percent of the monthly fee.
+        call_ids: the calls that justify it.
 
     Returns:
         The credit with its arithmetic, or None: the fee or its currency is not known, or nothing is due.
@@ -156,7 +158,7 @@ def credit(
         basis += f", capped at {money_text(amount_minor, currency)}: {cap_percent}% of the monthly fee a bill"
         if credited_minor > 0:
             basis += f", less {money_text(credited_minor, currency)} already credited"
-    return Credit(amount_minor=amount_minor, currency=currency, basis=basis)
+    return Credit(amount_minor=amount_minor, currency=currency, basis=basis, calls=list(call_ids))
 
 
 _WORDS: Final = {"bad_calls": ("bad call", "bad calls"), "bad_days": ("day with bad calls", "days with bad calls")}

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from detectors.changes import Ledger
-from detectors.churn_features import FEATURE_MAX
+from detectors.churn.features import FEATURE_MAX
 from schemas.events import Contact, Outcome, Profile, Result, Usage
 
 DAY_MS = 86_400_000
@@ -18,6 +18,7 @@ class Relation(Struct, gc=False):
     Attributes:
         profile_ms: when `tenure_days` was true.
         minutes_per_day, minutes_per_day_before: of the newest usage report and of the one before it.
+        bill_minor, bill_currency: the newest bill; compared with the fee only in the same currency.
         contacts: (time, topic), newest last.
         cases: times at which cases were opened, newest last.
         remedies: (time, remedy_id, result), newest last.
@@ -36,12 +37,19 @@ class Relation(Struct, gc=False):
     language: str | None = None
     minutes_per_day: float | None = None
     minutes_per_day_before: float | None = None
+    bill_minor: int | None = None
+    bill_currency: str | None = None
     contacts: list[tuple[int, str]] = []
     cases: list[int] = []
     remedies: list[tuple[int, str, Result]] = []
 
     def features(self, now_ms: int) -> dict[str, float]:
         """Return the churn features that the relationship gives; what is not known is absent."""
+        known = {**self._contract(now_ms), **self._usage(), **self._history(now_ms)}
+        # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
+        return {name: value for name, value in known.items() if abs(value) <= FEATURE_MAX}
+
+    def _contract(self, now_ms: int) -> dict[str, float]:
         known: dict[str, float] = {}
         if self.tenure_days is not None:
             known["tenure_days"] = self.tenure_days + max(0, now_ms - self.profile_ms) / DAY_MS
@@ -51,18 +59,32 @@ class Relation(Struct, gc=False):
             known["monthly_fee"] = self.monthly_fee_minor / 100.0
         if self.plan_down_mbps is not None:
             known["plan_down_mbps"] = self.plan_down_mbps
+        return known
+
+    def _usage(self) -> dict[str, float]:
+        known: dict[str, float] = {}
         if self.minutes_per_day is not None:
             known["minutes_per_day"] = self.minutes_per_day
             if self.minutes_per_day_before:
                 known["usage_change_ratio"] = self.minutes_per_day / self.minutes_per_day_before
+        if self.bill_minor is not None and self.monthly_fee_minor and self.bill_currency == self.currency:
+            known["bill_ratio"] = self.bill_minor / self.monthly_fee_minor
+        return known
+
+    def _history(self, now_ms: int) -> dict[str, float]:
+        known: dict[str, float] = {}
         for topic, days in (("quality", 30), ("billing", 30), ("cancel", 90)):
             recent = [at for at, about in self.contacts if about == topic and now_ms - at <= days * DAY_MS]
             known[f"contacts_{topic}_{days}d"] = float(len(recent))
+        if self.contacts:
+            known["days_since_contact"] = max(0, now_ms - self.contacts[-1][0]) / DAY_MS
+        for result in ("accepted", "declined"):
+            offers = [at for at, _, said in self.remedies if said == result and now_ms - at <= 180 * DAY_MS]
+            known[f"offers_{result}_180d"] = float(len(offers))
         known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
         if self.cases:
             known["days_since_case"] = max(0, now_ms - self.cases[-1]) / DAY_MS
-        # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
-        return {name: value for name, value in known.items() if abs(value) <= FEATURE_MAX}
+        return known
 
 
 class Relations:
@@ -109,9 +131,11 @@ class Relations:
 
     def usage(self, customer: int, event: Usage) -> None:
         """Take over a usage report."""
+        relation = self.ensure(customer)
+        if event.bill_minor is not None:
+            relation.bill_minor, relation.bill_currency = event.bill_minor, event.currency
         if event.minutes is None or not event.period_days:
             return
-        relation = self.ensure(customer)
         relation.minutes_per_day_before = relation.minutes_per_day
         relation.minutes_per_day = event.minutes / event.period_days
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from detectors.causes import CauseKind
-from detectors.credits import RULES
+from detectors.remedies.causes import CauseKind
+from detectors.remedies.credits import RULES
 from schemas.errors import ConfigError
 from schemas.events import Currency
 
@@ -58,6 +58,7 @@ class RemedyTerms(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     cost_minor: Amounts = msgspec.field(default_factory=dict)
     approval_limit_minor: Amounts = msgspec.field(default_factory=dict)
     say_in: dict[Annotated[str, Meta(pattern="^[a-z]{2,3}$")], Text] = msgspec.field(default_factory=dict)
+    is_repair: bool = False
     is_upsell: bool = False
     adds_bandwidth: bool = False
     credit_rule: str | None = None
@@ -113,7 +114,7 @@ class Catalogue(Struct, frozen=True):
 
 def default_catalogue_text() -> str:
     """Return the catalogue that comes with the package."""
-    return resources.files("detectors").joinpath("catalogue.toml").read_text(encoding="utf-8")
+    return resources.files("detectors.remedies").joinpath("catalogue.toml").read_text(encoding="utf-8")
 
 
 def _place(index: int, remedy: Mapping[str, Any]) -> str:
@@ -147,6 +148,8 @@ def _shape_problems(table: Mapping[str, Any], kind: type[Struct], place: str) ->
 def _sense_problems(terms: RemedyTerms, currency: str) -> list[str]:
     """What no type can say: the rules between keys."""
     problems = _talk_problems("say", terms.say, PLACEHOLDERS)
+    if terms.is_repair and (terms.is_upsell or terms.credit_rule is not None):
+        problems.append("is_repair must be false where there is a credit_rule or is_upsell is true")
     for language, say in terms.say_in.items():
         problems += _talk_problems(f"say_in.{language}", say, PLACEHOLDERS - {"cause"})
     if terms.cost_minor and currency not in terms.cost_minor:

@@ -32,9 +32,14 @@ def rounded(amount: float) -> int:
     return math.floor(amount + 0.5)
 
 
+def decimals(currency: str) -> int:
+    """Return how many digits of an amount stand behind the point."""
+    return _EXPONENTS.get(currency, 2)
+
+
 def money_text(amount_minor: int, currency: str) -> str:
     """Write an amount with its currency: `29.99 EUR`, `300 JPY`."""
-    exponent = _EXPONENTS.get(currency, 2)
+    exponent = decimals(currency)
     if exponent == 0:
         return f"{amount_minor} {currency}"
     sign = "-" if amount_minor < 0 else ""

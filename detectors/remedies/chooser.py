@@ -1,0 +1,266 @@
+"""What to offer a customer, and everything that is learnt from what became of it.
+
+Rules first (`choice`), then expectation (`uplift`): what may be offered is ranked by what is expected of it, and one
+action is chosen to come first, with a known probability. What came of it teaches the bandit (`ledger`), verifies the
+remedy (`followup`) and rates who carried it out (`partners`).
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from detectors.remedies.catalogue import Catalogue, RemedyTerms
+from detectors.remedies.choice import REMEDIES_MAX, Assumptions, Situation, choose, value_basis
+from detectors.remedies.followup import FOLLOW_UP_DAYS, FollowUp, FollowUps
+from detectors.remedies.ledger import DAY_MS, Decision, Ledger
+from detectors.remedies.partners import Partners
+from detectors.remedies.uplift import ALONE, Option, UpliftBandit, uniforms
+from detectors.settings import Settings
+from schemas.alerts import Choice, Order, Remedy
+from schemas.events import Outcome
+
+HOLD_OUT: Final = "hold_out"
+
+TEXTS: Final = {
+    ALONE: "No offer is expected to gain more than it costs: repair the fault and leave it at that.",
+    HOLD_OUT: "This customer is in the comparison group: repairs as usual, and no other offer.",
+}
+
+
+class CaseFacts(Struct, frozen=True):
+    """Which case a choice is for.
+
+    Attributes:
+        attempt: 1 at first; one more for each remedy that did not help.
+    """
+
+    alert_id: str
+    customer: int
+    customer_id: str
+    attempt: int
+
+
+class Chooser:
+    """Ranks remedies, chooses among them, and learns.
+
+    Args:
+        settings: what the configuration fixes.
+        catalogue: the remedies.
+
+    Attributes:
+        follow_ups: the remedies that are being watched.
+        partners: who carried them out.
+        bandit: what was learnt of uplift.
+        ledger: the decisions.
+        assumptions: what a kept customer is worth.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        business = settings.business
+        self._deployment, self._business, self._catalogue = settings.deployment, business, catalogue
+        self._terms = {terms.id: terms for terms in catalogue.remedies}
+        self._spent: dict[str, int] = {}
+        self._month = 0
+        self.assumptions = Assumptions(business.margin_ratio, business.remaining_months)
+        self.bandit = UpliftBandit(business.explore_ratio)
+        self.ledger = Ledger(self.bandit, business.horizon_days * DAY_MS)
+        self.follow_ups = FollowUps()
+        self.partners = Partners()
+
+    # Choosing
+
+    def offer(self, facts: CaseFacts, situation: Situation) -> tuple[list[Remedy], Choice]:
+        """Return the remedies by expected gain, and which to put first.
+
+        A case keeps its choice until the remedy has failed; what is offered otherwise follows what is known by now.
+        """
+        held_out = self._is_held_out(facts.customer_id)
+        situation = replace(
+            situation,
+            repairs_only=held_out or self._has_enough(situation),
+            room_minor=self._room_minor(situation.currency, situation.now_ms),
+        )
+        offers = choose(
+            self._catalogue,
+            situation,
+            assumptions=self.assumptions,
+            uplift=self._uplift,
+            limit=None,
+            cap_percent=self._business.cap_percent,
+        )
+        offers = [replace(one, partner_id=self.partners.best(one.remedy_id)) for one in offers]
+        decision = self.ledger.of(facts.alert_id)
+        if decision is None or decision.attempt != facts.attempt:
+            decision = self._decide(facts, situation, offers, held_out=held_out)
+        if offers:
+            decision.prices_minor = {one.remedy_id: one.cost_minor for one in offers}
+            decision.credits = {one.remedy_id: one.credit for one in offers if one.credit is not None}
+        return _shortened(offers, decision.action), self._told(decision)
+
+    def _uplift(self, terms: RemedyTerms, situation: Situation) -> float:
+        option = Option(terms.id, terms.uplift_prior, 0)
+        return self.bandit.uplift(option, situation.cause.kind, situation.segment or "")
+
+    def _decide(self, facts: CaseFacts, situation: Situation, offers: list[Remedy], *, held_out: bool) -> Decision:
+        worth = self._worth(situation)
+        options = [Option(one.remedy_id, self._terms[one.remedy_id].uplift_prior, one.cost_minor) for one in offers]
+        segment = situation.segment or ""
+        probability = situation.churn.probability
+        words = (self._deployment, facts.alert_id, str(facts.attempt))
+        chosen = self.bandit.choose(options, situation.cause.kind, segment, probability * worth, words)
+        decision = Decision(
+            alert_id=facts.alert_id,
+            customer=facts.customer,
+            at_ms=situation.now_ms,
+            cause=situation.cause.kind,
+            segment=segment,
+            action=chosen.action,
+            propensity=chosen.propensity,
+            actions=chosen.actions,
+            ratios=chosen.ratios,
+            costs_minor=[0, *(option.cost_minor for option in options)],
+            probability=probability,
+            worth_minor=worth,
+            held_out=held_out,
+            attempt=facts.attempt,
+        )
+        self.ledger.add(decision)
+        return decision
+
+    def _told(self, decision: Decision) -> Choice:
+        action = HOLD_OUT if decision.held_out and decision.action == ALONE else decision.action
+        text = TEXTS.get(action)
+        if text is None:
+            title = self._terms[action].title if action in self._terms else action
+            text = f"Offer first: {title}. It was chosen with a probability of {decision.propensity:.0%}."
+        return Choice(action, round(decision.propensity, 6), text)
+
+    def _worth(self, situation: Situation) -> float:
+        if situation.fee_minor is None or situation.currency is None:
+            return 0.0
+        return max(situation.fee_minor, 0) * self.assumptions.margin_ratio * self.assumptions.remaining_months
+
+    def value_basis(self, probability: float, fee_minor: int | None, currency: str | None) -> str | None:
+        """Return the arithmetic behind a value at risk."""
+        return value_basis(probability, fee_minor, currency, self.assumptions)
+
+    def _is_held_out(self, customer_id: str) -> bool:
+        # By customer, not by case: who gets offers for one case and none for the next is in neither group.
+        chance = float(uniforms(1, (self._deployment, "hold-out", customer_id))[0])
+        return chance < self._business.hold_out_ratio
+
+    def _has_enough(self, situation: Situation) -> bool:
+        since_ms = situation.now_ms - self._business.contact_days * DAY_MS
+        spoken = {each.at_ms for each in situation.tried if each.at_ms > since_ms and each.result != "unreachable"}
+        return len(spoken) >= self._business.contacts_max
+
+    def _room_minor(self, currency: str | None, now_ms: int) -> int | None:
+        if currency is None or currency not in self._business.budget_minor:
+            return None
+        spent = self._spent.get(currency, 0) if month_of(now_ms) == self._month else 0
+        return max(self._business.budget_minor[currency] - spent, 0)
+
+    # Learning
+
+    def outcome(self, customer: int, event: Outcome, currency: str | None) -> Order | None:
+        """Take over what came of an offer; return the order where a remedy was accepted.
+
+        Args:
+            customer: whose case it is.
+            event: the report; the case is known.
+            currency: the customer's.
+        """
+        self.ledger.reported(event.alert_id, event.result, event.remedy_id)
+        decision = self.ledger.of(event.alert_id)
+        remedy_id = event.remedy_id or (None if decision is None or decision.action == ALONE else decision.action)
+        if event.result not in ("accepted", "fixed") or remedy_id is None:
+            return None
+        terms = self._terms.get(remedy_id)
+        self._watch(customer, event, remedy_id, FOLLOW_UP_DAYS if terms is None else terms.follow_up_days)
+        if event.result == "fixed" or terms is None or decision is None:
+            return None
+        cost_minor = decision.prices_minor.get(remedy_id, 0)
+        if currency is not None and not terms.is_repair:
+            self._spend(currency, cost_minor, event.at_ms)
+        limit_minor = None if currency is None else terms.approval_limit_minor.get(currency)
+        return Order(
+            order_id=f"{event.alert_id}-{remedy_id}",
+            remedy_id=remedy_id,
+            title=terms.title,
+            ordered_ms=event.at_ms,
+            cost_minor=cost_minor,
+            credit=decision.credits.get(remedy_id),
+            needs_approval=limit_minor is not None and cost_minor > limit_minor,
+            partner_id=event.partner_id or self.partners.best(remedy_id),
+        )
+
+    def _watch(self, customer: int, event: Outcome, remedy_id: str, days: int) -> None:
+        before = self.follow_ups.of(customer)
+        same = before is not None and (before.alert_id, before.remedy_id) == (event.alert_id, remedy_id)
+        partner = event.partner_id or (before.partner if before is not None and same else "")
+        if partner and event.result == "accepted":
+            self.partners.ordered(remedy_id, partner)
+        elif partner and before is not None and same:
+            self.partners.fixed(remedy_id, partner, event.at_ms - before.begun_ms, days * DAY_MS)
+        self.follow_ups.watch(
+            FollowUp(event.alert_id, customer, remedy_id, event.at_ms, event.at_ms + days * DAY_MS, partner)
+        )
+
+    def _spend(self, currency: str, cost_minor: int, at_ms: int) -> None:
+        if month_of(at_ms) > self._month:
+            self._month, self._spent = month_of(at_ms), {}
+        self._spent[currency] = self._spent.get(currency, 0) + cost_minor
+
+    def forget(self, customer: int) -> int:
+        """Forget a customer; return how much there was."""
+        return self.ledger.forget(customer) + self.follow_ups.forget(customer)
+
+    # State
+
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return self.ledger.floor
+
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold."""
+        return {
+            "month": self._month,
+            "spent": dict(self._spent),
+            "bandit": self.bandit.snapshot(),
+            "ledger": self.ledger.changes(number, whole=whole),
+            "follow_ups": self.follow_ups.snapshot(),
+            "partners": self.partners.snapshot(),
+        }
+
+    def take(self, state: Mapping[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
+        self._month, self._spent = state["month"], dict(state["spent"])
+        self.bandit.restore(state["bandit"])
+        self.ledger.take(state["ledger"], number)
+        self.follow_ups.restore(state["follow_ups"])
+        self.partners.restore(state["partners"])
+
+    def settle(self) -> None:
+        """Make ready what was taken over.
+
+        Raises:
+            StateError: a decision is missing.
+        """
+        self.ledger.settle()
+
+
+def _shortened(offers: list[Remedy], action: str) -> list[Remedy]:
+    """Return the best few, the chosen one among them."""
+    kept = offers[:REMEDIES_MAX]
+    chosen = [one for one in offers[REMEDIES_MAX:] if one.remedy_id == action]
+    return [*kept[: REMEDIES_MAX - 1], *chosen] if chosen else kept
+
+
+def month_of(at_ms: int) -> int:
+    """Return the calendar month (UTC) as a number that grows by one a month."""
+    day = dt.datetime.fromtimestamp(at_ms // 1000, tz=dt.UTC)
+    return 12 * day.year + day.month
