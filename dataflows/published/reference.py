@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dataflows.config import kinds
+from dataflows.config import desk, kinds
 from dataflows.config.settings import Config
 from dataflows.published.meanings import MEANINGS
 from schemas import formats
@@ -39,6 +39,9 @@ KINDS = {
     kinds.Zone: "time zone",
     kinds.Networks: "list of address ranges",
     kinds.Label: "1 to 128 characters",
+    desk.WebAddress: "`https://` address (`http://` to loopback)",
+    desk.Origin: "`https://` address without a path (`http://` to loopback)",
+    desk.PostgresUrl: "connection string of libpq, without a password",
     kinds.ContentType: "media type",
     kinds.User: "name of a user",
     kinds.Digits: "up to 8 digits",
