@@ -37,7 +37,9 @@ def crowded():
     risk = engine(customers_max=1_000_000)
     rows = np.zeros(1_000_000, ROW)
     rows["key"] = np.random.default_rng(1).permutation(np.arange(1, 1_000_001, dtype=np.uint64) << np.uint64(20))
-    risk.memory.roster.book = Roster._allocate(rows, len(rows))
+    tally = risk.memory.roster.book.tally
+    tally[0] = len(rows)
+    risk.memory.roster.book = Roster._allocate(rows, tally)
     for number in range(20_000):
         risk.memory.elements.serial("access_node", f"node-{number}")
     kinds = itertools.cycle(["drop_rate", "quality", "redial", "worsening"])
