@@ -47,6 +47,12 @@ def test_every_link_leads_to_something_that_is_there(page):
         assert not place or place in anchors(led), target
 
 
+@PAGE
+def test_every_test_that_is_named_exists(page):
+    named = re.findall(r"`(tests/[\w/.]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def commands(text):
     """Give the commands of a page's sessions, each as words: lines of blocks, prompts and comments taken off."""
     for block in blocks(text):
