@@ -26,7 +26,7 @@ from schemas.formats.columnmap import ColumnMap
 STAYLINE = Path(sys.executable).with_name("stayline")
 COMMANDS = [
     "demo", "run", "replay", "simulate", "score", "bench", "convert", "formats", "check", "doctor", "canary", "explain",
-    "forget", "dead-letters", "outputs", "state",
+    "forget", "dead-letters", "outputs", "state", "model",
 ]  # fmt: skip
 MAP = """
 [input.csv]
