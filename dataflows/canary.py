@@ -26,6 +26,8 @@ PREFIX = "stayline.canary."
 
 ID_SIZE = len(PREFIX) + 32
 
+_PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
+
 CALLS = 12
 EVERY_MS = 600_000
 TALK_MS = 31_013
@@ -111,7 +113,9 @@ class GuardedEngine(RiskEngine):
 
 
 def _canaries(batch: EventBatch) -> I64:
-    """Return the rows of canaries' calls; looks at the ids of the right size alone."""
+    """Return the rows of canaries' calls; looks at the ids of the right size alone, as all of them may be."""
     customers = batch.calls.customer_id
     sized = np.flatnonzero(customers.size == ID_SIZE)
-    return np.array([row for row in sized.tolist() if customers[row].startswith(PREFIX)], np.int64)
+    beginnings = customers.data[customers.start[sized, np.newaxis] + np.arange(len(_PREFIX))]
+    found: I64 = sized[(beginnings == _PREFIX).all(axis=1)]
+    return found
