@@ -1,6 +1,6 @@
 """TM Forum Open APIs: trouble ticket, alarm, party interaction, event.
 
-Sources: TMF621 Trouble Ticket v5.0.0, TMF642 Alarm Management v4.0.0, TMF683 Party Interaction v4.0.0, TMF688 Event
+Sources: TMF621 Trouble Ticket v5.0.0, TMF642 Alarm Management v4.0.0, TMF683 Party Interaction v5.0.0, TMF688 Event
 Management v4.0.0, all with the common types of TMF630 REST API Design Guidelines; ITU-T X.733 (02/92), sections 8.1.1
 to 8.1.2.3, for alarm types, causes and severities.
 
@@ -28,6 +28,13 @@ PRIORITIES: dict[Severity, str] = {"critical": "High", "major": "Medium", "minor
 
 NAME_CHARS_MAX = 255
 """TMF sets no bound; most systems keep names in so much."""
+
+
+CHANNEL = {"@type": "ChannelRef", "id": SYSTEM, "name": "Stayline"}
+
+
+def _role(customer_id: str) -> dict[str, Any]:
+    return {"@type": "PartyRoleRef", "@referredType": "Customer", "id": customer_id}
 
 
 def _customer(customer_id: str) -> dict[str, Any]:
@@ -69,7 +76,6 @@ def _characteristics(alert: Alert) -> list[dict[str, Any]]:
 def _ticket(message: Message, alert: Alert) -> dict[str, Any]:
     """TroubleTicket_FVO. `status` is told when the case opens and when it ends; in between it is the agents'."""
     status = {"opened": "acknowledged", "resolved": "resolved"}.get(message.change)
-    customer = {"@type": "PartyRoleRef", "@referredType": "Customer", "id": alert.customer_id}
     incident = {"@type": "EntityRef", "@referredType": "Alarm", "id": alert.incident_id}
     return {
         "@type": "TroubleTicket",
@@ -83,9 +89,13 @@ def _ticket(message: Message, alert: Alert) -> dict[str, Any]:
         "statusChangeDate": None if status is None else message.time,
         "statusChangeReason": "the calls are good again" if message.is_over else None,
         "resolutionDate": message.time if message.is_over else None,
-        "channel": {"@type": "ChannelRef", "id": SYSTEM, "name": "Stayline"},
+        "channel": CHANNEL,
         "relatedParty": [
-            {"@type": "RelatedPartyRefOrPartyRoleRef", "role": "customer", "partyOrPartyRole": customer},
+            {
+                "@type": "RelatedPartyRefOrPartyRoleRef",
+                "role": "customer",
+                "partyOrPartyRole": _role(alert.customer_id),
+            },
         ],
         "relatedEntity": None
         if alert.incident_id is None
@@ -124,21 +134,23 @@ def _alarm(message: Message, incident: Incident) -> dict[str, Any]:
 
 
 def _interaction(message: Message, alert: Alert) -> dict[str, Any]:
-    """PartyInteraction_Create: the contact that is to be made. `externalIdentifier` extends it (TMF630)."""
+    """PartyInteraction_FVO: the contact that is to be made."""
     return {
         "@type": "PartyInteraction",
         "externalIdentifier": _external(message),
         "direction": "outbound",
         "reason": words(alert.pattern.kind),
         "status": {"opened": "opened", "resolved": "completed"}.get(message.change, "inProgress"),
-        "statusChangeDate": message.time,
+        "lastUpdate": message.time,
         "description": describe(alert),
         "interactionDate": {
             "startDateTime": rfc3339(alert.detected_ms),
             "endDateTime": message.time if message.is_over else None,
         },
-        "channel": [{"@type": "RelatedChannel", "id": SYSTEM, "name": "Stayline", "role": "origin"}],
-        "relatedParty": [_customer(alert.customer_id)],
+        "relatedChannel": [{"@type": "RelatedChannel", "role": "origin", "channel": CHANNEL}],
+        "relatedParty": [
+            {"@type": "RelatedPartyOrPartyRole", "role": "customer", "partyOrPartyRole": _role(alert.customer_id)}
+        ],
         "note": _notes(message, alert),
     }
 
