@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.evidence import DROP, QUALITY, REDIAL, SETUP, take_back
-from detectors.history import ANSWERED, BAD_KEPT, POOR, REDIALLED
+from detectors.history import ANSWERED, BAD, BAD_KEPT, POOR, REDIALLED
 from detectors.incidents import OpenIncident
 from detectors.memory import Memory
 from detectors.roster import FULL
 from detectors.snapshots import raw
-from detectors.watch import BAD, REDIAL_ONE_SIDED
+from detectors.watch import REDIAL_ONE_SIDED
 
 
 def absolve(memory: Memory, row: int, incident: OpenIncident) -> bool:

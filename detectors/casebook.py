@@ -131,11 +131,13 @@ class Case(Struct):
         p1 = min(max(0.5 * self.share(), 3.0 * HEALTHY_SHARE), 0.9)
         return -math.log(likelihood_ratio(x, HEALTHY_SHARE, p1))
 
-    def worth_telling(self, kind: PatternKind) -> bool:
-        """Whether what is known now is worth a new revision: worse, another pattern, or twice the bad calls."""
-        worse = RANK.index(self.judge()) > RANK.index(self.severity)
-        renamed = kind != self.kind and self.bad >= self.told_bad + RENAME_AFTER
-        return worse or renamed or self.bad >= 2 * max(self.told_bad, 3)
+    def worse(self) -> bool:
+        """Whether what is known now is worth a new revision: more severe, or twice the bad calls."""
+        return RANK.index(self.judge()) > RANK.index(self.severity) or self.bad >= 2 * max(self.told_bad, 3)
+
+    def may_be_renamed(self) -> bool:
+        """Whether another pattern would be worth a new revision too."""
+        return self.bad >= self.told_bad + RENAME_AFTER
 
     def over(self, now_ms: int) -> bool:
         """Whether the calls are good again."""

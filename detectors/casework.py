@@ -21,7 +21,7 @@ from detectors.memory import Memory
 from detectors.patterns import Finding, View, read
 from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL
-from detectors.showing import shown_calls, view_of
+from detectors.showing import newest_shown, shown_calls, view_of
 from detectors.watch import evidence_days
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
 from schemas.events import Outcome
@@ -121,7 +121,7 @@ class Casework:
         if case.over(end_ms):
             self._close(case, end_ms)
         elif bad:
-            case.see(shown_calls(self._memory.histories, int(one["history"]), 0)[-1])
+            case.see(newest_shown(self._memory.histories, int(one["history"])))
             self._follow_ups.bad_call(case.customer, end_ms)
             self._judge(case, row, end_ms)
             history["enough"] = case.good_calls_needed()
@@ -136,9 +136,11 @@ class Casework:
     def _judge(self, case: Case, row: int, end_ms: int) -> None:
         """Tell a case anew where it has got worse or is known better, or where nobody could be told before."""
         view = view_of(self._memory, row, end_ms)
-        finding, _ = read(view)
         _count(case, view)
-        if not case.told or case.worth_telling(_kind(finding, view)):
+        if case.told and not case.worse() and not case.may_be_renamed():
+            return
+        finding, _ = read(view)
+        if not case.told or case.worse() or _kind(finding, view) != case.kind:
             _name(case, finding, view)
             if not case.due_ms:
                 self._tell(case, "stayline.alert.updated", end_ms)

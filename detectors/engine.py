@@ -7,6 +7,7 @@
 The same events in the same order give the same notifications, whatever the batches they come in.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from detectors.experience import experience
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
 from detectors.incidents import OpenIncident
-from detectors.intake import LineReadings, calls_of, media_of
+from detectors.intake import LineReadings, calls_of, media_of, whose
 from detectors.memory import Memory
+from detectors.patterns import space
 from detectors.remedies.catalogue import Catalogue
 from detectors.settings import Settings
 from detectors.standing import Standing, standing
@@ -47,7 +49,7 @@ from schemas.columns import EventBatch
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
-from schemas.text import U64, key_of
+from schemas.text import U64
 
 LAYOUT = 2
 """The layout of the state; another one is refused."""
@@ -56,6 +58,9 @@ NEVER_MS = 2**62
 
 LOOK_PART = 1e-3
 """A bad call gets the careful look from this part of the promised healthy days on: structure adds the rest."""
+
+ROUNDING_LOG10 = 1e-9
+"""So close to the threshold the loop leaves it to the look whether it is reached."""
 
 ELEMENT_DAYS = 1e6
 """Healthy days of one element between two false incidents: a network of a thousand elements has one in three years."""
@@ -80,6 +85,7 @@ class _Now:
     calls: Calls
     scratch: Scratch
     lines: LineReadings
+    whose: list[int]
 
 
 class RiskEngine:
@@ -102,6 +108,7 @@ class RiskEngine:
         self._limits = Limits(
             lateness_ms=settings.lateness_s * 1000,
             look_days=settings.false_alarm_days * LOOK_PART,
+            open_log10=math.log10(settings.false_alarm_days) - ROUNDING_LOG10,
             element_days=ELEMENT_DAYS,
         )
 
@@ -115,12 +122,13 @@ class RiskEngine:
             batch.calls.position, batch.media.position, np.array([at for at, _ in business], np.int64)
         )
         scratch = _scratch(len(calls.customer))
-        now = _Now(batch, calls, scratch, LineReadings(batch.links, self.memory.advisor))
+        now = _Now(batch, calls, scratch, LineReadings(batch.links, self.memory.advisor), whose(business))
         at = 0
         while at < len(kind):
             if kind[at] == K_OTHER:
                 now.lines.read_up_to(int(position[at]))
-                scratch.counts[self._take(business[int(index[at])][1])] += 1
+                one = int(index[at])
+                scratch.counts[self._take(business[one][1], now.whose[one])] += 1
                 at += 1
                 continue
             scratch.clock[:] = self.clock_ms, self.memory.next_due_ms(NEVER_MS)
@@ -218,17 +226,17 @@ class RiskEngine:
 
     # Rare events
 
-    def _take(self, event: Business) -> int:
+    def _take(self, event: Business, customer: int) -> int:
         """Apply a rare event; return APPLIED, or LATE for one out of time."""
         if 0 <= self.clock_ms < event.at_ms - FUTURE_MS:
             return LATE
         if event.at_ms >= self.memory.next_due_ms(NEVER_MS):
             self._pass_time(event.at_ms)
         self.clock_ms = max(self.clock_ms, event.at_ms)
-        self._learn_of(event)
+        self._learn_of(event, customer)
         return APPLIED
 
-    def _learn_of(self, event: Business) -> None:
+    def _learn_of(self, event: Business, customer: int) -> None:
         memory = self.memory
         if isinstance(event, KnownIncident):
             incident = memory.incidents.told(event)
@@ -237,7 +245,6 @@ class RiskEngine:
         elif isinstance(event, OutcomeEvent):
             self.casework.report(event)
         else:
-            customer = key_of(event.customer_id)
             if isinstance(event, Profile):
                 memory.relations.profile(customer, event)
             elif isinstance(event, Usage):
@@ -331,4 +338,5 @@ def _scratch(size: int) -> Scratch:
         tally=np.zeros(2, np.int64),
         alarms=np.zeros(len(ELEMENTS), np.int32),
         fate=np.full(size, APPLIED, np.int8),
+        kept=space(),
     )

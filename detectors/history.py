@@ -43,6 +43,9 @@ CALL = np.dtype(
 
 ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED, BAD_CALL = 1, 2, 4, 8, 16, 32
 
+BAD = 0.5
+"""An x of this or more makes a bad call."""
+
 HISTORY = np.dtype(
     [
         ("attempts", np.int32),  # calls since `since_ms`

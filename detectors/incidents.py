@@ -12,9 +12,9 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from detectors.elements import E_DROP, E_QUALITY, Elements, element_p0, element_total
-from detectors.history import ELEMENTS
+from detectors.history import BAD, ELEMENTS
 from detectors.identity import case_id
-from detectors.watch import BAD, LOW_DAYS
+from detectors.watch import LOW_DAYS
 from schemas.alerts import Incident
 from schemas.events import KnownIncident
 

@@ -8,6 +8,8 @@ from detectors.memory import Memory
 from detectors.release import CallEnds, classify
 from detectors.watch import Calls, Media
 from schemas.columns import CallColumns, LinkColumns, MediaColumns
+from schemas.events import Business
+from schemas.text import TextColumn
 
 
 def calls_of(columns: CallColumns, memory: Memory) -> Calls:
@@ -39,6 +41,12 @@ def media_of(reports: MediaColumns) -> Media:
         at_ms=reports.at_ms,
         rating=ratings(reports),
     )
+
+
+def whose(business: list[tuple[int, Business]]) -> list[int]:
+    """Return the customer's key of each rare event; 0 where it is about no customer."""
+    ids = [getattr(event, "customer_id", None) for _, event in business]
+    return TextColumn.of(ids).keys().tolist() if ids else []
 
 
 class LineReadings:

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 
 from detectors.emodel import mos_from_r
-from detectors.history import ANSWERED, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories
+from detectors.history import ANSWERED, BAD, BAD_KEPT, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories
 from detectors.memory import Memory
-from detectors.patterns import View
+from detectors.patterns import View, fill, space
 from detectors.release import Outcome
-from detectors.watch import BAD
 from schemas.alerts import CallEvidence
 
 
@@ -23,18 +22,18 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
     """
     one = memory.row(row)
     history = int(one["history"])
-    bad, _ = memory.histories.bad_calls(history)
-    good = memory.histories.good_calls(history)
     since_ms = int(one["since_ms"])
-    kept = memory.histories.shelf.histories[history]
-    counts = {name: int(kept[name]) for name in COUNTERS}
+    held = memory.histories.shelf.histories[history]
+    kept = space()
+    bad, good = fill(kept, held, since_ms)
+    counts = {name: int(held[name]) for name in COUNTERS}
     return View(
-        bad=bad[bad["end_ms"] >= since_ms],
-        good=good[good["end_ms"] >= since_ms],
+        bad=kept.bad[:bad],
+        good=kept.good[:good],
         since_ms=since_ms,
         now_ms=now_ms,
-        day_calls=kept["day_calls"].astype(np.int64),
-        day_bad=kept["day_bad"].astype(np.int64),
+        day_calls=kept.day_calls,
+        day_bad=kept.day_bad,
         names=_Names(memory),
         **counts,
     )
@@ -44,6 +43,13 @@ def shown_calls(histories: Histories, history: int, since_ms: int) -> list[CallE
     """Return a history's bad calls since a time, oldest first, as an alert shows them."""
     calls, ids = histories.bad_calls(history)
     return [_shown(one, name) for one, name in zip(calls, ids, strict=True) if one["end_ms"] >= since_ms]
+
+
+def newest_shown(histories: Histories, history: int) -> CallEvidence:
+    """Return the newest of a history's bad calls, as an alert shows it."""
+    one = histories.shelf.histories[history]
+    place = (int(one["bad_count"]) - 1) % BAD_KEPT
+    return _shown(one["bad"][place], histories.call_ids[history][place])
 
 
 def _shown(one: Any, call_id: str) -> CallEvidence:

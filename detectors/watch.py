@@ -6,6 +6,7 @@ where a pending decision has come due, the loop returns, Python does the slow th
 event. So the outcome is that of one event at a time, whatever the batch size.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from detectors.elements import (
 from detectors.evidence import (
     CHANNELS,
     DROP,
+    LEAP,
     QUALITY,
     SETUP,
     accrue,
@@ -38,6 +40,7 @@ from detectors.evidence import (
 )
 from detectors.history import (
     ANSWERED,
+    BAD,
     BAD_CALL,
     BAD_KEPT,
     DAYS_KEPT,
@@ -53,6 +56,7 @@ from detectors.history import (
     take,
 )
 from detectors.locks import lock_total, observe_duration
+from detectors.patterns import Kept, added_log10, fill
 from detectors.roster import CALM, CASE, FULL, ROW, SEEN, Book, find, find_or_add, home, touch
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
@@ -89,8 +93,6 @@ SPEAK_AGAIN_MS = 3_600_000
 """A customer speaks against an element once an hour."""
 HISTORY_KEPT_MS = 14 * 86_400_000
 """A history is dropped when its customer has had no bad call for this long."""
-BAD = 0.5
-"""An x of this or more makes a bad call."""
 GOOD_RATING, GOOD_RATING_COUNT = 80.0, 5.0
 """The R-factor expected of a customer not yet known ("satisfied", ITU-T G.109), and how many calls that is worth."""
 SPREAD, SPREAD_COUNT, SPREAD_MIN = 5.0, 10.0, 3.0
@@ -146,11 +148,13 @@ class Limits(NamedTuple):
         lateness_ms: a call that ended longer than this before its customer's newest one is late. So is one that is no
             newer than a call which the customer's row has forgotten: it could be that one again.
         look_days: evidence from which a bad call gets the careful look.
+        open_log10: log10 of the evidence, with what structure adds, that may open a case.
         element_days: evidence at which an element is looked at.
     """
 
     lateness_ms: int
     look_days: float
+    open_log10: float
     element_days: float
 
 
@@ -164,6 +168,7 @@ class Scratch(NamedTuple):
         tally: [used rows of `named`, used places of `alarms`].
         alarms: serials of elements to look at.
         fate: int8[n]: APPLIED, DUPLICATE or LATE, one a call.
+        kept: room for the calls that patterns are read from.
     """
 
     clock: I64
@@ -172,6 +177,7 @@ class Scratch(NamedTuple):
     tally: I64
     alarms: I32
     fate: I8
+    kept: Kept
 
 
 class World(NamedTuple):
@@ -450,6 +456,28 @@ def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, sign
         one["good_count"] += 1
 
 
+@loop
+def _may_open(world: World, one: Any, now_ms: int, limits: Limits, scratch: Scratch) -> bool:
+    """Return whether a customer's evidence is enough for a case, with what the structure of the bad calls adds."""
+    if one["history"] < 0:
+        return False
+    history, within = world.shelf.histories[one["history"]], scratch.kept
+    bad, good = fill(within, history, one["since_ms"])
+    if bad < 2:
+        return False
+    kept = Kept(
+        within.bad[:bad],
+        within.good[:good],
+        one["since_ms"],
+        now_ms,
+        history["bad_calls"],
+        within.day_calls,
+        within.day_bad,
+        within.room,
+    )
+    return math.log10(max(LEAP * evidence_days(one), 1e-9)) + added_log10(kept) >= limits.open_log10
+
+
 @inlined
 def _may_be_over(world: World, one: Any, end_ms: int) -> bool:
     """Count a good call of a customer with a case; return whether the case may be over."""
@@ -544,8 +572,8 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         if one["mode"] == CASE:
             stop |= STOP_CASE * (bad or _may_be_over(world, one, calls.end_ms[i]))
         elif (bad or confirmed) and one["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
-            # The first bad call of a trouble is looked at with the second.
-            stop |= STOP_LOOK
+            # The first bad call of a trouble is looked at with the second. What is found of an element may change it.
+            stop |= STOP_LOOK * (stop != 0 or _may_open(world, one, calls.end_ms[i], limits, scratch))
     one["again"] = calls.direction[i] + 1 if redial == REDIAL_ONE_SIDED and not answered else 0
     if answered:
         # What was not judged by halves needs nobody to settle it.

@@ -133,20 +133,20 @@ def test_silence_is_no_recovery_until_two_weeks_have_passed():
 
 def test_the_same_again_is_not_worth_telling():
     one = case(bad=3, trials=20, told_bad=3)
-    assert not one.worth_telling("drop_rate")
+    assert not one.worse()
     one.bad = 4
-    assert not one.worth_telling("drop_rate")
-    assert not one.worth_telling("route")
+    assert not one.worse()
+    assert not one.may_be_renamed()
 
 
 def test_another_pattern_a_graver_trouble_and_twice_the_bad_calls_are_worth_telling():
-    assert case(bad=5, trials=40, told_bad=2).worth_telling("route")
-    assert case(bad=6, trials=12, told_bad=5, severity="minor").worth_telling("drop_rate")
-    assert case(bad=20, trials=1_000, told_bad=10, severity="critical").worth_telling("drop_rate")
+    assert case(bad=5, trials=40, told_bad=2).may_be_renamed()
+    assert case(bad=6, trials=12, told_bad=5, severity="minor").worse()
+    assert case(bad=20, trials=1_000, told_bad=10, severity="critical").worse()
 
 
 def test_a_trouble_that_grows_less_grave_is_not_worth_telling():
-    assert not case(bad=2, trials=100, told_bad=2, severity="critical").worth_telling("drop_rate")
+    assert not case(bad=2, trials=100, told_bad=2, severity="critical").worse()
 
 
 # When the next decision is due

@@ -153,10 +153,13 @@ class TestReference:
 
 
 @pytest.fixture(scope="module")
-def made():
-    names = {}
-    for block in blocks(EXTENDING, "python"):
-        exec(compile(block, "extending.md", "exec"), names)  # noqa: S102 - our own page
+def made(tmp_path_factory):
+    names = {"__name__": "extending"}
+    for number, block in enumerate(blocks(EXTENDING, "python")):
+        # What is compiled is kept under the file it is from: there must be one.
+        path = tmp_path_factory.getbasetemp() / f"extending_{number}.py"
+        path.write_text(block, "utf-8")
+        exec(compile(block, path, "exec"), names)  # noqa: S102 - our own page
     return names
 
 

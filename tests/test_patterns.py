@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.history import ANSWERED, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT, ONE_WAY, POOR, REDIALLED
-from detectors.patterns import PATTERNS, View, read
+from detectors.patterns import PATTERNS, View, added_log10, read
 from detectors.patterns.composition import one_way_audio, quality, redial, setup_failure
 from detectors.patterns.duration_lock import duration_lock
 from detectors.patterns.route import route
@@ -308,6 +308,11 @@ def test_whatever_the_calls_every_finding_is_a_finite_number_with_words(seen):
     assert np.isfinite(added)
     assert np.log10(0.5) <= added <= LIFT_LOG10_MAX
     assert named.kind == "drop_rate" or named.lift_log10 > 0
+
+
+@given(views())
+def test_what_structure_adds_is_the_same_compiled_as_from_the_findings(seen):
+    assert added_log10(seen.kept()) == pytest.approx(read(seen)[1], abs=1e-12)
 
 
 @given(views(), st.randoms(use_true_random=False))

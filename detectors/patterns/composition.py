@@ -3,12 +3,14 @@
 Among the bad calls of healthy customers each sort has its usual share; a trouble of one sort shows it almost alone.
 """
 
+import math
+
 import numpy as np
 
-from detectors.history import ONE_WAY, POOR, REDIALLED
-from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, share_lift_log10
-from detectors.watch import BAD
+from detectors.history import BAD, ONE_WAY, POOR, REDIALLED
+from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, flagged, share_lift_log10
 from schemas.alerts import PatternKind
+from schemas.kernels import loop
 
 ALMOST_ALL = 0.85
 """Under a pattern of one sort, this share of the bad calls is of that sort."""
@@ -21,16 +23,25 @@ REDIAL_USUAL = 0.35
 (`detectors.evidence.PRIORS`), one-way audio a few in a hundred of the drops."""
 
 
+@loop
+def _lift_log10(hits: int, trials: int, usual: float) -> float:
+    return min(share_lift_log10(hits, trials, usual, ALMOST_ALL), LIFT_LOG10_MAX) if hits >= 2 else math.nan
+
+
+@loop
+def one_way_audio_log10(kept: Kept) -> float:
+    """Return log10 of the likelihood ratio of trouble that is mostly one-way audio; NaN without two such calls."""
+    return _lift_log10(flagged(kept.bad, ONE_WAY), len(kept.bad), ONE_WAY_USUAL)
+
+
 def _finding(kind: PatternKind, hits: int, view: View, usual: float, phrase: str) -> Finding | None:
-    if hits < 2:
-        return None
-    lift = share_lift_log10(hits, len(view.bad), usual, ALMOST_ALL)
-    return Finding(kind, min(lift, LIFT_LOG10_MAX), phrase)
+    lift = _lift_log10(hits, len(view.bad), usual)
+    return None if math.isnan(lift) else Finding(kind, lift, phrase)
 
 
 def one_way_audio(view: View) -> Finding | None:
     """Look for calls in which only one side was heard."""
-    return _finding("one_way_audio", view.flagged(ONE_WAY), view, ONE_WAY_USUAL, "with one side not heard")
+    return _finding("one_way_audio", flagged(view.bad, ONE_WAY), view, ONE_WAY_USUAL, "with one side not heard")
 
 
 def setup_failure(view: View) -> Finding | None:

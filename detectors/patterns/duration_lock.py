@@ -5,15 +5,15 @@ drop falls within a second and a half of a given value is small and known, so ea
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-from detectors.history import LOCKED
+from detectors.history import ANSWERED, LOCKED
 from detectors.locks import TIMERS_S, TOLERANCE_S, density
-from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, mean_log10
+from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, flagged, mean_log10
 from schemas.alerts import Dimension
-from schemas.kernels import kernel
-from schemas.text import F64
+from schemas.kernels import inlined, loop
 
 _TIMERS_S = np.array(TIMERS_S, np.float64)
 
@@ -26,52 +26,95 @@ OUTLIVED = 0.15
 """A good call that outlived the lock by three tolerances makes the lock this much less likely."""
 
 
-@kernel
-def _lifts_log10(values_s: F64, bad_s: F64, good_s: F64, given: int) -> F64:
-    """Return log10 of the likelihood ratio of a lock at each value; `given` hits were used up to find the value."""
-    lifts = np.empty(len(values_s))
-    for k in range(len(values_s)):
-        value_s = values_s[k]
-        # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
-        chance = min(max(2.0 * TOLERANCE_S * density(value_s), 5e-4), 0.5)
-        hits = np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S) - given
-        others = len(bad_s) - hits - given
-        outlived = np.count_nonzero(good_s > value_s + 3.0 * TOLERANCE_S)
-        lifts[k] = hits * math.log10(HIT_SHARE / chance) + others * math.log10((1.0 - HIT_SHARE) / (1.0 - chance))
-        lifts[k] += outlived * math.log10(OUTLIVED)
-    return lifts
+@inlined
+def _duration_s(call: Any) -> float:
+    return float(call["duration_ms"] / 1000.0)
 
 
-@kernel
-def _weigh(bad_s: F64, good_s: F64) -> tuple[float, float]:
-    """Return (log10 of the likelihood ratio of any lock, the duration that most calls ended at)."""
-    known = mean_log10(_lifts_log10(_TIMERS_S, bad_s, good_s, 0))
-    lift = known - math.log10(2.0)
-    own_s = bad_s[bad_s > 4.0 * TOLERANCE_S]
-    if len(own_s):
-        lift = mean_log10(np.array([known, mean_log10(_lifts_log10(own_s, bad_s, good_s, 1))]))
+@loop
+def _hits(kept: Kept, value_s: float) -> int:
+    """Return how many answered bad calls ended at a value."""
+    hits = 0
+    for call in kept.bad:
+        hits += (call["flags"] & ANSWERED) != 0 and abs(_duration_s(call) - value_s) <= TOLERANCE_S
+    return hits
+
+
+@loop
+def _lift_log10(kept: Kept, answered: int, value_s: float, given: int) -> float:
+    """Return log10 of the likelihood ratio of a lock at a value; `given` hits were used up to find the value."""
+    # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
+    chance = min(max(2.0 * TOLERANCE_S * density(value_s), 5e-4), 0.5)
+    hits = _hits(kept, value_s) - given
+    others = answered - hits - given
+    outlived = 0
+    for call in kept.good:
+        outlived += _duration_s(call) > value_s + 3.0 * TOLERANCE_S
+    lift = hits * math.log10(HIT_SHARE / chance) + others * math.log10((1.0 - HIT_SHARE) / (1.0 - chance))
+    return lift + outlived * math.log10(OUTLIVED)
+
+
+@loop
+def _most_ended_at(kept: Kept) -> tuple[int, float]:
+    """Return (most bad calls that ended at one value, that value): a known timer before others."""
     most, best = -1, 0.0
-    for value_s in np.concatenate((_TIMERS_S, bad_s)):
-        hits = int(np.count_nonzero(np.abs(bad_s - value_s) <= TOLERANCE_S))
+    for k in range(len(_TIMERS_S)):
+        hits = _hits(kept, _TIMERS_S[k])
         if hits > most:
-            most, best = hits, value_s
-    return lift, best
+            most, best = hits, _TIMERS_S[k]
+    for call in kept.bad:
+        hits = _hits(kept, _duration_s(call)) if (call["flags"] & ANSWERED) != 0 else 0
+        if hits > most:
+            most, best = hits, _duration_s(call)
+    return most, best
+
+
+@loop
+def _any_log10(kept: Kept) -> float:
+    """Return log10 of the likelihood ratio of a lock anywhere: at a known timer, or where a call ended."""
+    answered = flagged(kept.bad, ANSWERED)
+    for k in range(len(_TIMERS_S)):
+        kept.room[k] = _lift_log10(kept, answered, _TIMERS_S[k], 0)
+    known = mean_log10(kept.room[: len(_TIMERS_S)])
+    own = 0
+    for call in kept.bad:
+        if (call["flags"] & ANSWERED) != 0 and _duration_s(call) > 4.0 * TOLERANCE_S:
+            kept.room[own] = _lift_log10(kept, answered, _duration_s(call), 1)
+            own += 1
+    if own == 0:
+        return known - math.log10(2.0)
+    kept.room[0], kept.room[1] = known, mean_log10(kept.room[:own])
+    return mean_log10(kept.room[:2])
+
+
+@loop
+def _weigh(kept: Kept) -> tuple[float, float]:
+    """Return (log10 of the likelihood ratio of any lock, the duration that most calls ended at); NaN without two."""
+    most, best = _most_ended_at(kept)
+    if most < 2:
+        return math.nan, 0.0
+    lift = _any_log10(kept)
+    if 2 * flagged(kept.bad, LOCKED) >= len(kept.bad):
+        # The evidence process found it before the bad calls here did; they need only bear its name.
+        lift = max(lift, NAMED_LOG10)
+    return min(lift, LIFT_LOG10_MAX), best
+
+
+@loop
+def duration_lock_log10(kept: Kept) -> float:
+    """Return log10 of the likelihood ratio of a lock; NaN where no two calls ended alike."""
+    return _weigh(kept)[0]
 
 
 def duration_lock(view: View) -> Finding | None:
     """Look for one duration at which calls end: any of the known timers, or any value that repeats."""
+    lift, best = _weigh(view.kept())
+    if math.isnan(lift):
+        return None
     bad_s = view.bad_durations_s()
-    if len(bad_s) < 2:
-        return None
-    lift, best = _weigh(bad_s, view.good["duration_ms"] / 1000.0)
     on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
-    if len(on_lock) < 2:
-        return None
-    if 2 * view.flagged(LOCKED) >= len(view.bad):
-        # The evidence process found it before the bad calls here did; they need only bear its name.
-        lift = max(lift, NAMED_LOG10)
     value_s = round(float(np.median(on_lock)))
     length = f"{value_s // 60} minutes" if value_s % 60 == 0 and value_s >= 120 else f"{value_s} seconds"
     often = "always" if len(on_lock) == len(bad_s) else "mostly"
     phrase = f"{often} after {length}"
-    return Finding("duration_lock", min(lift, LIFT_LOG10_MAX), phrase, Dimension("duration_s", str(value_s)))
+    return Finding("duration_lock", lift, phrase, Dimension("duration_s", str(value_s)))

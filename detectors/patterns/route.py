@@ -2,14 +2,16 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.patterns.view import LIFT_LOG10_MAX, Finding, View, element_column, mean_log10
+from detectors.history import BAD_KEPT, GOOD_KEPT
+from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, element_column, mean_log10
 from schemas.alerts import Dimension
-from schemas.kernels import kernel
-from schemas.text import I64
+from schemas.kernels import inlined, loop
+from schemas.text import F64
 
 INSIDE = 0.94
 """Under the pattern, this share of bad calls takes the one way."""
@@ -20,6 +22,12 @@ WAYS: tuple[tuple[str, str], ...] = (
     ("codec", "with codec {}"),
     ("peer_id", "with one and the same far end"),
 )
+
+CODEC, PEER = 2, 3
+_COLUMNS = np.array([element_column(name) for name, _ in WAYS[:CODEC]])
+_UNKNOWN = -1.0
+_PRICE_LOG10 = math.log10(len(WAYS))
+"""Of having looked at all of them."""
 
 
 def _values(calls: npt.NDArray[np.void], way: str) -> npt.NDArray[np.int64]:
@@ -42,28 +50,104 @@ def _name(view: View, way: str, value: int) -> str:
     return view.names.element(element_column(way), value)
 
 
-@kernel
-def _way_log10(bad: I64, good: I64, unknown: int) -> float:
+@inlined
+def _value(call: Any, way: int) -> float:
+    """Return the number of what a call took, or `_UNKNOWN`."""
+    if way == CODEC:
+        return float(call["codec"])
+    if way == PEER:
+        return float(call["peer"]) if call["peer"] != 0 else _UNKNOWN
+    return float(call["elements"][_COLUMNS[way]])
+
+
+@loop
+def _known(calls: npt.NDArray[np.void], way: int, values: F64) -> int:
+    """Write what calls took, where it is known, into `values`; return how many there are."""
+    count = 0
+    for call in calls:
+        value = _value(call, way)
+        if value != _UNKNOWN:
+            values[count] = value
+            count += 1
+    return count
+
+
+@loop
+def _count(values: F64, value: float) -> int:
+    hits = 0
+    for one in values:
+        hits += one == value
+    return hits
+
+
+@loop
+def _distinct(values: F64, bad: F64, good: F64) -> int:
+    """Write each value of bad and good calls once into `values`, in order; return how many there are."""
+    count = 0
+    for side in (bad, good):
+        for value in side:
+            at = 0
+            while at < count and values[at] < value:
+                at += 1
+            if at < count and values[at] == value:
+                continue
+            for k in range(count, at, -1):
+                values[k] = values[k - 1]
+            values[at] = value
+            count += 1
+    return count
+
+
+@loop
+def _takes_no_other(bad: F64, good: F64) -> bool:
+    """Tell whether all good calls take the way that most bad ones do: nothing is said by it then."""
+    most = 0
+    for value in bad:
+        most = max(most, _count(bad, value))
+    one_way = False
+    for value in bad:
+        one_way |= _count(bad, value) == most and _count(good, value) == len(good)
+    return one_way
+
+
+@loop
+def _way_log10(kept: Kept, way: int) -> float:
     """Return log10 of the likelihood ratio of one value of a way being the bad one; NaN where nothing can be said."""
-    bad, good = bad[bad != unknown], good[good != unknown]
-    if len(bad) < 3:
+    bad = kept.room[:BAD_KEPT]
+    bad = bad[: _known(kept.bad, way, bad)]
+    good = kept.room[BAD_KEPT : BAD_KEPT + GOOD_KEPT]
+    good = good[: _known(kept.good, way, good)]
+    if len(bad) < 3 or _takes_no_other(bad, good):
         return math.nan
-    taken = np.array([np.count_nonzero(bad == value) for value in bad])
-    for value in bad[taken == taken.max()]:
-        # A customer whose every call takes this way says nothing about it.
-        if np.all(good == value):
-            return math.nan
-    values = np.unique(np.concatenate((bad, good)))
-    lifts = np.full(len(values), -LIFT_LOG10_MAX)
-    for k in range(len(values)):
-        bad_in = np.count_nonzero(bad == values[k])
+    values = kept.room[BAD_KEPT + GOOD_KEPT : 2 * (BAD_KEPT + GOOD_KEPT)]
+    lifts = kept.room[2 * (BAD_KEPT + GOOD_KEPT) : 3 * (BAD_KEPT + GOOD_KEPT)]
+    count = _distinct(values, bad, good)
+    for k in range(count):
+        lifts[k] = -LIFT_LOG10_MAX
+        bad_in = _count(bad, values[k])
         if bad_in > 0:
-            good_in = np.count_nonzero(good == values[k])
             calls = len(good) + 0.5 * len(bad) + 2.0
-            share = min(max((good_in + 0.5 * bad_in + 1.0) / calls, 0.02), 0.98)
+            share = min(max((_count(good, values[k]) + 0.5 * bad_in + 1.0) / calls, 0.02), 0.98)
             lifts[k] = bad_in * math.log10(INSIDE / share)
             lifts[k] += (len(bad) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
-    return mean_log10(lifts)
+    return mean_log10(lifts[:count])
+
+
+@loop
+def _weigh(kept: Kept) -> tuple[float, int]:
+    """Return (log10 of the likelihood ratio of any way, the likeliest one); NaN where nothing can be said."""
+    lift, likeliest = math.nan, 0
+    for way in range(len(WAYS)):
+        one = _way_log10(kept, way)
+        if math.isnan(lift) or one > lift:
+            lift, likeliest = one, way
+    return min(lift, LIFT_LOG10_MAX) - _PRICE_LOG10, likeliest
+
+
+@loop
+def route_log10(kept: Kept) -> float:
+    """Return log10 of the likelihood ratio of one bad way; NaN where nothing can be said."""
+    return _weigh(kept)[0]
 
 
 def _most_taken(view: View, way: str) -> str:
@@ -77,13 +161,9 @@ def _most_taken(view: View, way: str) -> str:
 
 def route(view: View) -> Finding | None:
     """Look for the one value of a dimension that the bad calls share and the good ones do not."""
-    if len(view.bad) < 3:
+    lift, likeliest = _weigh(view.kept())
+    if math.isnan(lift):
         return None
-    lifts = [_way_log10(_values(view.bad, way), _values(view.good, way), _unknown(way)) for way, _ in WAYS]
-    known = [(lift, way) for lift, way in zip(lifts, WAYS, strict=True) if not math.isnan(lift)]
-    if not known:
-        return None
-    lift, (way, phrase) = max(known, key=lambda one: one[0])
+    way, phrase = WAYS[likeliest]
     name = _most_taken(view, way)
-    price = math.log10(len(WAYS))
-    return Finding("route", min(lift, LIFT_LOG10_MAX) - price, phrase.format(name), Dimension(way, name))
+    return Finding("route", lift, phrase.format(name), Dimension(way, name))

@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 
-from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, View, hours_of, mean_log10
+from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, Kept, View, hour_of, mean_log10
 from schemas.alerts import Dimension
-from schemas.kernels import kernel
-from schemas.text import F32, F64
+from schemas.kernels import loop
+from schemas.text import F64
 
 WIDTHS_HOURS: tuple[int, ...] = (2, 3, 4, 6)
 INSIDE = 0.92
@@ -33,48 +33,68 @@ _GENERAL = np.array(
     ]
 )
 """Each window's share of everybody's calls."""
+_WINDOWS = len(_START)
 
 
-@kernel
-def _by_hour(hours: F32) -> F64:
-    """Return how many calls fall into each hour of the day."""
-    counts = np.zeros(24)
-    for hour in hours:
-        counts[int(hour)] += 1.0
-    return counts
+@loop
+def _on_several_days(kept: Kept) -> bool:
+    several = False
+    for call in kept.bad:
+        several |= call["end_ms"] // DAY_MS != kept.bad[0]["end_ms"] // DAY_MS
+    return several
 
 
-@kernel
-def _lifts_log10(bad_h: F32, good_h: F32) -> F64:
-    """Return log10 of the likelihood ratio of the pattern for each window."""
-    bad, good = _by_hour(bad_h), _by_hour(good_h)
-    lifts = np.empty(len(_START))
-    for k in range(len(_START)):
-        bad_in, good_in = 0.0, 0.0
-        for hour in range(_START[k], _START[k] + _WIDTH[k]):
-            bad_in += bad[hour % 24]
-            good_in += good[hour % 24]
-        # The bad calls themselves are calls too: half of them speak for the customer's hours.
-        calls = len(good_h) + 0.5 * len(bad_h) + GENERAL_CALLS
-        share = min(max((good_in + 0.5 * bad_in + GENERAL_CALLS * _GENERAL[k]) / calls, 0.02), 0.98)
-        lifts[k] = bad_in * math.log10(INSIDE / share)
-        lifts[k] += (len(bad_h) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
-    return lifts
+@loop
+def _lift_log10(kept: Kept, by_hour: F64, k: int) -> float:
+    """Return log10 of the likelihood ratio of the pattern for one window."""
+    bad_in, good_in = 0.0, 0.0
+    for hour in range(_START[k], _START[k] + _WIDTH[k]):
+        bad_in += by_hour[hour % 24]
+        good_in += by_hour[24 + hour % 24]
+    # The bad calls themselves are calls too: half of them speak for the customer's hours.
+    calls = len(kept.good) + 0.5 * len(kept.bad) + GENERAL_CALLS
+    share = min(max((good_in + 0.5 * bad_in + GENERAL_CALLS * _GENERAL[k]) / calls, 0.02), 0.98)
+    lift = (len(kept.bad) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
+    # Most windows hold no bad call.
+    return lift + bad_in * math.log10(INSIDE / share) if bad_in > 0.0 else lift
+
+
+@loop
+def _weigh(kept: Kept) -> tuple[float, int]:
+    """Return (log10 of the likelihood ratio of any window, the likeliest one); NaN where too few days show one."""
+    if len(kept.bad) < 3 or not _on_several_days(kept):
+        return math.nan, 0
+    # Bad calls of each hour, then good ones.
+    by_hour = kept.room[_WINDOWS : _WINDOWS + 48]
+    by_hour[:] = 0.0
+    for call in kept.bad:
+        by_hour[hour_of(call["end_ms"])] += 1.0
+    for call in kept.good:
+        by_hour[24 + hour_of(call["end_ms"])] += 1.0
+    best = 0
+    for k in range(_WINDOWS):
+        kept.room[k] = _lift_log10(kept, by_hour, k)
+        if kept.room[k] > kept.room[best]:
+            best = k
+    return min(mean_log10(kept.room[:_WINDOWS]), LIFT_LOG10_MAX), best
+
+
+@loop
+def time_of_day_log10(kept: Kept) -> float:
+    """Return log10 of the likelihood ratio of bad hours; NaN where nothing can be said."""
+    return _weigh(kept)[0]
 
 
 def time_of_day(view: View) -> Finding | None:
     """Look for the hours that hold the bad calls and not the good ones."""
-    bad_ms = view.bad["end_ms"]
-    if len(bad_ms) < 3 or len(np.unique(bad_ms // DAY_MS)) < 2:
+    lift, best = _weigh(view.kept())
+    if math.isnan(lift):
         return None
-    bad_h, good_h = hours_of(bad_ms), hours_of(view.good["end_ms"])
-    lifts = _lifts_log10(bad_h, good_h)
-    best = int(np.argmax(lifts))
     start = int(_START[best])
     end = (start + int(_WIDTH[best])) % 24
     return Finding(
         "time_of_day",
-        min(mean_log10(lifts), LIFT_LOG10_MAX),
+        lift,
         f"mostly between {start:02d}:00 and {end:02d}:00 UTC",
         Dimension("hour", f"{start:02d}-{end:02d}"),
     )

@@ -3,20 +3,80 @@
 import datetime as dt
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.history import ANSWERED, ELEMENTS
+from detectors.history import ANSWERED, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT
 from schemas.alerts import Dimension, PatternKind
-from schemas.kernels import kernel
-from schemas.text import F32, F64, I64
+from schemas.kernels import inlined, loop
+from schemas.text import F64, I64
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 LIFT_LOG10_MAX = 12.0
 """No structure in sixteen calls says more than this."""
+ROOM = 160
+"""So many numbers a pattern may write down while it weighs."""
+
+
+class Kept(NamedTuple):
+    """What likelihood ratios are computed from: one customer's recent calls, as compiled functions see them.
+
+    Attributes:
+        bad, good: structured arrays of `detectors.history.CALL`, oldest first.
+        since_ms: end of the first bad call of the trouble.
+        now_ms: event time of the call that raised the look.
+        bad_calls: answered calls that were bad, since `since_ms`.
+        day_calls, day_bad: answered calls, and bad ones, by day since `since_ms`; int64[DAYS_KEPT].
+        room: float64[ROOM], to write in: these functions make no arrays.
+    """
+
+    bad: npt.NDArray[np.void]
+    good: npt.NDArray[np.void]
+    since_ms: int
+    now_ms: int
+    bad_calls: int
+    day_calls: I64
+    day_bad: I64
+    room: F64
+
+
+def space() -> Kept:
+    """Return room for the calls of any one customer at a time."""
+    days = np.zeros((2, DAYS_KEPT), np.int64)
+    return Kept(np.zeros(BAD_KEPT, CALL), np.zeros(GOOD_KEPT, CALL), 0, 0, 0, days[0], days[1], np.empty(ROOM))
+
+
+@loop
+def fill(within: Kept, history: Any, since_ms: int) -> tuple[int, int]:
+    """Copy what a history holds of a trouble: the calls since it began, oldest first, and the counts of its days.
+
+    Args:
+        within: from `space`; written to.
+        history: a row of `detectors.history.HISTORY`.
+        since_ms: end of the first bad call of the trouble.
+
+    Returns:
+        How many bad calls there are, and how many good ones.
+    """
+    for day in range(DAYS_KEPT):
+        within.day_calls[day] = history["day_calls"][day]
+        within.day_bad[day] = history["day_bad"][day]
+    bad = _newest(history["bad"], history["bad_count"], since_ms, within.bad)
+    return bad, _newest(history["good"], history["good_count"], since_ms, within.good)
+
+
+@inlined
+def _newest(ring: npt.NDArray[np.void], count: int, since_ms: int, calls: npt.NDArray[np.void]) -> int:
+    """Write the calls of a ring since a time into `calls`, oldest first; return how many there are."""
+    taken = 0
+    for place in range(max(0, count - len(ring)), count):
+        if ring[place % len(ring)]["end_ms"] >= since_ms:
+            calls[taken] = ring[place % len(ring)]
+            taken += 1
+    return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +107,23 @@ class View:
     day_bad: I64
     names: "Names"
 
-    def flagged(self, flag: int) -> int:
-        """Return how many bad calls carry a flag of `detectors.history`."""
-        return int(np.count_nonzero(self.bad["flags"] & flag))
-
     def bad_durations_s(self) -> npt.NDArray[np.float64]:
         """Return the durations of the answered bad calls, in seconds."""
         answered = self.bad[(self.bad["flags"] & ANSWERED) != 0]
         return np.asarray(answered["duration_ms"] / 1000.0, np.float64)
+
+    def kept(self) -> Kept:
+        """Return what of it likelihood ratios are computed from."""
+        return Kept(
+            self.bad,
+            self.good,
+            self.since_ms,
+            self.now_ms,
+            self.bad_calls,
+            self.day_calls,
+            self.day_bad,
+            np.empty(ROOM),
+        )
 
 
 class Names(Protocol):
@@ -96,21 +165,37 @@ def day_of(time_ms: int) -> str:
     return f"{moment:%A}, {moment.day} {moment:%B}"
 
 
+@loop
 def share_lift_log10(hits: int, trials: int, usual: float, unusual: float) -> float:
     """Return log10 of the likelihood ratio of `hits` in `trials` at a share of `unusual` against `usual`."""
     return hits * math.log10(unusual / usual) + (trials - hits) * math.log10((1.0 - unusual) / (1.0 - usual))
 
 
-@kernel
+@loop
 def mean_log10(values_log10: F64) -> float:
     """Return log10 of the mean of numbers given as their log10: the price of having tried them all."""
-    top = values_log10.max()
-    return float(top + math.log10(np.mean(10.0 ** (values_log10 - top))))
+    top = values_log10[0]
+    for value in values_log10:
+        top = max(top, value)
+    parts = 0.0
+    for value in values_log10:
+        parts += 10.0 ** (value - top)
+    return float(top + math.log10(parts / len(values_log10)))
 
 
-def hours_of(times_ms: I64) -> F32:
-    """Return the UTC hour of the day, 0..24, of each time."""
-    return np.asarray((times_ms % DAY_MS) / HOUR_MS, np.float32)
+@loop
+def hour_of(time_ms: int) -> int:
+    """Return the UTC hour of the day, 0..23, of a time."""
+    return (time_ms % DAY_MS) // HOUR_MS
+
+
+@loop
+def flagged(calls: npt.NDArray[np.void], flag: int) -> int:
+    """Return how many calls carry a flag of `detectors.history`."""
+    hits = 0
+    for one in calls:
+        hits += (one["flags"] & flag) != 0
+    return hits
 
 
 def element_column(kind: str) -> int:
