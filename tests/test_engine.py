@@ -1,5 +1,6 @@
 """The engine keeps the contract's promises: same output however it is fed, stopped and started; nothing lost."""
 
+import math
 import re
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -79,6 +80,16 @@ def feed(fresh, lines, cuts=()):
     return said
 
 
+def counted(calls, method):
+    """Count the calls of a method."""
+
+    def counting(*given):
+        calls[method.__name__] += 1
+        return method(*given)
+
+    return counting
+
+
 def reborn(old, **known):
     """Start a new engine from what the old one keeps, through the bytes of a checkpoint."""
     other = engine(**known)
@@ -117,6 +128,15 @@ def test_one_event_at_a_time_says_the_same_bytes(stream, whole):
     said += feed(fresh, stream[2_000:4_500], range(1, 2_500))
     assert said == whole[0][: len(said)]
     assert len(said) > 10
+
+
+def test_the_loop_stops_for_every_case_that_a_look_at_each_bad_call_would_open(stream, whole, monkeypatch):
+    fresh = engine()
+    monkeypatch.setattr(fresh, "_limits", fresh._limits._replace(open_log10=-math.inf))
+    looks = Counter()
+    monkeypatch.setattr(fresh.casework, "look", counted(looks, fresh.casework.look))
+    assert [*feed(fresh, stream), *fresh.finish()] == whole[0]
+    assert looks["look"] > 2 * len(alerts(told(whole[0])))
 
 
 def test_empty_batches_change_nothing(stream):
