@@ -11,6 +11,7 @@ own checkpoints, which belong to one process and all that it reads, are not need
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,7 +64,10 @@ class _Held:
         self.engine: RiskEngine | None = None
         self.shard: Shard | None = None
         self.changed = False
-        self.begun: Commit | None = None
+
+    def commit(self, shard: Shard, snapshot: str) -> None:
+        """Say that a checkpoint is this partition's state."""
+        _write_commit(self.folder, Commit(LAYOUT, snapshot, shard.partitions, shard.place))
 
 
 class Shards:
@@ -121,16 +125,12 @@ class Shards:
     def save(self) -> None:
         """Begin to make durable what has changed; all that it has told must be durable before.
 
-        What was begun the last time is finished: it was written meanwhile.
-
         Raises:
-            StateError: it cannot be written.
+            StateError: what was begun the last time could not be written.
         """
-        self.settle()
         for held in self._held.values():
             if held.changed and held.engine is not None and held.shard is not None:
-                name = keep(held.engine, {}, held.snapshots)
-                held.begun = Commit(LAYOUT, name, held.shard.partitions, held.shard.place)
+                keep(held.engine, {}, held.snapshots, partial(held.commit, held.shard))
                 held.changed = False
 
     def settle(self) -> None:
@@ -140,10 +140,7 @@ class Shards:
             StateError: it cannot be written.
         """
         for held in self._held.values():
-            if held.begun is not None:
-                held.snapshots.settle()
-                _write_commit(held.folder, held.begun)
-                held.begun = None
+            held.snapshots.settle()
 
     def close(self) -> None:
         """Let other processes have the partitions."""

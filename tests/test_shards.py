@@ -142,10 +142,12 @@ def test_a_state_that_was_not_committed_is_as_if_it_had_not_been(tmp_path, monke
         assert ours.open() == ()
         taken(ours, 1, (7, 7, 2, 1))
         ours.save()
+        ours.settle()
         taken(ours, 2, (7, 7, 2, 2))
         monkeypatch.setattr(shards, "_write_commit", lambda *_: (_ for _ in ()).throw(StateError("power cut")))
+        ours.save()
         with pytest.raises(StateError, match="power cut"):
-            ours.save()
+            ours.settle()
     monkeypatch.undo()
     with contextlib.closing(shards.Shards(tmp_path, (2,), engine_of)) as ours:
         assert ours.open() == (7, 7, 2, 1)
@@ -184,6 +186,7 @@ def test_a_customer_is_explained_and_forgotten_wherever_the_partition_lies(tmp_p
             event = orjson.dumps(call(f"customer-{number}", MONDAY_MS))
             ours.engine(Shard(number, 2, (7, 7, number, 1))).apply(decode(event))
         ours.save()
+        ours.settle()
         with pytest.raises(StateError, match="stop the deployment"):
             forget("customer-1", config, lambda: 0)
     for number in (0, 1):

@@ -42,12 +42,13 @@ class Checkpoints:
 
     # Writing
 
-    def save(self, make: Callable[[int], dict[str, Any]]) -> str:
+    def save(self, make: Callable[[int], dict[str, Any]], durable: Callable[[str], None] = lambda _: None) -> str:
         """Begin to make a state durable; return its name. It is so when `settle` has returned.
 
         Args:
             make: gives what the checkpoint of a number has to hold; `floor` says which is the first file that is
                 needed beside it. Nothing may change it afterwards.
+            durable: is told the name behind the last write, in the writer's thread.
 
         Raises:
             StateError: the one before it could not be written.
@@ -58,7 +59,7 @@ class Checkpoints:
         link = Link(number, state["floor"], self._run, self._after)
         self._floors[number] = link.floor
         self._last, self._after = number, self._run
-        self._pending = self._writer.submit(self._write, link, state)
+        self._pending = self._writer.submit(self._write, link, state, durable)
         return name_of(number)
 
     def settle(self) -> None:
@@ -71,11 +72,12 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
-    def _write(self, link: Link, state: dict[str, Any]) -> None:
+    def _write(self, link: Link, state: dict[str, Any], durable: Callable[[str], None]) -> None:
         path = self._path(link.number)
         try:
             self._delete([number for number in self._numbers() if number > link.number])
             write(path, link, state)
+            durable(name_of(link.number))
             self._delete([number for number in self._numbers() if number < self._needed(link.number)])
         except OSError as error:
             raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None

@@ -1,6 +1,6 @@
 """An engine's state in checkpoints, and beside it the places of the input that it was made up to."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dataflows.checkpoints import Checkpoints, number_of
@@ -10,8 +10,13 @@ Places = dict[str, tuple[int, ...]]
 """Part of the input -> where reading it goes on."""
 
 
-def keep(engine: RiskEngine, places: Mapping[str, tuple[int, ...]], checkpoints: Checkpoints) -> str:
-    """Begin to make a state durable; return the checkpoint's name (see `Checkpoints.save`).
+def keep(
+    engine: RiskEngine,
+    places: Mapping[str, tuple[int, ...]],
+    checkpoints: Checkpoints,
+    durable: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Begin to make a state durable; return the checkpoint's name (see `Checkpoints.save`, also for `durable`).
 
     Raises:
         StateError: the checkpoint before it could not be written.
@@ -21,7 +26,7 @@ def keep(engine: RiskEngine, places: Mapping[str, tuple[int, ...]], checkpoints:
         state = engine.changes(number)
         return {"floor": state["floor"], "places": dict(places), "engine": state}
 
-    return checkpoints.save(make)
+    return checkpoints.save(make, durable)
 
 
 def resume(engine: RiskEngine, checkpoints: Checkpoints, name: str) -> Places:
