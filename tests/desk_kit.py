@@ -221,6 +221,8 @@ def serving(application: Any, port: int = 0) -> Iterator[str]:
     """Put an application behind a real server; give its address."""
     config = uvicorn.Config(application, host="127.0.0.1", port=port, log_config=None, lifespan="off")
     server, listening = uvicorn.Server(config), config.bind_socket()
+    # It is bound, but would refuse until the thread has come to it.
+    listening.listen()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

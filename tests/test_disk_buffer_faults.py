@@ -26,6 +26,7 @@ from detectors.settings import Settings
 from schemas.errors import StateError
 from sinks.breaker import Breaker
 from sinks.desk.output import DeskOutput
+from sinks.desk.sqlite import SqliteDatabase
 from sinks.desk.store import DeskStore
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Health, Outcome, State, Undeliverable
@@ -149,7 +150,10 @@ def test_fault_a_record_that_cannot_be_decoded_ends_every_start(tmp_path, clock)
     # line of spool and dead letters is cut off, a damaged file is told by name, once, and without a loop.
     path = tmp_path / "o.db"
     for turn in range(2):
-        with opened(path, clock, desk=1_000) as outbox, contextlib.closing(DeskStore(tmp_path / "desk.db")) as store:
+        with (
+            opened(path, clock, desk=1_000) as outbox,
+            contextlib.closing(DeskStore(SqliteDatabase(tmp_path / "desk.db"), clock)) as store,
+        ):
             outbox.put([notice("b", turn + 1), notice("c", turn + 1)])
             run_out(dispatcher_of(outbox, clock, DeskOutput("desk", store)), clock)
             # Bodies that are no alerts: the desk can never take them, and nothing waits behind them.

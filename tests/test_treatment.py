@@ -259,7 +259,7 @@ class TestShapes:
         outbox.put([*samples().values()])
         deliver(outbox, clock, TMF621, FileOutput(tmp_path / "tickets.ndjson"))
         tickets = [json.loads(line) for line in (tmp_path / "tickets.ndjson").read_bytes().splitlines()]
-        assert [ticket.get("status") for ticket in tickets] == ["acknowledged", None, "resolved"]
+        assert [ticket.get("status") for ticket in tickets] == ["acknowledged", None, "resolved", "resolved"]
         assert outbox.stats().outputs["file"].skipped == 3
 
     @pytest.mark.parametrize("stream", [True, False])
@@ -326,9 +326,9 @@ class TestConfiguration:
             FIXED["servicenow_case"],
         )
 
-    def test_the_readme_s_example_is_read(self, tmp_path):
-        readme = (Path(__file__).parents[1] / "README.md").read_text()
-        (example,) = [block.split("```")[0] for block in readme.split("```toml\n")[1:] if "contact_cap" in block]
+    def test_the_documented_example_is_read(self, tmp_path):
+        page = (Path(__file__).parents[1] / "docs/deployment.md").read_text()
+        (example,) = [block.split("```")[0] for block in page.split("```toml\n")[1:] if "contact_cap" in block]
         treatment = treatments(configured(tmp_path, HOOK + example), {})["crm"]
         assert treatment.shape is FIXED["servicenow_case"]
         assert treatment.rule.cap == ContactCap(1, 7)
