@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from dataflows.config.overrides import kinds, names
 
-_SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key|authori[sz]ation", re.IGNORECASE)
 _FOUND_CHARS_MAX = 80
 
 _RULES: dict[str, str] = {
