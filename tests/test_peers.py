@@ -130,7 +130,7 @@ def test_a_peer_whose_library_is_missing_is_listed_as_not_here(name, files, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*ELSEWHERE, "flink_extract", "flink_jackson"])
+@pytest.mark.parametrize("name", [*ELSEWHERE, "flink_extract", "flink_jackson", "consumer", "kafka_streams"])
 def test_a_peer_that_needs_more_finds_the_same_where_it_is_here(name, files, tmp_path):
     _, other = race(files, 1, ["own", name], tmp_path)
     if "not_here" in other:

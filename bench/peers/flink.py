@@ -1,4 +1,4 @@
-"""Flink in Java (`flink/`), state on the heap, one slot; WAY is `jackson` or `extract`.
+"""Flink in Java (`java/`), state on the heap, one slot; WAY is `jackson` or `extract`.
 
 One JVM runs the job several times over: `seconds` is the last run, `cold_seconds` the first. Neither includes start-up,
 nor the job's submission.
@@ -23,12 +23,12 @@ def main() -> None:
     events, out, way = sys.argv[1:]
     name = f"flink_{way}"
     try:
-        classes = built(Path(__file__).parent / "flink")
+        classes = built(Path(__file__).parent / "java")
     except NotHereError as error:
         print(json.dumps({"name": name, "not_here": str(error)}))
         return
     opens = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENS]
-    command = ["java", *opens, "-cp", classes, "stayline.peers.SmallJob", events, out, way, str(RUNS)]
+    command = ["java", *opens, "-cp", classes, "stayline.peers.FlinkJob", events, out, way, str(RUNS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  the user's own paths
     figures = json.loads(done.stdout.splitlines()[-1])
     cold, warm = ((figures["runs_s"][run], figures["runs_cpu_s"][run]) for run in (0, -1))

@@ -6,38 +6,29 @@ which favours this peer. The clock starts at the first message: joining the grou
 # ruff: noqa: PLC0415  imported where its absence can be said in one sentence
 
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.broker import broker_elsewhere, fill, make_topic
 from bench.peers.job import Clock, Found, Work, main
-
-TOPIC = "calls"
+from bench.peers.topic import TOPIC, filled
 
 
 def prepare(events: Path) -> Work:
     """Start the broker and fill the topic."""
-    import orjson
     from quixstreams import Application  # type: ignore[import-not-found]  # in an environment of its own
 
     from bench.peers.river_detectors import Detectors
 
-    with ExitStack() as stack:
-        address = stack.enter_context(broker_elsewhere())
-        make_topic(address, TOPIC)
-        with events.open("rb") as lines:
-            count = fill(address, TOPIC, ((orjson.loads(line)["customer_id"].encode(), line[:-1]) for line in lines))
-        app = Application(
-            broker_address=address,
-            consumer_group="peers",
-            auto_offset_reset="earliest",
-            state_dir=stack.enter_context(tempfile.TemporaryDirectory()),
-            loglevel="ERROR",
-            auto_create_topics=False,
-            use_changelog_topics=False,
-        )
-        until_done = stack.pop_all()
+    until_done, address, count = filled(events)
+    app = Application(
+        broker_address=address,
+        consumer_group="peers",
+        auto_offset_reset="earliest",
+        state_dir=until_done.enter_context(tempfile.TemporaryDirectory()),
+        loglevel="ERROR",
+        auto_create_topics=False,
+        use_changelog_topics=False,
+    )
 
     def work(clock: Clock) -> Found:
         found, customers = Found(), dict[str, Detectors]()

@@ -60,6 +60,8 @@ PEERS: dict[str, Peer] = {
     "bytewax_map": Peer("Bytewax stateful_map, river objects", "bytewax_map"),
     "flink_extract": Peer("Flink (Java), fields cut out by hand", "flink", ("extract",)),
     "flink_jackson": Peer("Flink (Java), Jackson tree", "flink", ("jackson",)),
+    "consumer": Peer("plain loop over a Kafka consumer, the same", "consumer"),
+    "kafka_streams": Peer("Kafka Streams (Java), fields cut out by hand", "kafka_streams"),
     "quix": Peer("Quix Streams, from a broker", "quix", library="quixstreams"),
     "pathway": Peer("Pathway, static", "pathway", library="pathway"),
     "pyflink": Peer("PyFlink, thread mode", "pyflink", library="pyflink"),
