@@ -33,7 +33,7 @@ def prepare(events: Path) -> Work:
             for message in messages:
                 if message.error():
                     raise RuntimeError(str(message.error()))
-                call = orjson.loads(message.value())
+                call = orjson.loads(message.value() or b"")
                 customer = call["customer_id"]
                 detectors = customers.get(customer)
                 if detectors is None:

@@ -1,4 +1,4 @@
-"""The small job's calls in a topic of a broker, for peers that read from one. The broker has cores of its own if there are."""
+"""The small job's calls in a topic of a broker, for peers that read from one; it has cores of its own if there are."""
 # ruff: noqa: PLC0415  not of the standard library: imported by who needs it
 
 from contextlib import ExitStack
