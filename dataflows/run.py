@@ -54,6 +54,7 @@ from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Output
 from sinks.shapes import Shape
 from sinks.webhook import WebhookOutput
+from sinks.webhook.trace import Seen
 
 EPOCH = timedelta(seconds=5)
 """Time between checkpoints: what a crash makes the engine read again."""
@@ -149,10 +150,11 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         store = _desk_store(config, stack)
         # Partitions kept apart are read from Kafka alone: an outcome has to come that way too.
         outcomes = None if shards is not None else Resubmitted(folder / OUTCOMES)
+        seen = _tracer(config, stack)
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
             outbox,
-            [output_of(one, secrets, treated[one.name].shape, store) for one in config.output],
+            [output_of(one, secrets, treated[one.name].shape, store, seen) for one in config.output],
             now_ms,
             random.SystemRandom(),
             treatments=treated,
@@ -358,11 +360,23 @@ def _desk_store(config: Config, stack: contextlib.ExitStack) -> DeskStore | None
     return stack.enter_context(contextlib.closing(open_store(config, config.state.directory, now_ms)))
 
 
+def _tracer(config: Config, stack: contextlib.ExitStack) -> Seen | None:
+    if not config.telemetry.traces:
+        return None
+    # Read only where the configuration asks for it: it costs half a second.
+    from dataflows.tracing import Tracer  # noqa: PLC0415
+
+    tracer = Tracer(config.deployment.name)
+    stack.callback(tracer.close)
+    return tracer.attempted
+
+
 def output_of(
     one: outputs.FileOutput | outputs.WebhookOutput | outputs.KafkaOutput | outputs.DeskOutput,
     secrets: configuration.Secrets,
     shape: Shape,
     store: DeskStore | None = None,
+    seen: Seen | None = None,
 ) -> Output:
     """Make an output of its table; that of the desk needs the desk's store.
 
@@ -385,6 +399,7 @@ def output_of(
             client_cert_file=one.client_cert_file,
             content_type=shape.content_type,
             authorization=secrets.authorizations.get(one.name),
+            seen=seen,
         )
     if isinstance(one, outputs.KafkaOutput):
         reached = connection(one, secrets.output_passwords.get(one.name))

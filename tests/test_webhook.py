@@ -87,7 +87,7 @@ def test_a_request_is_a_signed_cloudevent(outbox, clock):
             "content-type": "application/cloudevents+json",
             "webhook-id": "a-1",
             "idempotency-key": "a-1",
-            "traceparent": traceparent("a-1", 0),
+            "traceparent": traceparent("a-1", "crm", 0),
             "webhook-timestamp": str(attempt_s),
             "webhook-signature": signature([parse_secret(SECRET)], "a-1", attempt_s, request.body),
             "host": f"127.0.0.1:{receiver.port}",

@@ -54,6 +54,15 @@ class Metrics(Section):
     listen: Listen = Address("127.0.0.1", 9100)
 
 
+class Telemetry(Section):
+    """`[telemetry]`: what else is told of the run itself.
+
+    Traces go where OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`, `..._HEADERS` and the like).
+    """
+
+    traces: bool = False
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -67,3 +76,4 @@ class Config(Section):
     output: tuple[Output, ...] = ()
     desk: Desk | None = None
     metrics: Metrics | None = None
+    telemetry: Telemetry = Telemetry()

@@ -121,4 +121,6 @@ MEANINGS: dict[str, str] = {
     "desk.resolver.secret_env": BY_VARIABLE,
     "desk.resolver.secret_file": BY_FILE,
     "metrics.listen": "`GET /metrics`, `GET /healthz`",
+    "telemetry.traces": "send a span of each webhook delivery and attempt, by OTLP over HTTP, to "
+    "`OTEL_EXPORTER_OTLP_ENDPOINT`",
 }

@@ -10,7 +10,7 @@ from sinks.outputs import Clock, Delivery, Health, Outcome, State, Undeliverable
 from sinks.webhook.guard import Resolver, check_literal, parse_networks, parse_url, system_resolver
 from sinks.webhook.policy import judge
 from sinks.webhook.signing import is_signable, parse_secret, signature
-from sinks.webhook.trace import traceparent
+from sinks.webhook.trace import Attempt, Seen, traceparent
 from sinks.webhook.transport import Transport, tls_context
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -35,6 +35,7 @@ class WebhookOutput:
         authorization: value of the header of that name, for receivers that know no signatures; None: there is none.
         content_type: of the bodies; they and the signatures over them are of whatever shape they come in.
         resolver: gives the addresses of a name; the system's where there is none.
+        seen: is told of each attempt, for a trace of it.
 
     Raises:
         ConfigError: an argument does not hold; every problem is listed.
@@ -56,6 +57,7 @@ class WebhookOutput:
         authorization: str | None = None,
         content_type: str = CONTENT_TYPE,
         resolver: Resolver | None = None,
+        seen: Seen | None = None,
     ) -> None:
         problems: list[str] = [] if secrets else ["secrets must hold at least one, found none"]
         with _collecting(problems):
@@ -75,6 +77,7 @@ class WebhookOutput:
         self.name = name
         self.concurrency = concurrency
         self.newest_only = newest_only
+        self._seen = seen
         self._fixed = [("content-type", content_type), ("user-agent", "stayline")]
         if authorization is not None:
             self._fixed.append(("authorization", authorization))
@@ -88,17 +91,24 @@ class WebhookOutput:
         if not is_signable(notification.id):
             why = f"id must be printable ASCII without dot and space, was {notification.id!r}"
             return Outcome(State.DEAD, Health.WELL, reason=Undeliverable.MALFORMED, reply=why)
-        attempt_s = clock() // 1_000
+        begun_ms = clock()
+        attempt_s = begun_ms // 1_000
         headers = (
             *self._fixed,
             ("webhook-id", notification.id),
             ("webhook-timestamp", str(attempt_s)),
             ("webhook-signature", signature(self._keys, notification.id, attempt_s, notification.body)),
             ("idempotency-key", notification.id),
-            ("traceparent", traceparent(notification.id, delivery.attempts)),
+            ("traceparent", traceparent(notification.id, self.name, delivery.attempts)),
         )
         answer = await self._transport.post(headers, notification.body)
-        return judge(answer, delivery, self._give_up_after_ms, clock(), rng)
+        ended_ms = clock()
+        outcome = judge(answer, delivery, self._give_up_after_ms, ended_ms, rng)
+        if self._seen is not None:
+            times = delivery.put_ms, begun_ms, ended_ms
+            about = self.name, notification.id, notification.type, delivery.attempts
+            self._seen(Attempt(*about, *times, answer.status, outcome))
+        return outcome
 
     async def close(self) -> None:
         """Close all connections."""
