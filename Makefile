@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo screenshots test chaos fuzz lint type ci docs sbom audit release readme lock clean
+.PHONY: help setup demo screenshots test chaos fuzz lint type ci docs sbom audit release readme bench-all lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -61,7 +61,7 @@ sbom: $(TOOLS)/.ready ## bill of materials of what the lock file installs: build
 	  --validate --output-file build/release/stayline.cdx.json
 
 audit: $(TOOLS)/.ready ## known vulnerabilities of what the lock file installs (asks the advisory database)
-	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+	$(TOOLS)/bin/pip-audit --vulnerability-service osv --strict --require-hashes --disable-pip --requirement requirements.lock
 
 release: setup audit sbom ## wheel, bill of materials and their digests: build/release (docs/SECURITY.md)
 	$(BIN)/python -m pip --quiet --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/release .
@@ -69,6 +69,13 @@ release: setup audit sbom ## wheel, bill of materials and their digests: build/r
 
 readme: setup ## run the sessions of the README and write down what they print
 	$(BIN)/python -m bench.readme
+
+BENCHES := throughput+profile kafka stalls delivery+desk+metering formats detection market peers
+
+bench-all: setup ## every benchmark, then docs/numbers.md; takes hours (CHURN="--table FILE --label COLUMN --id COLUMN")
+	@for cases in $(BENCHES); do $(BIN)/stayline bench $$(echo $$cases | tr + ' ') --out bench/results || exit 1; done
+	$(if $(CHURN),$(BIN)/stayline bench churn $(CHURN) --out bench/results)
+	$(BIN)/python -m bench.numbers
 
 screenshots: setup ## pictures of the desk for the documentation (needs Chromium)
 	$(BIN)/python -m bench.screenshots docs/img

@@ -104,5 +104,5 @@ def run(names: list[str], options: Options, show: Callable[[str], None], out: Pa
         report.say()
         report.say(bottleneck(report.ratios))
     if out is not None:
-        report.write(out, f"{'-'.join(names)}-{date}")
+        report.write(out, "-".join(names))
     return report

@@ -1,0 +1,345 @@
+"""The page of numbers, `docs/numbers.md`, made of the raw lines in `bench/results/` and of nothing else.
+
+    python -m bench.numbers
+
+Each section stands for one run of `stayline bench`; it names the command, the day, the conditions and the files.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from bench.harness import quantiles
+from bench.peers.race import PEERS
+from bench.plot import bar_chart
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = RESULTS.parent.parent / "docs" / "numbers.md"
+
+CALLS_PER_CUSTOMER_S, REPORTS_PER_CUSTOMER_S = 4_000 / 10e6, 60_000 / 10e6
+"""Call records and media reports of a customer in the busy hour: a carrier of ten million with as many in all."""
+
+HEAD = """# The numbers
+
+What Stayline does on one core of an ordinary machine, and what others do there with the same events. Every figure is
+read from a file of raw lines by `python -m bench.numbers`; none is copied by hand. `make bench-all` runs all of it
+anew, which takes about two hours, and writes files, pictures and this page. Rates vary from machine to machine and with
+what else runs there; ratios within one run hardly do, so compare those.
+"""
+
+Line = Mapping[str, Any]
+
+
+class Run(NamedTuple):
+    """One run of the harness, as its raw lines have it.
+
+    Attributes:
+        stem: of its files.
+        lines: without the one of the conditions.
+        told: the one of the conditions.
+    """
+
+    stem: str
+    lines: Sequence[Line]
+    told: Line
+
+    @classmethod
+    def read(cls, folder: Path, stem: str) -> "Run | None":
+        """Read a run; None if there is none."""
+        path = folder / f"{stem}.jsonl"
+        if not path.exists():
+            return None
+        told, *lines = (orjson.loads(line) for line in path.read_bytes().splitlines())
+        return cls(stem, lines, told)
+
+    def of(self, kind: str) -> list[Line]:
+        """Return the lines of a kind."""
+        return [line for line in self.lines if line["kind"] == kind]
+
+    def one(self, kind: str) -> Line:
+        """Return the only line of a kind, or the last of it."""
+        return self.of(kind)[-1]
+
+    def ratio(self, name: str, by: str = "per_second") -> float:
+        """Return how many times as fast as the first of its race a work was: the median over the rounds."""
+        base: Line = {}
+        for line in self.of("rate"):
+            rate = line["rate"]
+            if rate["name"] == name:
+                return _median(one / other for one, other in zip(rate[by], base[by], strict=True))
+            if not rate["digest"]:
+                base = rate
+        raise KeyError(name)
+
+    def rate(self, name: str) -> float:
+        """Return the median rate of a work, events a second."""
+        return _median(next(r["rate"] for r in self.of("rate") if r["rate"]["name"] == name)["per_second"])
+
+    def head(self) -> list[str]:
+        """Return what stands above its figures."""
+        files = ", ".join(f"[{word}](../bench/results/{self.stem}.{end})" for word, end in _FILES)
+        conditions = "; ".join(self.told["conditions"])
+        return [f"`stayline bench {self.told['command']}`, {self.told['date']}: {files}. {conditions}.", ""]
+
+
+_FILES = (("as printed", "txt"), ("raw lines", "jsonl"))
+
+
+def page(folder: Path = RESULTS) -> tuple[str, dict[str, str]]:
+    """Return the page, and the pictures that it needs and no run has drawn: name -> SVG."""
+    parts, pictures = [HEAD], dict[str, str]()
+    for title, stem, section in SECTIONS:
+        run = Run.read(folder, stem)
+        parts += [f"## {title}", ""]
+        if run is None:
+            parts += [f"Not measured yet: `stayline bench {stem.replace('-', ' ')}`.", ""]
+            continue
+        parts += [*run.head(), *section(run, pictures), ""]
+    parts += _cost(Run.read(folder, "throughput-profile"), Run.read(folder, "stalls"))
+    return "\n".join(parts).rstrip() + "\n", pictures
+
+
+def _table(*rows: Sequence[str]) -> list[str]:
+    head, *others = rows
+    return [_row(head), _row(["---", *("--:" for _ in head[1:])]), *map(_row, others)]
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(statistics.median(values))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _picture(name: str, words: str) -> list[str]:
+    return ["", f"![{words}](../bench/results/{name}.svg)"]
+
+
+def _speed(run: Run, _: dict[str, str]) -> list[str]:
+    names = ("decode", "detect", "flow", "flow, checkpoints", "decode, arrow", "flow, arrow")
+    rows = [(name, f"{run.rate(name):,.0f}", f"{run.ratio(name):.2f}") for name in names]
+    broken, flood = run.one("broken"), run.one("flood")
+    peak_mb = flood["flooded"]["peak_bytes"] / 1e6
+    sizes = [line["residence"] for line in run.of("customers")]
+    each = (sizes[-1]["held_bytes"] - sizes[0]["held_bytes"]) / (sizes[-1]["customers"] - sizes[0]["customers"])
+    both = [statistics.median(size["both_per_s"]) for size in sizes]
+    latencies = [(line["name"], quantiles(line["told_ms"])) for line in run.of("latency") if line["told_ms"]]
+    return [
+        "A rate beside that of `orjson.loads` over the same bytes in the same run.",
+        "",
+        *_table(("one core", "events/s", "x orjson.loads"), *rows),
+        "",
+        f"- One broken record in a hundred: {broken['ratio']:.2f} of the rate.",
+        f"- A further customer takes {each:,.0f} bytes, measured from the process.",
+        f"- With {sizes[-1]['customers']:,} customers resident, calls are decoded and judged at",
+        f"  {both[-1] / both[0]:.2f} of the rate with {sizes[0]['customers']:,}.",
+        f"- {flood['strangers']:,} unknown customers in a minute: at most {peak_mb:,.0f} MB,",
+        f"  {flood['flooded']['evicted']:,} evicted and counted.",
+        "",
+        *_table(
+            ("from due to told, ms", "p50", "p99", "p99.9"),
+            *((name, *(f"{value:,.0f}" for value in values)) for name, values in latencies),
+        ),
+        *_picture(f"{run.stem}-parts", "Where the time of an event goes"),
+        *_picture(f"{run.stem}-latency", "Latency by share of the notifications"),
+        *_picture(f"{run.stem}-customers", "Rate by number of customers"),
+    ]
+
+
+def _kafka(run: Run, _: dict[str, str]) -> list[str]:
+    names = [line["rate"]["name"] for line in run.of("rate") if line["rate"]["digest"]]
+    rows = [(name, f"{run.rate(name):,.0f}", f"{run.ratio(name):.2f}") for name in names]
+    return ["From a real broker on the same machine.", "", *_table(("", "events/s", "x orjson.loads"), *rows)]
+
+
+def _state(run: Run, _: dict[str, str]) -> list[str]:
+    rows = []
+    for line in run.of("stalls"):
+        one = line["stalls"]
+        p99 = quantiles(one["stall_s"])[1]
+        cells = (
+            f"{1e3 * p99:,.1f}",
+            f"{statistics.median(one['written_bytes']) / 1e6:,.0f}",
+            f"{one['held_bytes'] / 1e6:,.0f}",
+            f"{one['restart_s']:.1f}",
+        )
+        rows.append((f"{one['customers']:,}", *cells))
+    head = ("customers resident", "flow waits, ms p99", "MB a checkpoint", "MB on disk", "restart, s")
+    return ["Ten thousand calls a second, a checkpoint every five seconds.", "", *_table(head, *rows)]
+
+
+def _delivery(run: Run, _: dict[str, str]) -> list[str]:
+    sent, metering = run.one("delivery"), run.one("metering")
+    desk = [(line["name"], f"{line['p50_ms']:.1f}", f"{line['p99_ms']:.1f}") for line in run.of("desk")]
+    return [
+        f"- Notifications of 4 kB made durable: {sent['count'] / sent['put_s']:,.0f}/s.",
+        f"- Webhooks, signed, to a receiver on this machine: {sent['count'] / sent['sent_s']:,.0f}/s.",
+        f"- Counting for Prometheus: {metering['meters_s'] / metering['flow_s']:.2%} of the flow's time; a scrape",
+        f"  {1e3 * metering['scrape_s']:.1f} ms.",
+        "",
+        *_table((f"desk, {run.one('desk')['cases']:,} open cases, ms", "p50", "p99"), *desk),
+    ]
+
+
+def _formats(run: Run, pictures: dict[str, str]) -> list[str]:
+    rates = {line["name"]: line["per_cpu_second"] for line in run.of("format")}
+    pictures[f"{run.stem}-rates"] = bar_chart(
+        "Vendor records to events", {name: {name: rate} for name, rate in rates.items()}, unit="records/s"
+    )
+    hep = [
+        (
+            f"{line['offered']:,}",
+            f"{line['packets']:,}",
+            f"{line['dropped']:,}",
+            f"{line['dropped'] / line['packets']:.1%}",
+        )
+        for line in run.of("hep")
+    ]
+    return [
+        "Records a second of processor time.",
+        *_picture(f"{run.stem}-rates", "Records a second by format"),
+        "",
+        "HEP3 over UDP, sender and listener on the same two cores:",
+        "",
+        *_table(("packets/s offered", "sent", "lost", "share"), *hep),
+    ]
+
+
+def _detection(run: Run, _: dict[str, str]) -> list[str]:
+    rows = []
+    for line in run.one("detection")["rows"]:
+        marks = line["marks"]
+        median = marks["bad_calls"]["median"]
+        cells = (
+            f"{marks['recall']:.0%}",
+            f"{marks['false_per_10k_days']:.2f}",
+            "-" if median is None else f"{median:.0f}",
+            "-" if marks["named_right"] is None else f"{marks['named_right']:.0%}",
+            f"{marks['inside_outage']}",
+        )
+        rows.append((line["name"], *cells))
+    head = ("", "faults found", "false alerts in 10,000 healthy days", "bad calls before", "right kind", "in outages")
+    return [
+        "Simulated telcos; every other detector is tuned to as many false alerts as Stayline has, where it can be.",
+        "",
+        *_table(head, *rows),
+        *_picture(f"{run.stem}-recall", "Faults found against false alerts"),
+    ]
+
+
+def _churn(run: Run, _: dict[str, str]) -> list[str]:
+    rows = [
+        (
+            f"{line['model']} ({line['way']})",
+            f"{line['score']['auc']:.3f}",
+            f"{line['score']['log_loss']:.3f}",
+            f"{line['score']['lift']:.2f}",
+            f"{line['score']['calibration_error']:.3f}",
+        )
+        for line in run.of("churn")
+    ]
+    return _table(("", "AUC", "log loss", "lift at 10 %", "calibration error"), *rows)
+
+
+def _market(run: Run, _: dict[str, str]) -> list[str]:
+    rows = [
+        (
+            f"{line['cases']:,} cases: {line['played']['policy']}",
+            f"{line['played']['regret']:.0%}",
+            f"{line['played']['late_regret']:.0%}",
+            f"{line['played']['saved_minor_per_contact'] / 100:,.2f}",
+        )
+        for line in run.of("market")
+    ]
+    head = ("", "regret", "in the last quarter", "gain a contact")
+    return [
+        "Simulated markets in which the true uplift of each remedy is known, and who is better left alone.",
+        "Regret is the share of the oracle's gain that was missed.",
+        "",
+        *_table(head, *rows),
+    ]
+
+
+def _peers(run: Run, pictures: dict[str, str]) -> list[str]:
+    lines = [line for line in run.one("peers")["lines"] if "not_here" not in line]
+    rows, bars = [], {}
+    for name in dict.fromkeys(line["name"] for line in lines):
+        mine = [line for line in lines if line["name"] == name]
+        bases = {line["round"]: line for line in lines if line["name"] == PEERS[name].against}
+        ratios = [_times(mine, bases, time) for time in ("seconds", "cpu_s")]
+        rate = statistics.median(line["events"] / line["seconds"] for line in mine)
+        rows.append((PEERS[name].title, f"{rate:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)))
+        if not PEERS[name].whole:
+            bars[PEERS[name].title] = {PEERS[name].title: rate}
+    pictures[f"{run.stem}-rates"] = bar_chart("The small job, events a second", bars, unit="events/s")
+    absent = sorted({PEERS[line["name"]].title for line in run.one("peers")["lines"] if "not_here" in line})
+    return [
+        "Each peer alone on one core, in turns, over the same events; all peers of the small job must find the same,",
+        "bit for bit. Ratios are to our own row of the same job.",
+        "",
+        *_table(("", "events/s", "x ours", "x ours by processor"), *rows),
+        *([] if not absent else ["", f"Not on this machine: {', '.join(absent)}."]),
+        *_picture(f"{run.stem}-rates", "Events a second by peer"),
+    ]
+
+
+def _times(mine: Sequence[Line], bases: Mapping[int, Line], time: str) -> float:
+    return _median(bases[line["round"]][time] / line[time] for line in mine)
+
+
+def _cost(speed: Run | None, state: Run | None) -> list[str]:
+    """Return what a million customers take: sums of figures above, in cores and bytes, as prices differ."""
+    if speed is None or state is None:
+        return []
+    sizes = [line["residence"] for line in speed.of("customers")]
+    each = (sizes[-1]["held_bytes"] - sizes[0]["held_bytes"]) / (sizes[-1]["customers"] - sizes[0]["customers"])
+    events_s = 1e6 * (CALLS_PER_CUSTOMER_S + REPORTS_PER_CUSTOMER_S)
+    largest = state.of("stalls")[-1]["stalls"]
+    disk = largest["held_bytes"] / largest["customers"]
+    return [
+        "## What a million customers cost",
+        "",
+        f"In the busy hour a million customers make {1e6 * CALLS_PER_CUSTOMER_S:,.0f} call records and",
+        f"{1e6 * REPORTS_PER_CUSTOMER_S:,.0f} media reports a second (as many a customer as a carrier of ten million",
+        "with 4,000 and 60,000). From the figures above:",
+        "",
+        *_table(
+            ("a million customers take", ""),
+            ("of a core, in the busy hour", f"{events_s / speed.rate('flow, checkpoints'):.1%}"),
+            ("memory of their state", f"{each:,.0f} MB"),
+            ("checkpoints on disk", f"{1e6 * disk / 1e9:.1f} GB"),
+        ),
+        "",
+        "Multiply by your own price of a core, of memory and of disk. [Sizing](sizing.md) says what to add for bursts,",
+        "the outbox and the spool.",
+    ]
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Run, dict[str, str]], list[str]]], ...] = (
+    ("Speed, memory, latency", "throughput-profile", _speed),
+    ("From Kafka", "kafka", _kafka),
+    ("State and restart", "stalls", _state),
+    ("Delivery, desk, monitoring", "delivery-desk-metering", _delivery),
+    ("Vendor formats", "formats", _formats),
+    ("Detection", "detection", _detection),
+    ("Who will leave", "churn", _churn),
+    ("What helps", "market", _market),
+    ("Beside other engines", "peers", _peers),
+)
+"""Title, stem of the files, what makes the section."""
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    text, pictures = page()
+    PAGE.write_text(text, encoding="utf-8")
+    for name, picture in pictures.items():
+        (RESULTS / f"{name}.svg").write_text(picture, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
