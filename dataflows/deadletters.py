@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -28,7 +29,8 @@ def record_of(letter: DeadLetter) -> bytes:
 class DeadLetterFile:
     """A file of dead letters that grows; a crash may write the ones of its last seconds twice.
 
-    Several processes may use one file: whoever changes it holds `.lock` beside it meanwhile.
+    Several processes may use one file: whoever changes it holds `.lock` beside it meanwhile. What is appended outlives
+    this process at once, the machine from the next `sync` on: a disk is waited for once a checkpoint, not once a chunk.
 
     Args:
         path: NDJSON; for this user alone.
@@ -39,22 +41,33 @@ class DeadLetterFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_synced = True
         with self._held():
             cut_torn_line(path)
 
     def append(self, letters: Sequence[DeadLetter]) -> None:
-        """Make dead letters durable.
+        """Write dead letters behind the others.
 
         Raises:
             StateError: they cannot be written.
         """
         lines = b"".join(msgspec.json.encode(letter) + b"\n" for letter in letters)
-        with self._held():
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "ab") as stream:
-                stream.write(lines)
-                stream.flush()
-                os.fsync(stream.fileno())
+        self._is_synced = False
+        with self._opened() as stream:
+            stream.write(lines)
+
+    def sync(self) -> None:
+        """Make durable what was appended: before a checkpoint passes the records.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        if self._is_synced:
+            return
+        with self._opened() as stream:
+            os.fsync(stream.fileno())
+            sync_folder(self._path.parent)
+        self._is_synced = True
 
     def read(self) -> Iterator[tuple[str, DeadLetter]]:
         """Give every dead letter with its id, the oldest first; of those that a crash wrote twice, one.
@@ -108,6 +121,14 @@ class DeadLetterFile:
             return msgspec.json.decode(line, type=DeadLetter)
         except msgspec.DecodeError as error:
             raise StateError(f"{self._path}: must hold one dead letter a line, found another: {error}") from None
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """Open the file to write at its end, as it is now: a removal puts another in its place."""
+        with self._held():
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "ab") as stream:
+                yield stream
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:

@@ -263,10 +263,10 @@ class _Writing(StatefulSinkPartition[Any, None]):
 
 
 class Output(FixedPartitionedSink[Any, None]):
-    """A sink of one partition: `write` has made its items durable when it returns.
+    """A sink of one partition: its items are durable when `write` returns, or when `save` does.
 
     A `FixedPartitionedSink`, not a dynamic one: the checkpoint waits for this sort alone. `save` is called at the end
-    of every epoch, behind all that was written in it.
+    of every epoch, behind all that was written in it and before its checkpoint counts.
     """
 
     def __init__(self, write: Callable[[Any], None], save: Callable[[], None] = lambda: None) -> None:
@@ -290,6 +290,7 @@ def build(
     stop: Stop,
     *,
     ends: bool,
+    sync_dead_letters: Callable[[], None] = lambda: None,
     checkpoints: Checkpoints | None = None,
     passed: Passed = lambda _: None,
     committed: Passed = lambda _: None,
@@ -301,9 +302,11 @@ def build(
     Args:
         open_input: opens the input at a place.
         engine: a fresh one; it takes over the checkpoint's state.
-        write_notifications, write_dead_letters: make a list durable, then return.
+        write_notifications: makes a list durable, then returns.
+        write_dead_letters: takes a list.
         stop: ends the flow early.
         ends: the input has an end, at which every decision that waits is taken.
+        sync_dead_letters: makes durable what `write_dead_letters` took; called before a checkpoint passes the records.
         checkpoints: where the engine's state is kept; None: nowhere.
         passed, committed: see `Part`.
         beside: what else is read, by the names under which the checkpoint keeps the places.
@@ -328,7 +331,7 @@ def build(
     decoder = Decoder()
     pairs = op.map("decode", items, lambda item: _decode(decoder, item, meters))
     letters = op.filter_map("reject", pairs, lambda pair: (KEY, pair[1]) if pair[1] else None)
-    op.output("dead-letters", letters, Output(write_dead_letters))
+    op.output("dead-letters", letters, Output(write_dead_letters, sync_dead_letters))
     batches = op.map("batch", pairs, lambda pair: (KEY, pair[0]))
     told = op.stateful_batch("detect", batches, detect)
     op.output("notifications", told, Output(_metered(write_notifications, meters)))

@@ -172,7 +172,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         open_input, write = _watched(source.open_input, dispatcher), _writer(outbox, dispatcher, stopping)
         checkpoints = Checkpoints(folder / "engine")
         if shards is not None:
-            flow = sharded.build(open_input, shards, write, letters.append, stopping, meters, source.committed)
+            flow = sharded.build(open_input, shards, write, letters, stopping, meters, source.committed)
         else:
             flow = build(
                 open_input,
@@ -181,6 +181,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
                 letters.append,
                 stopping,
                 ends=source.ends,
+                sync_dead_letters=letters.sync,
                 checkpoints=checkpoints,
                 passed=source.passed,
                 committed=source.committed,

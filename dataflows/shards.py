@@ -23,6 +23,7 @@ from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.checkpoints.engines import keep, resume
 from dataflows.config.kinds import Share, owns
 from dataflows.config.settings import Config
+from dataflows.deadletters import DeadLetterFile
 from dataflows.durable import sync_folder
 from dataflows.flow import KEY, Input, Keeping, OpenInput, Output, Part, Passed, Stop
 from dataflows.inputs.chunks import decoded
@@ -30,7 +31,6 @@ from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded
 from dataflows.meters import Meters
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification
-from schemas.deadletters import DeadLetter
 from schemas.decode import Decoder
 from schemas.errors import StateError
 
@@ -214,7 +214,7 @@ def build(
     open_input: OpenInput,
     shards: Shards,
     write_notifications: Callable[[Sequence[Notification]], None],
-    write_dead_letters: Callable[[Sequence[DeadLetter]], None],
+    letters: DeadLetterFile,
     stop: Stop,
     meters: Meters,
     committed: Passed = lambda _: None,
@@ -224,7 +224,8 @@ def build(
     Args:
         open_input: opens the input at a place; gives `Sharded`.
         shards: the partitions' engines.
-        write_notifications, write_dead_letters: make a list durable, then return.
+        write_notifications: makes a list durable, then returns.
+        letters: where records go that could not be taken.
         stop: ends the flow early.
         meters: what counts and times it.
         committed: is told a place that the states on disk have passed.
@@ -241,10 +242,10 @@ def build(
         engine = shards.engine(part.shard)
         for chunk in part.chunks:
             begun_s = meters.now_s()
-            batch, letters = decoded(decoder, chunk)
-            meters.decoded(begun_s, letters)
-            if letters:
-                write_dead_letters(letters)
+            batch, dead = decoded(decoder, chunk)
+            meters.decoded(begun_s, dead)
+            if dead:
+                letters.append(dead)
             begun_s = meters.now_s()
             told = engine.apply(batch)
             meters.applied(begun_s, batch, told)
@@ -255,6 +256,7 @@ def build(
 
     def save() -> None:
         begun_s = meters.now_s()
+        letters.sync()
         shards.save()
         meters.saved(begun_s)
 

@@ -342,6 +342,26 @@ class TestFile:
         assert other.returncode == 0
         assert len(list(letters.read())) == 200
 
+    def test_the_disk_is_waited_for_once_for_all_that_was_appended(self, deployed, monkeypatch):
+        synced = []
+        monkeypatch.setattr(os, "fsync", lambda _: synced.append(len(list(letters.read()))))
+        letters = records(deployed)
+        letters.append([letter(1), letter(2)])
+        letters.append([letter(3)])
+        assert synced == []
+        letters.sync()
+        assert synced == [3, 3]  # the file, and the folder for its name
+        letters.sync()
+        assert synced == [3, 3]
+
+    def test_what_could_not_be_made_durable_is_tried_again(self, deployed, monkeypatch):
+        letters = records(deployed)
+        letters.append([letter(1)])
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        for _ in range(2):
+            with pytest.raises(StateError, match="must be writable, was not: No space left on device"):
+                letters.sync()
+
     def test_a_line_that_is_none_is_damage_and_told(self, deployed):
         (deployed / "state/dead-letters.ndjson").write_bytes(b'{"source":1}\n')
         with pytest.raises(StateError, match="must hold one dead letter a line"):

@@ -61,7 +61,7 @@ class Deployment:
         self.events.write_bytes(b"".join(lines))
         self.told, self.letters, self.opened, self.passed = [], [], [], []
 
-    def run(self, *, epoch=OFTEN, stop=None, write=None, letters=None, engine=None, before=lambda _: None):
+    def run(self, *, epoch=OFTEN, stop=None, write=None, letters=None, sync=None, engine=None, before=lambda _: None):
         def open_input(place):
             self.opened.append(place)
             reader = FileReader([self.events], Place() if place is None else Place(*place), chunk_bytes=80)
@@ -77,6 +77,7 @@ class Deployment:
             self.letters.extend if letters is None else letters,
             Stop() if stop is None else stop,
             ends=True,
+            sync_dead_letters=(lambda: None) if sync is None else sync,
             checkpoints=checkpoints,
             passed=lambda place: self.passed.append((place, len(list((self.folder / "engine").iterdir())))),
         )
@@ -139,6 +140,20 @@ class TestRestart:
             deployment.run(letters=failing_at(0, deployment.letters.extend, StateError("no room")))
         deployment.run()
         assert len(deployment.letters) == 1
+        assert list(dict.fromkeys(deployment.ids())) == EXPECTED
+
+    def test_a_dead_letter_that_does_not_get_onto_the_disk_comes_again(self, deployment):
+        written = []
+
+        def sync():
+            if written and not deployment.letters:
+                raise StateError("no room")
+
+        with pytest.raises(StateError):
+            deployment.run(letters=written.extend, sync=sync)
+        assert len(written) == 1
+        deployment.run()
+        assert deployment.letters == written
         assert list(dict.fromkeys(deployment.ids())) == EXPECTED
 
     @pytest.mark.parametrize("number", range(1, CALLS + 2))

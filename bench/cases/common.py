@@ -169,7 +169,7 @@ def run_flow_durably(
     *,
     ends: bool = True,
 ) -> None:
-    """Run the flow as `stayline run` does: with checkpoints, and dead letters that are on disk when they are written.
+    """Run the flow as `stayline run` does: with checkpoints, which wait for dead letters to be on disk.
 
     Args:
         open_input: what it reads.
@@ -182,5 +182,14 @@ def run_flow_durably(
         state = Path(name)
         letters = DeadLetterFile(state / "dead-letters.ndjson")
         checkpoints = Checkpoints(state / "engine")
-        flow = build(open_input, engine, write, letters.append, Stop(), ends=ends, checkpoints=checkpoints)
+        flow = build(
+            open_input,
+            engine,
+            write,
+            letters.append,
+            Stop(),
+            ends=ends,
+            sync_dead_letters=letters.sync,
+            checkpoints=checkpoints,
+        )
         execute(flow, state / "recovery", EPOCH, checkpoints.settle)
