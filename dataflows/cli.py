@@ -338,9 +338,9 @@ def canary(
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=0, help="How many; 0: until Ctrl-C.")] = 0,
 ) -> None:
     """Put a customer who does not exist into the input, whose trouble must come out as an alert in the metrics."""
+    from dataflows.clock import now_ms
     from dataflows.commands.canary import round_after_round, sender
     from dataflows.config import load, resolve_secrets
-    from dataflows.run import now_ms
 
     loaded = load(config, os.environ)
     secrets = resolve_secrets(loaded, os.environ)
@@ -371,11 +371,11 @@ def forget(
     config: ConfigFile,
 ) -> None:
     """Erase what was learnt and stored about one customer."""
+    from dataflows.clock import now_ms
     from dataflows.commands.forget import forget as erase
     from dataflows.commands.forget import size
     from dataflows.commands.progress import progress
     from dataflows.config import format_options, load, resolve_token_key
-    from dataflows.run import now_ms
 
     loaded = load(config, os.environ)
     tokens = format_options(loaded, resolve_token_key(loaded, os.environ)).tokens

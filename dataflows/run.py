@@ -4,63 +4,45 @@ import contextlib
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from msgspec import structs
-from prometheus_client.registry import Collector
 
 from dataflows import config as configuration
 from dataflows import shards as sharded
 from dataflows.canary import GuardedEngine, Told
 from dataflows.checkpoints import Checkpoints, sole_user
+from dataflows.clock import now_ms
 from dataflows.config import outputs
 from dataflows.config.business import catalogue_of
 from dataflows.config.settings import Config
 from dataflows.config.treatments import treatments
 from dataflows.deadletters import DeadLetterFile
 from dataflows.desk import desk_server, open_store, outcomes_of
-from dataflows.flow import OpenInput, Part, Passed, Stop, build, execute
+from dataflows.destinations import output_of, tracer_of
+from dataflows.flow import OpenInput, Stop, build, execute
 from dataflows.inputs import hep
 from dataflows.inputs.chunks import Read
-from dataflows.inputs.files import Cut, FileReader, Place
-from dataflows.inputs.http import Server, events_application, metrics_application, read_converted
-from dataflows.inputs.kafka import KafkaFigures, KafkaReader
-from dataflows.inputs.kafka_client import connection
+from dataflows.inputs.http import Server, events_application, metrics_application
 from dataflows.inputs.resubmitted import Resubmitted
-from dataflows.inputs.spool import Spool
 from dataflows.logs import log
 from dataflows.meters import Meters
 from dataflows.metrics import Disk, Gauges
 from dataflows.private import require_private
 from dataflows.shards import Shards, partitions_folder
+from dataflows.sources import Source, beside, source_of
 from detectors.engine import Counts, RiskEngine
 from schemas.alerts import Notification
 from schemas.errors import ConfigError, StateError, StaylineError
-from schemas.formats import Format, open_format
-from schemas.formats.hep import open_hep
-from sinks.announcements import Announcements
-from sinks.desk.output import DeskOutput
 from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
-from sinks.file import FileOutput, Rotation
-from sinks.kafka import KafkaOutput
 from sinks.outbox import Outbox, OutboxFull
-from sinks.outputs import Output
-from sinks.shapes import Shape
-from sinks.webhook import WebhookOutput
-from sinks.webhook.trace import Seen
 
 EPOCH = timedelta(seconds=5)
 """Time between checkpoints: what a crash makes the engine read again."""
-
-RESUBMITTED_EVERY = timedelta(seconds=1)
-"""How soon a running deployment takes what an operator resubmits."""
 
 OUTCOMES = "outcomes"
 """Where the desk's outcomes lie until they are read, for an input that nothing can be written to."""
@@ -75,39 +57,6 @@ Announce = Callable[[str, str], None]
 
 class InterruptedRunError(StaylineError):
     """The run was told to stop while an output's backlog was full: the checkpoint before stands, nothing is lost."""
-
-
-class _Source(NamedTuple):
-    """An input, opened.
-
-    Attributes:
-        open_input: what the flow reads.
-        ends: it has an end.
-        spool: what arrives by HTTP lies here; None for others.
-        opener: opens the vendor's format of what arrives there; None: contract events.
-        listener: takes packets; None for others.
-        figures: what the input has to show of its own.
-        passed: is told a place behind which no restart will go back.
-        committed: is told a place that a checkpoint holds.
-        finish: is called once the last checkpoint is taken.
-        close: lets go of what the input holds.
-    """
-
-    open_input: OpenInput
-    ends: bool
-    spool: Spool | None = None
-    opener: Callable[[], Format] | None = None
-    listener: hep.Listener | None = None
-    figures: Collector | None = None
-    passed: Passed = lambda _: None
-    committed: Passed = lambda _: None
-    finish: Callable[[], None] = lambda: None
-    close: Callable[[], None] = lambda: None
-
-
-def now_ms() -> int:
-    """Return the wall clock in Unix milliseconds: for deliveries alone, never for detection."""
-    return time.time_ns() // 1_000_000
 
 
 def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPOCH) -> None:
@@ -139,7 +88,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         stack.callback(outbox.close)
         meters = Meters([one.name for one in config.output])
         outbox.on_delivered = meters.delivered
-        source = _source(config, secrets, folder)
+        source = source_of(config, secrets, folder)
         stack.callback(source.close)
         make = partial(_engine, config, partial(_tell_canary, meters))
         shards = _shards(config, make)
@@ -150,7 +99,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         store = _desk_store(config, stack)
         # Partitions kept apart are read from Kafka alone: an outcome has to come that way too.
         outcomes = None if shards is not None else Resubmitted(folder / OUTCOMES)
-        seen = _tracer(config, stack)
+        seen = tracer_of(config, stack)
         letters = DeadLetterFile(folder / "dead-letters.ndjson")
         dispatcher = Dispatcher(
             outbox,
@@ -186,8 +135,8 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
                 passed=source.passed,
                 committed=source.committed,
                 beside={
-                    "resubmitted": _beside(Resubmitted(folder / "resubmitted"), ends=source.ends),
-                    OUTCOMES: _beside(Resubmitted(folder / OUTCOMES), ends=source.ends),
+                    "resubmitted": beside(Resubmitted(folder / "resubmitted"), ends=source.ends),
+                    OUTCOMES: beside(Resubmitted(folder / OUTCOMES), ends=source.ends),
                 },
                 meters=meters,
             )
@@ -292,128 +241,14 @@ def _signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _source(config: Config, secrets: configuration.Secrets, folder: Path) -> _Source:
-    if config.input.kind == "hep":
-        return _packets(config, secrets, folder)
-    opener = _opener(config, secrets)
-    if config.input.kind == "http":
-        spool = Spool(folder / "spool")
-        give = spool.read if opener is None else partial(read_converted, spool)
-        return _Source(
-            lambda place: give(Place() if place is None else Place(*place)),
-            ends=False,
-            spool=spool,
-            opener=opener,
-            passed=lambda place: spool.prune(Place(*place).file),
-        )
-    if config.input.kafka is not None and config.input.kind == "kafka" and config.input.kafka.partitions == ():
-        # Nothing is read: what a process that is given up had still to deliver goes out.
-        return _Source(lambda _: iter(()), ends=False)
-    if config.input.kafka is not None and config.input.kind == "kafka":
-        reached = connection(config.input.kafka, secrets.input_password)
-        group = config.input.kafka.group or f"stayline-{config.deployment.name}"
-        reader = KafkaReader(config.input.kafka, reached, group, opener)
-        return _Source(
-            reader.read,
-            ends=False,
-            figures=KafkaFigures(reader),
-            committed=reader.committed,
-            finish=reader.finish,
-            close=reader.close,
-        )
-    given = config.input.file
-
-    def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
-        begin = Place() if place is None else Place(*place)
-        return iter(FileReader(list(given.paths), begin, open_format=opener, follow=given.follow))
-
-    return _Source(read, ends=not given.follow)
-
-
-def _opener(config: Config, secrets: configuration.Secrets) -> Callable[[], Format] | None:
-    """Return what opens `input.format`; None: contract events."""
-    if config.input.format == "stayline":
-        return None
-    return partial(open_format, config.input.format, configuration.format_options(config, secrets.token_key))
-
-
-def _packets(config: Config, secrets: configuration.Secrets, folder: Path) -> _Source:
-    reader = open_hep(configuration.format_options(config, secrets.token_key))
-    source = hep.Source(Spool(folder / "spool"), folder / "calls", reader)
-    listener = hep.Listener(source.spool, *config.input.hep.listen)
-    return _Source(
-        source.read, ends=False, listener=listener, figures=hep.Figures(listener, source), passed=source.passed
-    )
-
-
-def _beside(records: Resubmitted, *, ends: bool) -> Part:
-    """Return what an operator gives to the input again, or what the desk reports, read beside the input."""
-
-    def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
-        return records.read(Place() if place is None else Place(*place), ends=ends)
-
-    return Part(read, passed=lambda place: records.prune(Place(*place).file), idle=RESUBMITTED_EVERY)
-
-
 def _desk_store(config: Config, stack: contextlib.ExitStack) -> DeskStore | None:
     if not any(isinstance(output, outputs.DeskOutput) for output in config.output):
         return None
     return stack.enter_context(contextlib.closing(open_store(config, config.state.directory, now_ms)))
 
 
-def _tracer(config: Config, stack: contextlib.ExitStack) -> Seen | None:
-    if not config.telemetry.traces:
-        return None
-    # Read only where the configuration asks for it: it costs half a second.
-    from dataflows.tracing import Tracer  # noqa: PLC0415
-
-    tracer = Tracer(config.deployment.name)
-    stack.callback(tracer.close)
-    return tracer.attempted
-
-
-def output_of(
-    one: outputs.FileOutput | outputs.WebhookOutput | outputs.KafkaOutput | outputs.DeskOutput,
-    secrets: configuration.Secrets,
-    shape: Shape,
-    store: DeskStore | None = None,
-    seen: Seen | None = None,
-) -> Output:
-    """Make an output of its table; that of the desk needs the desk's store.
-
-    Raises:
-        StaylineError: there is none of this sort.
-    """
-    if isinstance(one, outputs.FileOutput):
-        return FileOutput(one.path, one.name, Rotation(one.rotate_bytes, one.rotate_s), now_ms)
-    if isinstance(one, outputs.WebhookOutput):
-        return WebhookOutput(
-            one.name,
-            one.url,
-            secrets.webhooks[one.name],
-            allow_networks=one.allow_networks,
-            give_up_after_s=one.give_up_after_s,
-            timeout_s=one.timeout_s,
-            concurrency=one.concurrency,
-            newest_only=one.newest_only,
-            ca_file=one.ca_file,
-            client_cert_file=one.client_cert_file,
-            content_type=shape.content_type,
-            authorization=secrets.authorizations.get(one.name),
-            seen=seen,
-        )
-    if isinstance(one, outputs.KafkaOutput):
-        reached = connection(one, secrets.output_passwords.get(one.name))
-        if one.announce:
-            return Announcements(one.name, one.topic, reached)
-        return KafkaOutput(one.name, one.topic, reached, content_type=shape.content_type)
-    if isinstance(one, outputs.DeskOutput) and store is not None:
-        return DeskOutput(one.name, store)
-    raise StaylineError(f"output {one.name}: must have a store where its kind is desk, had none")
-
-
 def _servers(
-    config: Config, source: _Source, desk: Callable[[], Server] | None, gauges: Gauges
+    config: Config, source: Source, desk: Callable[[], Server] | None, gauges: Gauges
 ) -> Iterator[tuple[str, Server | hep.Listener]]:
     if source.listener is not None:
         yield "hep", source.listener

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from bench.simulator import TelcoSpec, simulate
-from dataflows import cli, run
+from dataflows import cli, run, sources
 
 TELCO = TelcoSpec(customers=120, days=5, seed=4, faulty_ratio=0.4, broken_ratio=0.002, late_ratio=0.003)
 """Small, and full of trouble: some 25 notifications of every type from some 4,000 records, six of them broken."""
@@ -138,8 +138,8 @@ def _main(
     os.dup2(file, 1)
     os.dup2(file, 2)
     run.run = functools.partial(run.run, epoch=timedelta(milliseconds=epoch_ms))
-    run.Spool = functools.partial(run.Spool, segment_bytes=segment_bytes)
-    run.FileReader = functools.partial(run.FileReader, chunk_bytes=chunk_bytes)
+    sources.Spool = functools.partial(sources.Spool, segment_bytes=segment_bytes)
+    sources.FileReader = functools.partial(sources.FileReader, chunk_bytes=chunk_bytes)
     before()
     sys.argv = ["stayline", *arguments]
     cli.main()

@@ -42,13 +42,13 @@ from bench.broker import fill, make_topic
 from bench.cases import Options as BenchOptions
 from bench.cases import kafka as kafka_case
 from bench.cases import run as bench_run
+from dataflows.clock import now_ms
 from dataflows.commands.ping import ping
 from dataflows.config.outputs import KafkaOutput as OutputTable
 from dataflows.inputs import kafka, kafka_client
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
 from dataflows.inputs.messages import joined
-from dataflows.run import now_ms
 from schemas.decode import Decoder, decode
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Options, open_format

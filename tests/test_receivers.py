@@ -16,7 +16,7 @@ from run_kit import until
 from standardwebhooks import Webhook
 
 from dataflows import cli
-from dataflows.run import now_ms
+from dataflows.clock import now_ms
 from schemas.alerts import rfc3339
 from sinks.breaker import Breaker
 from sinks.outbox import Outbox

@@ -13,7 +13,7 @@ import orjson
 
 from bench.cases.common import Bench
 from bench.harness import quantiles
-from dataflows.run import now_ms
+from dataflows.clock import now_ms
 from schemas.alerts import Notification
 from sinks.dispatcher import Dispatcher
 from sinks.outbox import Outbox

@@ -149,10 +149,11 @@ def test(
     config: ConfigFile,
 ) -> None:
     """Send a signed stayline.test.ping to an output; say what came of it."""
+    from dataflows.clock import now_ms
     from dataflows.commands.ping import ping
     from dataflows.config import resolve_secrets
     from dataflows.config.treatments import treatments
-    from dataflows.run import now_ms, output_of
+    from dataflows.destinations import output_of
 
     loaded = _loaded(config)
     one = next((each for each in loaded.output if each.name == name), None)
@@ -175,7 +176,7 @@ def enable(
     config: ConfigFile,
 ) -> None:
     """Let an output begin again that is paused, or that its receiver disabled (410)."""
-    from dataflows.run import now_ms
+    from dataflows.clock import now_ms
     from sinks.outbox import Outbox
 
     loaded = _loaded(config)
@@ -233,9 +234,9 @@ def _no_output(name: str, loaded: "Config") -> str:
 
 @contextmanager
 def _letterbox(config: Path) -> Iterator["Letterbox"]:
+    from dataflows.clock import now_ms
     from dataflows.commands.letterbox import Letterbox
     from dataflows.config import format_options, resolve_token_key
-    from dataflows.run import now_ms
     from schemas.formats import Format, open_format
 
     loaded = _loaded(config)
