@@ -82,8 +82,9 @@ class Advisor:
         for example in self._labels.mature(at_ms):
             self.model.learn(example.features, example.left)
         self.chooser.ledger.mature(at_ms)
-        if self._labels.wants(str(customer), at_ms):
-            self._labels.remember(str(customer), at_ms, self._features(customer, at_ms, experience(customer)))
+        name = str(customer)
+        if self._labels.wants(name, at_ms):
+            self._labels.keep(name, at_ms, self._features(customer, at_ms, experience(customer)))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
@@ -129,8 +130,8 @@ class Advisor:
             "decisions": self.chooser.forget(customer),
         }
 
-    def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
-        return {**self._relations.of(customer).features(at_ms), **experience}
+    def _features(self, customer: int, at_ms: int, experience: dict[str, float]) -> dict[str, float]:
+        return self._relations.of(customer).features(at_ms) | experience
 
     # Advising
 

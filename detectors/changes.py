@@ -153,7 +153,7 @@ class Ledger(dict[K, V], Generic[K, V]):
 
     def __setitem__(self, key: K, value: V) -> None:
         """Set an entry."""
-        super().__setitem__(key, value)
+        dict.__setitem__(self, key, value)
         self._changed[key] = None
 
     def __delitem__(self, key: K) -> None:

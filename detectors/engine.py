@@ -85,7 +85,6 @@ class _Now:
     calls: Calls
     scratch: Scratch
     lines: LineReadings
-    whose: list[int]
 
 
 class RiskEngine:
@@ -122,13 +121,14 @@ class RiskEngine:
             batch.calls.position, batch.media.position, np.array([at for at, _ in business], np.int64)
         )
         scratch = _scratch(len(calls.customer))
-        now = _Now(batch, calls, scratch, LineReadings(batch.links, self.memory.advisor), whose(business))
+        now = _Now(batch, calls, scratch, LineReadings(batch.links, self.memory.advisor))
+        rare = iter(zip(business, whose(business), strict=True))
         at = 0
         while at < len(kind):
             if kind[at] == K_OTHER:
-                now.lines.read_up_to(int(position[at]))
-                one = int(index[at])
-                scratch.counts[self._take(business[one][1], now.whose[one])] += 1
+                (place, event), customer = next(rare)
+                now.lines.read_up_to(place)
+                scratch.counts[self._take(event, customer)] += 1
                 at += 1
                 continue
             scratch.clock[:] = self.clock_ms, self.memory.next_due_ms(NEVER_MS)
@@ -238,23 +238,22 @@ class RiskEngine:
 
     def _learn_of(self, event: Business, customer: int) -> None:
         memory = self.memory
-        if isinstance(event, KnownIncident):
+        if isinstance(event, Profile):
+            memory.relations.profile(customer, event)
+        elif isinstance(event, Usage):
+            memory.relations.usage(customer, event)
+        elif isinstance(event, Contact):
+            memory.relations.contact(customer, event)
+        elif isinstance(event, KnownIncident):
             incident = memory.incidents.told(event)
             if incident is not None:
                 self._absolve(memory.incidents.customers_inside(incident), incident)
         elif isinstance(event, OutcomeEvent):
             self.casework.report(event)
-        else:
-            if isinstance(event, Profile):
-                memory.relations.profile(customer, event)
-            elif isinstance(event, Usage):
-                memory.relations.usage(customer, event)
-            elif isinstance(event, Contact):
-                memory.relations.contact(customer, event)
-            if isinstance(event, Churn):
-                memory.advisor.left(customer, event.at_ms)
-            else:
-                memory.advisor.remember(customer, event.at_ms, lambda one: experience(memory, one, event.at_ms))
+        elif isinstance(event, Churn):
+            memory.advisor.left(customer, event.at_ms)
+        if isinstance(event, Profile | Usage | Contact):
+            memory.advisor.remember(customer, event.at_ms, lambda one: experience(memory, one, event.at_ms))
 
     # One customer
 

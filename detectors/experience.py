@@ -18,9 +18,10 @@ def experience(memory: Memory, customer: int, now_ms: int) -> dict[str, float]:
         now_ms: event time.
     """
     known = {"cases_open": float(customer in memory.casebook.cases)}
-    one = memory.row_of(customer)
-    if one is None:
+    row = memory.roster.find(customer)
+    if row < 0:
         return known
+    one = memory.roster.book.rows[row]
     known["evidence"] = float(np.log10(max(evidence_days(one), 1.0)))
     for channel, name in ((DROP, "drop_ratio"), (QUALITY, "bad_quality_ratio")):
         if one["count"][channel] > 0:

@@ -96,9 +96,13 @@ class LabelDesk:
         """
         if not self.wants(customer, at_ms):
             return False
-        self._add(PendingExample(customer, at_ms, dict(features)))
-        self._make_room()
+        self.keep(customer, at_ms, dict(features))
         return True
+
+    def keep(self, customer: str, at_ms: int, features: dict[str, float]) -> None:
+        """Keep the features of a customer of whom an example is wanted; nobody changes them any more."""
+        self._add(PendingExample(customer, at_ms, features))
+        self._make_room()
 
     def wants(self, customer: str, at_ms: int) -> bool:
         """Tell whether an example of this customer would be kept."""
@@ -124,6 +128,9 @@ class LabelDesk:
         `now_ms` is event time up to which departures are known. For results that do not depend on how events
         are batched, call it with times that events alone determine, such as the time of each score.
         """
+        # Whoever is first in the queue is the oldest, or was.
+        if not self._queue or now_ms - self._queue[0].at_ms < self._horizon_ms:
+            return []
         negatives = []
         while (oldest := self._oldest()) is not None and now_ms - oldest.at_ms >= self._horizon_ms:
             self._remove_oldest()

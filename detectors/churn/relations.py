@@ -1,5 +1,6 @@
 """What the business knows of each customer, and the churn features that follow from it."""
 
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
@@ -10,6 +11,26 @@ from schemas.events import Contact, Outcome, Profile, Result, Usage
 
 DAY_MS = 86_400_000
 CONTACTS_KEPT = 16
+
+CONTACTS_COUNTED: dict[str, tuple[str, int]] = {
+    "quality": ("contacts_quality_30d", 30),
+    "billing": ("contacts_billing_30d", 30),
+    "cancel": ("contacts_cancel_90d", 90),
+}
+"""By topic: the feature that counts contacts about it, and for how many days."""
+
+NOTHING_HAPPENED: dict[str, float] = {
+    **dict.fromkeys((name for name, _ in CONTACTS_COUNTED.values()), 0.0),
+    "offers_accepted_180d": 0.0,
+    "offers_declined_180d": 0.0,
+    "cases_30d": 0.0,
+}
+
+_PROFILE = (
+    "plan", "plan_down_mbps", "monthly_fee_minor", "currency", "tenure_days", "contract_end_ms", "segment", "consent",
+    "access_node", "language",
+)  # fmt: skip
+_said = attrgetter(*_PROFILE)
 
 
 class Relation(Struct, gc=False):
@@ -45,12 +66,7 @@ class Relation(Struct, gc=False):
 
     def features(self, now_ms: int) -> dict[str, float]:
         """Return the churn features that the relationship gives; what is not known is absent."""
-        known = {**self._contract(now_ms), **self._usage(), **self._history(now_ms)}
-        # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
-        return {name: value for name, value in known.items() if abs(value) <= FEATURE_MAX}
-
-    def _contract(self, now_ms: int) -> dict[str, float]:
-        known: dict[str, float] = {}
+        known = self._counts(now_ms)
         if self.tenure_days is not None:
             known["tenure_days"] = self.tenure_days + max(0, now_ms - self.profile_ms) / DAY_MS
         if self.contract_end_ms is not None:
@@ -59,30 +75,29 @@ class Relation(Struct, gc=False):
             known["monthly_fee"] = self.monthly_fee_minor / 100.0
         if self.plan_down_mbps is not None:
             known["plan_down_mbps"] = self.plan_down_mbps
-        return known
-
-    def _usage(self) -> dict[str, float]:
-        known: dict[str, float] = {}
         if self.minutes_per_day is not None:
             known["minutes_per_day"] = self.minutes_per_day
             if self.minutes_per_day_before:
                 known["usage_change_ratio"] = self.minutes_per_day / self.minutes_per_day_before
         if self.bill_minor is not None and self.monthly_fee_minor and self.bill_currency == self.currency:
             known["bill_ratio"] = self.bill_minor / self.monthly_fee_minor
-        return known
+        # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
+        return {name: value for name, value in known.items() if -FEATURE_MAX <= value <= FEATURE_MAX}
 
-    def _history(self, now_ms: int) -> dict[str, float]:
-        known: dict[str, float] = {}
-        for topic, days in (("quality", 30), ("billing", 30), ("cancel", 90)):
-            recent = [at for at, about in self.contacts if about == topic and now_ms - at <= days * DAY_MS]
-            known[f"contacts_{topic}_{days}d"] = float(len(recent))
+    def _counts(self, now_ms: int) -> dict[str, float]:
+        """Return the features that count what has happened; of most customers nothing has."""
+        known = NOTHING_HAPPENED.copy()
+        for at_ms, topic in self.contacts:
+            name, days = CONTACTS_COUNTED.get(topic, ("", 0))
+            if name and now_ms - at_ms <= days * DAY_MS:
+                known[name] += 1.0
         if self.contacts:
             known["days_since_contact"] = max(0, now_ms - self.contacts[-1][0]) / DAY_MS
-        for result in ("accepted", "declined"):
-            offers = [at for at, _, said in self.remedies if said == result and now_ms - at <= 180 * DAY_MS]
-            known[f"offers_{result}_180d"] = float(len(offers))
-        known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
+        for at_ms, _, said in self.remedies:
+            if said in ("accepted", "declined") and now_ms - at_ms <= 180 * DAY_MS:
+                known[f"offers_{said}_180d"] += 1.0
         if self.cases:
+            known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
             known["days_since_case"] = max(0, now_ms - self.cases[-1]) / DAY_MS
         return known
 
@@ -112,7 +127,8 @@ class Relations:
             while len(self._known) >= self._customers_max:
                 del self._known[next(iter(self._known))]
             relation = self._known[customer] = Relation()
-        self._known.touch(customer)
+        else:
+            self._known.touch(customer)
         return relation
 
     def profile(self, customer: int, event: Profile) -> None:
@@ -121,11 +137,7 @@ class Relations:
         if event.at_ms < relation.profile_ms:
             return
         relation.profile_ms = event.at_ms
-        for name in (
-            "plan", "plan_down_mbps", "monthly_fee_minor", "currency", "tenure_days", "contract_end_ms", "segment",
-            "consent", "access_node", "language",
-        ):  # fmt: skip
-            value = getattr(event, name)
+        for name, value in zip(_PROFILE, _said(event), strict=True):
             if value is not None:
                 setattr(relation, name, value)
 

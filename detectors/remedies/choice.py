@@ -38,6 +38,8 @@ REMEDIES_MAX: Final = 5
 FAIR_AMOUNT: Final = {"en": "a fair amount", "de": "einen angemessenen Betrag", "zh": "合理的金额"}
 """What a talk track says instead of a credit whose amount is not known."""
 
+_WORDS: Final[dict[str, str]] = {str(kind): text for kind, text in CAUSE_WORDS.items()}
+
 
 class Assumptions(Struct, frozen=True):
     """What a kept customer is worth.
@@ -264,11 +266,10 @@ def _talk_track(terms: RemedyTerms, situation: Situation, due: Credit | None) ->
     amount = FAIR_AMOUNT.get(language, FAIR_AMOUNT["en"])
     if due is not None:
         amount = money_text(due.amount_minor, due.currency)
-    words: dict[str, str] = {str(kind): text for kind, text in CAUSE_WORDS.items()}
     return say.format(
         bad_calls=situation.measured.bad_calls,
         bad_days=situation.measured.bad_days,
-        cause=words.get(situation.cause.kind, CAUSE_WORDS["unknown"]),
+        cause=_WORDS.get(situation.cause.kind, CAUSE_WORDS["unknown"]),
         credit=amount,
         follow_up_days=terms.follow_up_days,
     )

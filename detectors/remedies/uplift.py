@@ -99,6 +99,10 @@ class Ratio(proba.base.ContinuousDistribution):
         return self.mode
 
 
+_UNTRIED: Final = Ratio()
+"""What is known of an action never taken. To make one takes longer than to weigh it: river seeds a generator."""
+
+
 class Option(Struct, frozen=True):
     """An action that may be taken.
 
@@ -217,7 +221,7 @@ class UpliftBandit(bandit.base.ContextualPolicy):
         return sorted((str(key), cast("Ratio", ratio)) for key, ratio in self._rewards.items())
 
     def _ratio(self, key: str) -> Ratio:
-        return cast("Ratio", self._rewards[key]) if key in self._rewards else Ratio()
+        return cast("Ratio", self._rewards.get(key, _UNTRIED))
 
     def _pull(self, arm_ids: list[ArmID], context: dict[str, str]) -> ArmID:  # type: ignore[override]  # as river's own
         """Return the arm with the lowest ratio: river's interface, without chance."""
