@@ -79,7 +79,7 @@ PRIORS: tuple[Prior, ...] = (
 LOCK_SHARE = 0.15
 """The part of the evidence that repeated durations hold (`detectors.locks`); all parts add up to one."""
 
-MEMORY_COUNT = 400.0
+MEMORY_COUNT = 400
 """A baseline remembers about this many observations; older ones fade by halves."""
 
 CALM_DAYS = 2.0
@@ -259,10 +259,12 @@ def remember(one: Any, channel: int, x: float, days: float) -> None:
         one["waiting_count"][channel] = count
         one["waiting_weight"][channel] = weight
         return
-    if one["count"][channel] >= MEMORY_COUNT:
-        one["count"][channel] *= np.float32(0.5)
+    known = int(one["count"][channel])
+    if known >= MEMORY_COUNT:
+        # The odd one is dropped: of two wholes, the one that makes the line look the worse raises fewer alarms.
+        known //= 2
         one["weight"][channel] *= np.float32(0.5)
-    one["count"][channel] += count
+    one["count"][channel] = np.uint16(known + int(count))
     one["weight"][channel] += weight
     one["waiting_count"][channel] = 0.0
     one["waiting_weight"][channel] = 0.0

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from detectors.evidence import EVIDENCE_MAX, LOCK_SHARE
-from detectors.roster import LOCKS
+from detectors.roster import LOCKS, MINUTES_ALL
 from schemas.kernels import inlined, loop
 
 TIMERS_S: tuple[float, ...] = (
@@ -86,10 +86,12 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
         peer: the far end; 0: not known.
         days: since the customer's previous call.
     """
+    share = one["minutes_share"] / MINUTES_ALL
     whole = 1.0 if duration_ms % 60_000 == 0 else 0.0
-    one["minutes_share"] = np.float32(one["minutes_share"] + WHOLE_MINUTES_FADE * (whole - one["minutes_share"]))
+    share += WHOLE_MINUTES_FADE * (whole - share)
+    one["minutes_share"] = np.uint16(share * MINUTES_ALL)
     duration_s = duration_ms / 1000.0
-    if duration_s < SHORTEST_S or one["minutes_share"] > WHOLE_MINUTES:
+    if duration_s < SHORTEST_S or share > WHOLE_MINUTES:
         return False
     cut = False
     near = False

@@ -11,16 +11,18 @@ import numpy.typing as npt
 
 from detectors.changes import Hand, again, copied, words
 from detectors.evidence import CHANNELS, RISES
+from detectors.order import LONG_AGO, SEEN
 from detectors.snapshots import raw
 from schemas.errors import StateError
 from schemas.kernels import inlined, loop
 from schemas.text import I32, Bools
 
-SEEN = 8
-"""How many of a customer's latest calls are remembered to recognise duplicates."""
-
 LOCKS = 2
 """How many durations are held in suspicion for a customer at a time."""
+
+MINUTES_ALL = 65_535
+MINUTES_BEGIN = 62_258
+"""Parts that make a whole share of durations in whole minutes; until finer ones are seen, it is held to be 95 %."""
 
 ROW = np.dtype(
     [
@@ -28,22 +30,21 @@ ROW = np.dtype(
         ("last_ms", np.int64),  # end of the newest call applied; -1: none yet
         ("since_ms", np.int64),  # end of the first bad call since the evidence was last low; -1: none
         ("last_bad_ms", np.int64),  # end of the newest bad call; -1: none
-        ("forgotten_ms", np.int64),  # newest end among the calls that `seen` no longer holds; -1: none
-        ("seen_ms", np.int64, (SEEN,)),  # when the latest calls ended
-        ("seen", np.uint32, (SEEN,)),  # and their keys; 0: a free place
+        ("seen", np.uint32, (SEEN,)),  # keys of the latest calls, newest first (detectors.order); 0: a free place
+        ("gap", np.uint16, (SEEN,)),  # and the time from each back to the next; LONG_AGO: there is none
         ("evidence", np.float32, (len(CHANNELS), len(RISES))),
         ("days", np.float32, (len(CHANNELS),)),  # that passed since each channel was observed
-        ("count", np.float32, (len(CHANNELS),)),  # baseline: observations learnt
+        ("count", np.uint16, (len(CHANNELS),)),  # baseline: observations learnt
         ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of their x
         ("waiting_count", np.float32, (len(CHANNELS),)),  # observations that may yet turn out to be trouble
         ("waiting_weight", np.float32, (len(CHANNELS),)),
         ("rating", np.float32),  # mean R-factor of healthy calls
         ("rating_spread", np.float32),  # and their mean absolute deviation from it
-        ("rating_count", np.float32),
+        ("rating_count", np.uint8),  # calls these rest on, up to `watch.RATING_MEMORY`
         ("lock_s", np.float32, (LOCKS,)),  # durations that calls may be cut at (detectors.locks)
         ("lock_evidence", np.float32, (LOCKS,)),
         ("lock_peer", np.uint32, (LOCKS,)),  # far end of the newest call cut there
-        ("minutes_share", np.float32),  # how many durations are whole minutes, recent ones weighing more
+        ("minutes_share", np.uint16),  # durations in whole minutes, of MINUTES_ALL, recent ones weighing more
         ("last_peer", np.uint32),  # far end of the newest call
         ("media_call", np.uint32),  # the call that media reports came for last
         ("media_rating", np.float32),  # and the mean R-factor they gave
@@ -55,7 +56,7 @@ ROW = np.dtype(
         ("again", np.uint8),
         # how much the newest answered call looked dropped, 0..FULL, until the parties have parted; FULL: settled
         ("doubt", np.uint8),
-        ("written", np.uint32),  # how far the next checkpoint has come with this row (`touch`); not kept
+        ("written", np.uint16),  # how far the next checkpoint has come with this row (`touch`); not kept
     ],
     align=True,
 )
@@ -69,18 +70,31 @@ Rows = npt.NDArray[np.void]
 
 
 class Book(NamedTuple):
-    """The roster as the kernels see it."""
+    """The roster as the kernels see it.
+
+    Attributes:
+        tally: [used rows, rows in `changed`, rows in `changed_again`, mark of the checkpoint].
+        changed: rows that changed and are not copied for the next checkpoint.
+        changed_again: rows that changed once more behind their copy. Either list may be too short for what its tally
+            counts; rows are marked too, and a list that is too short is made from the marks (`Roster._listed`).
+    """
 
     rows: Rows
     slots: I32
-    tally: npt.NDArray[np.int64]  # [used rows, used places of `changed`, of `changed_again`, STATES x the checkpoint]
-    changed: I32  # rows that changed since the last checkpoint
-    changed_again: I32  # and those that changed once more behind their copy for the next one
+    tally: npt.NDArray[np.int64]
+    changed: I32
+    changed_again: I32
 
+
+LISTED_MIN = 1_024
+"""Room in the lists of what changed, at the least."""
 
 STATES = 4
 LISTED, COPIED, LISTED_AGAIN = 1, 2, 3
-"""What `written` says of a row, on top of STATES times the number of checkpoints: older states are none."""
+"""What `written` says of a row, on top of the mark of the checkpoint; those on top of older marks say nothing."""
+
+MARK_MAX = 0xFFFC
+"""Behind this mark the first one comes again. No row still has it: the hand is round in far fewer checkpoints."""
 
 
 @inlined
@@ -88,13 +102,15 @@ def touch(book: Book, row: int) -> None:
     """Note that a row changes: it belongs into the next checkpoint, once more if it was copied for it already."""
     one = book.rows[row]
     state = int(one["written"]) - book.tally[3]
-    if state < LISTED:
+    if state < LISTED or state > LISTED_AGAIN:
         one["written"] = book.tally[3] + LISTED
-        book.changed[book.tally[1]] = row
+        if book.tally[1] < len(book.changed):
+            book.changed[book.tally[1]] = row
         book.tally[1] += 1
     elif state == COPIED:
         one["written"] = book.tally[3] + LISTED_AGAIN
-        book.changed_again[book.tally[2]] = row
+        if book.tally[2] < len(book.changed_again):
+            book.changed_again[book.tally[2]] = row
         book.tally[2] += 1
 
 
@@ -146,21 +162,20 @@ def clear_row(rows: Rows, row: int) -> None:
     one["since_ms"] = -1
     one["last_bad_ms"] = -1
     one["seen"][:] = 0
-    one["seen_ms"][:] = -1
-    one["forgotten_ms"] = -1
+    one["gap"][:] = LONG_AGO
     one["evidence"][:, :] = 0.0
     one["days"][:] = 0.0
-    one["count"][:] = 0.0
+    one["count"][:] = 0
     one["weight"][:] = 0.0
     one["waiting_count"][:] = 0.0
     one["waiting_weight"][:] = 0.0
     one["rating"] = 0.0
     one["rating_spread"] = 0.0
-    one["rating_count"] = 0.0
+    one["rating_count"] = 0
     one["lock_s"][:] = 0.0
     one["lock_evidence"][:] = 0.0
     one["lock_peer"][:] = 0
-    one["minutes_share"] = 0.95
+    one["minutes_share"] = MINUTES_BEGIN
     one["last_peer"] = 0
     one["again"] = 0
     one["doubt"] = 0
@@ -216,7 +231,9 @@ class Roster:
     def _allocate(rows: Rows, tally: npt.NDArray[np.int64]) -> Book:
         # At most half full: a probe for a key then looks at 1.5 slots in the mean (Knuth, vol. 3, section 6.4).
         slots = np.zeros(1 << max(4, int(2 * len(rows) - 1).bit_length()), np.int32)
-        book = Book(rows, slots, tally, np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32))
+        # To make a list from the marks takes as long as to copy an eighth of the rows.
+        listed = max(LISTED_MIN, len(rows) // 8)
+        book = Book(rows, slots, tally, np.zeros(listed, np.int32), np.zeros(listed, np.int32))
         _index(book)
         return book
 
@@ -256,8 +273,7 @@ class Roster:
         rows = np.zeros(size, ROW)
         raw(rows)[: len(old.rows)] = raw(old.rows)
         self.book = self._allocate(rows, old.tally)
-        self.book.changed[: len(old.changed)] = old.changed
-        self.book.changed_again[: len(old.changed)] = old.changed_again
+        self._list()
 
     def remove(self, leave: Bools) -> Rows:
         """Remove the customers marked in `leave` (one a used row); return their rows. The last ones fill the gaps."""
@@ -268,22 +284,35 @@ class Roster:
         words(used)[gaps] = words(used)[last]
         words(used)[left:] = 0
         # What moved is written at its new place; what was listed may have moved.
-        base = self.book.tally[3]
-        used["written"][gaps] = base + LISTED
-        written = used["written"][:left]
-        changed, again = np.flatnonzero(written == base + LISTED), np.flatnonzero(written == base + LISTED_AGAIN)
-        self.book.changed[: len(changed)], self.book.changed_again[: len(again)] = changed, again
-        self.book.tally[:3] = left, len(changed), len(again)
-        self._done = 0
+        used["written"][gaps] = self.book.tally[3] + LISTED
+        self.book.tally[0] = left
+        self._list()
         _index(self.book)
         return gone
 
     # State
 
+    def _marked(self, state: int) -> I32:
+        """Return the rows whose mark says this."""
+        written = self.book.rows["written"][: len(self)]
+        return np.flatnonzero(written == self.book.tally[3] + state).astype(np.int32)
+
+    def _list(self) -> None:
+        """Make the lists of what changed anew, from the marks."""
+        for at, state, room in ((1, LISTED, self.book.changed), (2, LISTED_AGAIN, self.book.changed_again)):
+            marked = self._marked(state)
+            self.book.tally[at] = len(marked)
+            room[: len(marked)] = marked[: len(room)]
+
+    def _listed(self, at: int, state: int, room: I32) -> I32:
+        """Return what a list holds; where it was too short, what it should hold."""
+        count = int(self.book.tally[at])
+        return room[:count].copy() if count <= len(room) else self._marked(state)
+
     @property
     def due(self) -> int:
         """How many rows `gather` would copy because they changed."""
-        return int(self.book.tally[1]) - self._done
+        return int(self.book.tally[1])
 
     def gather(self, number: int, *, last: bool = False) -> tuple[I32, Rows]:
         """Copy what changed since the last time for the checkpoint of this number, and as many rows again.
@@ -299,18 +328,22 @@ class Roster:
             (places, rows); of what is gathered for one checkpoint, the newest copy of a place counts.
         """
         book, size = self.book, len(self)
-        base = int(book.tally[3])
-        listed = book.changed[self._done : book.tally[1]].copy()
+        mark = int(book.tally[3])
+        listed = self._listed(1, LISTED, book.changed)
+        book.tally[1] = 0
         self._done += len(listed)
-        book.rows["written"][listed] = base + COPIED
         count = len(listed)
         if last:
-            listed = np.concatenate([listed, book.changed_again[: book.tally[2]]])
+            listed = np.concatenate([listed, self._listed(2, LISTED_AGAIN, book.changed_again)])
             count = max(count, again(self._done, size) - self._again)
+        book.rows["written"][listed] = mark + COPIED
         passed = self.hand.turn(number, size, count)
         self._again += passed.stop - passed.start
-        rest = passed.start + np.flatnonzero(book.rows["written"][passed] < base + LISTED)
-        index = np.concatenate([listed, rest.astype(np.int32)])
+        written = book.rows["written"][passed]
+        is_rest = (written < mark + LISTED) | (written > mark + LISTED_AGAIN)
+        # What the hand passes has no mark of an older checkpoint any more.
+        written[is_rest] = 0
+        index = np.concatenate([listed, passed.start + np.flatnonzero(is_rest).astype(np.int32)])
         if last:
             self._next()
         return index, self._copy(index)
@@ -331,7 +364,7 @@ class Roster:
     def _next(self) -> None:
         """Begin to collect for the next checkpoint."""
         self.book.tally[1:3] = 0
-        self.book.tally[3] += STATES
+        self.book.tally[3] = self.book.tally[3] % MARK_MAX + STATES
         self._done = self._again = 0
 
     def take(self, index: I32, rows: Rows, size: int) -> None:

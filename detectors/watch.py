@@ -56,8 +56,9 @@ from detectors.history import (
     take,
 )
 from detectors.locks import lock_total, observe_duration
+from detectors.order import is_known, is_late, keep
 from detectors.patterns import Kept, added_log10, fill
-from detectors.roster import CALM, CASE, FULL, ROW, SEEN, Book, find, find_or_add, home, touch
+from detectors.roster import CALM, CASE, FULL, ROW, Book, find, find_or_add, home, touch
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
@@ -100,7 +101,7 @@ SPREAD, SPREAD_COUNT, SPREAD_MIN = 5.0, 10.0, 3.0
 that anybody is held to."""
 POOR_FROM, POOR_FULL = 2.5, 5.0
 """Media is poor from so many deviations below the customer's own mean R, and wholly so at so many."""
-RATING_MEMORY = 100.0
+RATING_MEMORY = 100
 LOCK_BAD_DAYS = 5.0
 """Evidence of a lock from which a call that ends at it is a bad call."""
 LOW_DAYS, QUIET_CALLS = 1.0, 6.0
@@ -189,38 +190,17 @@ class World(NamedTuple):
 
 
 @inlined
-def poorness(rating: float, usual: float, spread: float, count: float) -> float:
-    """Return x of the quality channel: how far an R-factor lies below this customer's usual one, 0..1.
+def poorness(one: Any, rating: float) -> float:
+    """Return x of the quality channel: how far a call's R-factor lies below its customer's usual one, 0..1.
 
     Args:
+        one: the customer's row; it holds the mean R of healthy calls, the mean absolute deviation, and their number.
         rating: the call's R.
-        usual: mean R of the customer's healthy calls.
-        spread: mean absolute deviation of R.
-        count: how many calls these rest on.
     """
-    base = (usual * count + GOOD_RATING * GOOD_RATING_COUNT) / (count + GOOD_RATING_COUNT)
-    step = max((spread * count + SPREAD * SPREAD_COUNT) / (count + SPREAD_COUNT), SPREAD_MIN)
-    return min(max(((base - rating) / step - POOR_FROM) / (POOR_FULL - POOR_FROM), 0.0), 1.0)
-
-
-@inlined
-def _is_known(one: Any, call: np.uint32) -> bool:
-    known = False
-    for k in range(SEEN):
-        known |= one["seen"][k] == call
-    return known
-
-
-@inlined
-def _keep_seen(one: Any, call: np.uint32, end_ms: int) -> None:
-    """Remember a call in the place of the one that ended first."""
-    place = 0
-    for k in range(1, SEEN):
-        if one["seen_ms"][k] < one["seen_ms"][place]:
-            place = k
-    one["forgotten_ms"] = max(one["forgotten_ms"], one["seen_ms"][place])
-    one["seen"][place] = call
-    one["seen_ms"][place] = end_ms
+    count: Any = np.float32(one["rating_count"])
+    base = (one["rating"] * count + GOOD_RATING * GOOD_RATING_COUNT) / (count + GOOD_RATING_COUNT)
+    step = max((one["rating_spread"] * count + SPREAD * SPREAD_COUNT) / (count + SPREAD_COUNT), SPREAD_MIN)
+    return float(min(max(((base - rating) / step - POOR_FROM) / (POOR_FULL - POOR_FROM), 0.0), 1.0))
 
 
 @inlined
@@ -417,7 +397,7 @@ def _learn_rating(one: Any, rating: float) -> None:
     The mean is river's `Mean` over the first `RATING_MEMORY` calls and its `EWMean` from then on.
     """
     if one["rating_count"] < RATING_MEMORY:
-        one["rating_count"] += np.float32(1.0)
+        one["rating_count"] += np.uint8(1)
     fade = 1.0 / one["rating_count"]
     # The first call sets the mean; only from the second on is there a deviation from it.
     if one["rating_count"] > 1.0:
@@ -546,7 +526,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     rating = _rating_of(one, calls, i)
     poor = -1.0
     if answered and not np.isnan(rating):
-        poor = poorness(rating, one["rating"], one["rating_spread"], one["rating_count"])
+        poor = poorness(one, rating)
     redial = _redial(one, calls, i) if one["last_peer"] != 0 else -1.0
     again = -1.0 if redial > 0.0 and one["doubt"] >= LIKELY * FULL else redial
     state = _incident_state(world.network, calls, i)
@@ -658,17 +638,16 @@ def advance(
             return k, STOP_HISTORIES
         one = world.book.rows[row]
         call = max(np.uint32(calls.call[i]), np.uint32(1))
-        if _is_known(one, call):
+        if is_known(one, call):
             scratch.counts[DUPLICATE] += 1
             scratch.fate[i] = DUPLICATE
             continue
-        # A call no newer than one that is forgotten could be that one again: it is not counted.
-        if one["last_ms"] >= 0 and (end_ms < one["last_ms"] - limits.lateness_ms or end_ms <= one["forgotten_ms"]):
+        if is_late(one, end_ms, limits.lateness_ms):
             scratch.counts[LATE] += 1
             scratch.fate[i] = LATE
             continue
         touch(world.book, row)
-        _keep_seen(one, call, end_ms)
+        keep(one, call, end_ms)
         scratch.counts[APPLIED] += 1
         scratch.fate[i] = APPLIED
         flags = _apply_call(world, row, calls, i, limits, scratch)

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from detectors import changes as module
 from detectors.changes import Hand, Ledger, Table, copied
-from detectors.roster import CALM, Roster, find_or_add
+from detectors.roster import CALM, MARK_MAX, STATES, Roster, find_or_add
 from schemas.errors import StateError
 
 ROW = np.dtype([("a", np.int64), ("b", np.float32), ("c", np.int32)])
@@ -152,6 +152,9 @@ class AgainstItself(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.roster = Roster(40, 30)
+        # The lists are too short for many, and the marks soon begin anew.
+        self.shorten(self.roster)
+        self.roster.book.tally[3] = MARK_MAX - 4 * STATES
         self.chain = Chain()
         self.ahead = []
         self.next = 1
@@ -204,6 +207,11 @@ class AgainstItself(RuleBasedStateMachine):
         other = self.read()
         assert self.content(other) == self.content(self.roster)
         self.roster = other
+        self.shorten(other)
+
+    @staticmethod
+    def shorten(roster):
+        roster.book = roster.book._replace(changed=np.zeros(5, np.int32), changed_again=np.zeros(2, np.int32))
 
     def read(self):
         other = Roster(40, 30)
