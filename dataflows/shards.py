@@ -67,7 +67,7 @@ class _Held:
 
     def commit(self, shard: Shard, snapshot: str) -> None:
         """Say that a checkpoint is this partition's state."""
-        _write_commit(self.folder, Commit(LAYOUT, snapshot, shard.partitions, shard.place))
+        write_commit(self.folder, Commit(LAYOUT, snapshot, shard.partitions, shard.place))
 
 
 class Shards:
@@ -157,6 +157,17 @@ def partitions_folder(config: Config) -> Path:
     return config.state.directory if config.state.shared_directory is None else config.state.shared_directory
 
 
+def parted(config: Config) -> int | None:
+    """Return of how many partitions a deployment's states are; None if there are none.
+
+    Raises:
+        StateError: one cannot be read.
+    """
+    folder = partitions_folder(config)
+    commits = [read_commit(folder_of(folder, number)) for number in numbers_in(folder)]
+    return min((commit.partitions for commit in commits if commit is not None), default=None)
+
+
 def snapshot_folders(config: Config) -> list[Path]:
     """Return the folders with the snapshots of a deployment's engines."""
     folder = partitions_folder(config)
@@ -196,7 +207,12 @@ def read_commit(folder: Path) -> Commit | None:
     return commit
 
 
-def _write_commit(folder: Path, commit: Commit) -> None:
+def write_commit(folder: Path, commit: Commit) -> None:
+    """Say durably what a partition's state is.
+
+    Raises:
+        StateError: it cannot be written.
+    """
     path, draft = folder / "commit", folder / ".commit"
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from prometheus_client.registry import Collector
 
 from dataflows import config as configuration
+from dataflows import shards as sharded
 from dataflows.config.settings import Config
 from dataflows.flow import OpenInput, Part, Passed
 from dataflows.inputs import hep
@@ -78,7 +79,7 @@ def source_of(config: Config, secrets: configuration.Secrets, folder: Path) -> S
     if config.input.kafka is not None and config.input.kind == "kafka":
         reached = connection(config.input.kafka, secrets.input_password)
         group = config.input.kafka.group or f"stayline-{config.deployment.name}"
-        reader = KafkaReader(config.input.kafka, reached, group, opener)
+        reader = KafkaReader(config.input.kafka, reached, group, opener, sharded.parted(config))
         return Source(
             reader.read,
             ends=False,

@@ -117,6 +117,12 @@ class Advisor:
         self._labels.forget(str(customer))
         self.chooser.forget(customer)
 
+    def wait_for(self, customers: set[int]) -> None:
+        """Go on waiting for what becomes of these customers, and of no others."""
+        self._labels.wait_for({str(customer) for customer in customers})
+        self.chooser.ledger.wait_for(customers)
+        self.chooser.follow_ups.wait_for(customers)
+
     def erase(self, customer: int) -> dict[str, int]:
         """Forget a customer, and which alerts were theirs; return how much of each sort there was."""
         lines = len(self._lines.take_out(customer) or ())

@@ -186,6 +186,14 @@ class Casebook:
         self.reschedule()
         return len(mine) + int(self.cases.take_out(customer) is not None)
 
+    def leave(self, customers: set[int]) -> None:
+        """Leave some customers' cases, open and closed, to somebody else."""
+        for customer in customers & self.cases.keys():
+            del self.cases[customer]
+        for alert_id in [name for name, case in self.closed.items() if case.customer in customers]:
+            del self.closed[alert_id]
+        self.reschedule()
+
     def due(self, now_ms: int) -> list[Case]:
         """Return the cases whose decision is due, in order of time and id."""
         late = [case for case in self.cases.values() if self._due_of(case) <= now_ms]

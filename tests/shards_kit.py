@@ -40,11 +40,11 @@ def deployed_apart(folder, address, topic, partitions, more=""):
     return folder
 
 
-def held(address, topic):
+def held(address, topic, partitions=PARTITIONS):
     """Return what each partition of a topic holds, in order."""
     consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
     found = defaultdict(list)
-    for number in range(PARTITIONS):
+    for number in range(partitions):
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
         consumer.assign([TopicPartition(topic, number, 0)])
         while len(found[number]) < end:

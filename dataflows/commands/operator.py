@@ -227,6 +227,24 @@ def export(config: ConfigFile) -> None:
         typer.echo(line, nl=False)
 
 
+@state.command()
+def repartition(config: ConfigFile) -> None:
+    """Divide the states among the partitions that were added to the topics, while the deployment is stopped."""
+    from functools import partial
+
+    from dataflows.commands.repartition import repartition as execute
+    from dataflows.config import format_options, resolve_secrets
+    from dataflows.inputs.kafka_client import connection
+    from schemas.formats import open_format
+
+    loaded = _loaded(config)
+    secrets = resolve_secrets(loaded, os.environ)
+    reached = {} if loaded.input.kafka is None else connection(loaded.input.kafka, secrets.input_password)
+    opened = partial(open_format, loaded.input.format, format_options(loaded, secrets.token_key))
+    done = execute(loaded, reached, None if loaded.input.format == "stayline" else opened)
+    typer.echo(f"{done.before} states divided among {done.after} partitions")
+
+
 def _no_output(name: str, loaded: "Config") -> str:
     names = ", ".join(each.name for each in loaded.output) or "none"
     return f"{name}: must be the name of an output ({names}), was not"

@@ -59,6 +59,8 @@ class KafkaReader:
         reached: how the brokers are reached (see `kafka_client.connection`).
         group: under whose name offsets are shown to tools.
         open_format: opens the vendor's format for one message; None: messages hold contract events.
+        parted: of how many partitions the states are, where they are kept apart; None: there are none yet. Those that
+            came to a topic since then are not read: whose they are is known in others until states are divided anew.
 
     Attributes:
         lag: messages of each partition that waited to be read when it was measured last.
@@ -74,9 +76,11 @@ class KafkaReader:
         reached: Mapping[str, str],
         group: str,
         open_format: Callable[[], Format] | None = None,
+        parted: int | None = None,
     ) -> None:
         self._given = given
         self._open_format = open_format
+        self._parted = parted
         self._trouble = Trouble()
         own = {
             "group.id": group,
@@ -104,6 +108,7 @@ class KafkaReader:
         self._look_at_s = 0.0
         self._shown: dict[Partition, int] = {}
         self._commits = 0
+        self._said = False
         self.lag: dict[Partition, int] = {}
         self.lost = 0
 
@@ -175,12 +180,12 @@ class KafkaReader:
     # Where reading begins and goes on
 
     def _begin(self, place: tuple[int, ...]) -> Generator[None, None, None]:
-        topics = {_name(topic): topic for topic in self._given.topics}
-        for name, mark, _, _ in _fours(place):
+        topics = {name_of(topic): topic for topic in self._given.topics}
+        for name, mark, _, _ in fours(place):
             if name in topics:
                 _require_same(topics[name], mark, self._topics[topics[name]].mark)
         known = self._known(place)
-        self._require_alike()
+        self._require_parted(self._topics)
         wanted = [(topic, number) for topic in self._given.topics for number in self._wanted(topic)]
         fresh = [part for part in wanted if part not in known]
         # A partition that came to a topic while nobody read it is new from its first message on.
@@ -191,13 +196,13 @@ class KafkaReader:
         self._offsets |= yield from self._brokers.ends(early, latest=False)
         self._offsets |= yield from self._brokers.ends(late, latest=True)
         # What is known of partitions that are not read now is kept: they may be read again.
-        read = {(_name(topic), number) for topic, number in wanted}
-        self._kept = [number for four in _fours(place) if (four[0], four[2]) not in read for number in four]
+        read = {(name_of(topic), number) for topic, number in wanted}
+        self._kept = [number for four in fours(place) if (four[0], four[2]) not in read for number in four]
         self._assign()
 
     def _known(self, place: tuple[int, ...]) -> dict[Partition, int]:
-        topics = {_name(topic): topic for topic in self._given.topics}
-        return {(topics[name], number): at for name, _, number, at in _fours(place) if name in topics}
+        topics = {name_of(topic): topic for topic in self._given.topics}
+        return {(topics[name], number): at for name, _, number, at in fours(place) if name in topics}
 
     def _wanted(self, topic: str) -> Iterable[int]:
         there = self._topics[topic].partitions
@@ -206,14 +211,33 @@ class KafkaReader:
         if missing:
             found = f"{topic} has {len(there)}, and none of number {min(missing)}"
             raise InputError(f"input.kafka.partitions: must be partitions of each topic, were not: {found}")
-        return [number for number in there if owns(named, number)]
+        return [number for number in there if owns(named, number) and not self._waits(number)]
 
-    def _require_alike(self) -> None:
-        """Hold topics whose partitions are kept apart against each other: a customer has one number in all of them."""
-        counts = {topic: len(found.partitions) for topic, found in self._topics.items()}
-        if self._given.partitions != "all" and len(set(counts.values())) > 1:
+    def _waits(self, number: int) -> bool:
+        """Whether a partition came since states are kept apart."""
+        return self._parted is not None and number >= self._parted
+
+    def _require_parted(self, topics: Mapping[str, Topic]) -> None:
+        """Hold topics whose partitions are kept apart against each other, and against what states are of.
+
+        A customer has one number in all of them. Where there are a multiple of the partitions that the states are of,
+        these hold what they always held, and no customer that they did not.
+        """
+        if self._given.partitions == "all":
+            return
+        counts = {topic: len(found.partitions) for topic, found in topics.items()}
+        now = max(counts.values())
+        if self._parted is None and min(counts.values()) < now:
             found = ", ".join(f"{topic} {count}" for topic, count in counts.items())
             raise InputError(f"input.kafka.topics: must have equally many partitions, have: {found}")
+        self._parted = now if self._parted is None else self._parted
+        for topic, count in counts.items():
+            if count % self._parted:
+                rule = f"must have {self._parted} partitions, as when states were begun, or a multiple, has {count}"
+                raise InputError(f"{topic}: {rule}: {SPREAD_ANEW}")
+        if now > self._parted and not self._said:
+            self._said = True
+            log("input.partitions", read=self._parted, waiting=now - self._parted)
 
     def _numbers(self) -> list[int]:
         """Return the numbers of the partitions that are kept apart."""
@@ -222,7 +246,7 @@ class KafkaReader:
     def _place(self) -> tuple[int, ...]:
         flat = list(self._kept)
         for (topic, number), at in self._offsets.items():
-            flat += (_name(topic), self._topics[topic].mark, number, at)
+            flat += (name_of(topic), self._topics[topic].mark, number, at)
         return tuple(flat)
 
     def _assign(self) -> None:
@@ -260,9 +284,8 @@ class KafkaReader:
     def _sharded(self, number: int, messages: list[Message]) -> Sharded:
         place: list[int] = []
         for topic in self._given.topics:
-            place += (_name(topic), self._topics[topic].mark, number, self._offsets[topic, number])
-        count = len(self._topics[self._given.topics[0]].partitions)
-        return Sharded(Shard(number, count, tuple(place)), self._chunks(messages) if messages else [])
+            place += (name_of(topic), self._topics[topic].mark, number, self._offsets[topic, number])
+        return Sharded(Shard(number, self._parted or 0, tuple(place)), self._chunks(messages) if messages else [])
 
     # What goes wrong
 
@@ -314,8 +337,7 @@ class KafkaReader:
     def _learn(self, topics: dict[str, Topic]) -> Generator[None, None, None]:
         for topic, found in topics.items():
             _require_same(topic, self._topics[topic].mark, found.mark)
-            if self._given.partitions != "all":
-                _require_count(topic, len(self._topics[topic].partitions), len(found.partitions))
+        self._require_parted(topics)
         self._topics = topics
         new = [(topic, n) for topic in topics for n in self._wanted(topic) if (topic, n) not in self._offsets]
         if new:
@@ -325,7 +347,9 @@ class KafkaReader:
 
     def measure(self) -> None:
         """Measure the lag, also while nobody reads and from another thread; keep the old one if nobody answers."""
-        offsets = dict(self._offsets)
+        # What waits for states to be divided is lag too.
+        waiting = [(topic, number) for topic, found in self._topics.items() for number in found.partitions]
+        offsets = dict.fromkeys((part for part in waiting if self._waits(part[1])), 0) | self._offsets
         for part, end in self._brokers.ends_now(offsets).items():
             self.lag[part] = max(0, end - offsets[part])
 
@@ -349,21 +373,13 @@ class KafkaFigures(Collector):
         yield lost
 
 
-def _require_count(topic: str, before: int, now: int) -> None:
-    """Hold the number of partitions against what it was when state was made of each.
-
-    Raises:
-        InputError: it is another one.
-    """
-    if before != now:
-        raise InputError(f"{topic}: must have {before} partitions, as when it was begun, has {now}: {SPREAD_ANEW}")
-
-
-def _name(topic: str) -> int:
+def name_of(topic: str) -> int:
+    """Return what stands for a topic's name in a place."""
     return zlib.crc32(topic.encode())
 
 
-def _fours(place: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+def fours(place: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """Give the topic's name, its mark, the partition's number and the offset of each partition of a place."""
     return zip(*[iter(place)] * 4, strict=True)
 
 

@@ -1,11 +1,12 @@
 """How Kafka's brokers are reached and asked, and what the client says of them on the side."""
 
+import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import KafkaError, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented there
 
 from dataflows.config.inputs import KafkaAccess
@@ -242,6 +243,71 @@ class Brokers:
             if time.monotonic() > deadline_s and not self.patient:
                 found = self._trouble.last or errors[0].str()
                 raise InputError(f"{self._address}: must answer within {CONNECT_S:.0f} s, did not: {found}")
+
+
+class Tail:
+    """Reads what topics hold by now, and no more.
+
+    Args:
+        reached: how the brokers are reached.
+        topics: names.
+
+    Raises:
+        InputError: they cannot be read (every method).
+    """
+
+    def __init__(self, reached: Mapping[str, str], topics: Iterable[str]) -> None:
+        own = {"group.id": "stayline", "enable.auto.commit": False, "enable.partition.eof": True}
+        self._consumer = Consumer(dict(reached) | own | {"auto.offset.reset": "earliest"})
+        self._topics = list(topics)
+
+    def partitions(self) -> int:
+        """Return how many partitions each topic has."""
+        with self._readable():
+            found = [self._consumer.list_topics(topic, CONNECT_S).topics[topic] for topic in self._topics]
+        counts = {len(one.partitions) for one in found}
+        if len(counts) > 1 or 0 in counts:
+            raise InputError(f"input.kafka.topics: must have equally many partitions, have {sorted(counts)}")
+        return counts.pop()
+
+    def read(self, begin: Mapping[Partition, int], most: int | None = None) -> Iterator[list[Message]]:
+        """Give the messages of partitions from offsets on; of one that has lost them, from its first on.
+
+        Args:
+            begin: the offsets.
+            most: about so many of each are enough; None: all that are there.
+        """
+        ends = {part: at + most for part, at in begin.items()} if most is not None else {}
+        left, heard_s = set(begin), time.monotonic()
+        with self._readable():
+            self._consumer.assign([TopicPartition(*part, at) for part, at in begin.items()])
+            while left:
+                messages = self._consumer.consume(1_000, 0.2)
+                heard_s = time.monotonic() if messages else heard_s
+                if time.monotonic() > heard_s + CONNECT_S:
+                    raise InputError(f"input.kafka: must be readable to the end, nothing came for {CONNECT_S:.0f} s")
+                left -= set(self._ended(messages, ends))
+                yield [message for message in messages if message.error() is None]
+
+    @staticmethod
+    def _ended(messages: list[Message], ends: Mapping[Partition, int]) -> Iterator[Partition]:
+        for message in messages:
+            error, part = message.error(), (str(message.topic()), int(message.partition() or 0))
+            if error is not None and error.name() != "_PARTITION_EOF":
+                raise KafkaException(error)
+            if error is not None or (part in ends and int(message.offset() or 0) >= ends[part]):
+                yield part
+
+    def close(self) -> None:
+        """Let go of the brokers."""
+        self._consumer.close()
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise InputError(f"input.kafka: must be readable, was not: {error_of(error).str()}") from None
 
 
 def described(found: Mapping[str, Any]) -> dict[str, Topic]:

@@ -137,6 +137,11 @@ class LabelDesk:
             negatives.append(Example(oldest.customer, oldest.at_ms, oldest.features, left=False))
         return negatives
 
+    def wait_for(self, customers: set[str]) -> None:
+        """Erase the examples of all customers but these."""
+        for customer in self._entries.keys() - customers:
+            self._leave(customer, [])
+
     def forget(self, customer: str) -> int:
         """Erase the customer's examples; return how many there were."""
         count = len(self._entries.get(customer, []))

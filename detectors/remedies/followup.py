@@ -119,6 +119,11 @@ class FollowUps:
         self.watch(follow_up)
         return True
 
+    def wait_for(self, customers: set[int]) -> None:
+        """Forget all customers but these."""
+        self._watched = {customer: one for customer, one in self._watched.items() if customer in customers}
+        self._next_due_ms = None
+
     def forget(self, customer: int) -> int:
         """Forget a customer; return how much there was."""
         self._next_due_ms = None

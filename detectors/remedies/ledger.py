@@ -187,6 +187,11 @@ class Ledger:
                 return
             self._learn(decision, left=False)
 
+    def wait_for(self, customers: set[int]) -> None:
+        """Erase the decisions on all customers but these."""
+        for decision in [one for one in self._waiting.values() if one.customer not in customers]:
+            self._drop(decision)
+
     def forget(self, customer: int) -> int:
         """Erase a customer's decisions; return how many waited. Rows whose end is known name nobody."""
         mine = [one for one in self._waiting.values() if one.customer == customer]
