@@ -16,6 +16,7 @@ import typer
 
 from dataflows.commands.model import model
 from dataflows.commands.operator import dead_letters, outputs, state
+from dataflows.wording import counted
 from schemas.errors import ConfigError, StaylineError
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def replay(
             report=report,
         )
     typer.echo(
-        f"{counts.applied:,} records applied, {counts.duplicate:,} duplicate, {counts.late:,} late, "
-        f"{counts.dead_lettered:,} dead letters; notifications in {alerts}"
+        f"{counted(counts.applied, 'record')} applied, {counts.duplicate:,} duplicate, {counts.late:,} late, "
+        f"{counted(counts.dead_lettered, 'dead letter')}; notifications in {alerts}"
     )
 
 
@@ -171,8 +172,8 @@ def simulate(
     with progress("simulate", spec.days, "days") as report:
         summary = execute(spec, out, lambda done, _: report(done))
     typer.echo(
-        f"{summary.events:,} events of {summary.calls:,} calls in {summary.events_path}; "
-        f"{summary.faults:,} faults and {summary.outages:,} outages in {summary.truth_path}"
+        f"{counted(summary.events, 'event')} of {counted(summary.calls, 'call')} in {summary.events_path}; "
+        f"{counted(summary.faults, 'fault')} and {counted(summary.outages, 'outage')} in {summary.truth_path}"
     )
 
 
@@ -269,8 +270,8 @@ def convert(
     with progress("convert", total_bytes, "bytes") as report:
         counts = execute(source, out, letters, opener(), report, by_time=by_time)
     typer.echo(
-        f"{counts.records:,} records read: {counts.events:,} events in {out}, "
-        f"{counts.rejected:,} dead letters in {letters}"
+        f"{counted(counts.records, 'record')} read: {counted(counts.events, 'event')} in {out}, "
+        f"{counted(counts.rejected, 'dead letter')} in {letters}"
     )
 
 
@@ -287,7 +288,7 @@ def formats() -> None:
 
 @app.command()
 def check(config: ConfigFile) -> None:
-    """Validate and show the configuration."""
+    """Validate and show the configuration; what it names, secrets and templates, must be there."""
     from dataflows.config import load, render, resolve_secrets, runnable
     from dataflows.config.business import catalogue_of
     from dataflows.config.treatments import template_problems
@@ -295,13 +296,15 @@ def check(config: ConfigFile) -> None:
     loaded = load(config, os.environ)
     catalogue_of(loaded.remedies)
     typer.echo(render(loaded), nl=False)
-    notes = runnable(loaded) + template_problems(loaded)
+    # What is not there may never be needed: files are replayed without an output.
+    for note in runnable(loaded):
+        typer.echo(f"stayline: valid, and `stayline run` would need more: {note}", err=True)
+    problems = template_problems(loaded)
     try:
         resolve_secrets(loaded, os.environ)
     except ConfigError as error:
-        notes += error.problems
-    for note in notes:
-        typer.echo(f"stayline: the configuration is valid, but does not run here: {note}", err=True)
+        problems += error.problems
+    _refuse(problems)
 
 
 @app.command()

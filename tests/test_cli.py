@@ -161,18 +161,22 @@ class TestProgram:
         assert code == 2
         assert "input.format: must be one whose records stand alone where input.kind is kafka, was hep" in err
 
-    def test_check_prints_a_configuration_that_checks_the_same(self, stayline, tmp_path):
+    def test_check_prints_a_configuration_that_checks_the_same(self, stayline, tmp_path, monkeypatch):
+        monkeypatch.setenv("STAYLINE_CRM_SECRET", "whsec_" + 8 * "QUJD")
         code, out, err = stayline("check", "-c", Path(__file__).parent / "config/full.toml")
-        assert code == 0
+        assert (code, err) == (0, "")
         (tmp_path / "shown.toml").write_text(out)
         assert stayline("check", "-c", tmp_path / "shown.toml") == (0, out, err)
 
-    def test_check_tells_what_keeps_a_valid_configuration_from_running_here(self, stayline, monkeypatch):
-        monkeypatch.setenv("STAYLINE_INPUT__FORMAT", "hep")
-        _, out, err = stayline("check", "-c", Path(__file__).parent / "config/full.toml")
-        assert "STAYLINE_CRM_SECRET is not set" in err
-        assert "was hep" in err
-        assert "valid" not in out
+    def test_check_refuses_what_run_would_refuse_and_shows_the_configuration_all_the_same(self, stayline, tmp_path):
+        full = Path(__file__).parent / "config/full.toml"
+        missing = "stayline: output.0.secret_env: the webhook's secret must stand in the variable named, "
+        code, out, err = stayline("check", "-c", full)
+        assert (code, err) == (2, f"{missing}and STAYLINE_CRM_SECRET is not set\n")
+        assert 'name = "west"' in out
+        (tmp_path / "bare.toml").write_text("[deployment]\nname = 'west'\n")
+        code, _, err = stayline("check", "-c", tmp_path / "bare.toml")
+        assert (code, err.count("valid, and `stayline run` would need more")) == (0, 2)
 
 
 class TestConvert:

@@ -370,10 +370,6 @@ class TestSecrets:
 
 
 class TestRunnable:
-    def test_what_cannot_be_run_is_told_all_at_once(self):
-        config = with_format(load(FULL, {}), "hep").model_copy(update={"output": ()})
-        assert [problem.split(":")[0] for problem in runnable(config)] == ["input.format", "output"]
-
     def test_nothing_to_read_and_nowhere_to_write_cannot_be_run(self):
         keys = [problem.split(":")[0] for problem in runnable(load(None, {}))]
         assert keys == ["input.file.paths", "output"]

@@ -178,7 +178,7 @@ class TestReplay:
     def test_a_replayed_record_is_given_to_the_input_and_leaves_the_list(self, stayline, deployed):
         records(deployed).append([letter(1), letter(2), letter(3)])
         said = stayline("dead-letters", "replay", letter_id(letter(2)))[:2]
-        assert said == (0, "1 records given to the input again, 0 deliveries queued again\n")
+        assert said == (0, "1 record given to the input again, 0 deliveries queued again\n")
         assert [one.at for _, one in records(deployed).read()] == ["000001.ndjson:1", "000001.ndjson:3"]
         (cut,) = Resubmitted(deployed / "state/resubmitted").read(Place(), ends=True)
         assert orjson.loads(cut.chunk.data)["customer_id"] == "secret-name-2"
@@ -187,7 +187,7 @@ class TestReplay:
         broken, cut_off = letter(1, b'{"type":"call"}'), letter(2, reason=DeadReason.TRUNCATED)
         records(deployed).append([broken, cut_off, letter(3)])
         code, shown, said = stayline("dead-letters", "replay", "--all")
-        assert (code, shown) == (1, "1 records given to the input again, 0 deliveries queued again\n")
+        assert (code, shown) == (1, "1 record given to the input again, 0 deliveries queued again\n")
         assert f"still no event: {letter_id(broken)}: missing_field:" in said
         assert f"still no event: {letter_id(cut_off)}: truncated: only a part of the record is there" in said
         assert [name for name, _ in records(deployed).read()] == [letter_id(broken), letter_id(cut_off)]
@@ -213,7 +213,7 @@ end_ms = 4
             [letter(1, b"c1,k1,1000,2000", source="file"), letter(2, b"c2,k1,x,2000", source="file")]
         )
         code, shown, said = stayline("dead-letters", "replay", "--all")
-        assert (code, shown) == (1, "1 records given to the input again, 0 deliveries queued again\n"), said
+        assert (code, shown) == (1, "1 record given to the input again, 0 deliveries queued again\n"), said
         (cut,) = Resubmitted(deployed / "state/resubmitted").read(Place(), ends=True)
         assert orjson.loads(cut.chunk.data)["call_id"] == "c1"
 
@@ -280,7 +280,7 @@ end_ms = 4
             give_up(deployed)
             assert stayline("dead-letters", "replay", "crm/case1-1")[:2] == (
                 0,
-                "0 records given to the input again, 1 deliveries queued again\n",
+                "0 records given to the input again, 1 delivery queued again\n",
             )
             program = Program(deployed, "run", "-c", "c.toml")
             until(lambda: receiver.requests, "the delivery")

@@ -209,7 +209,7 @@ class TestInputs:
         assert diagnosis.findings.types["call"].records == 2
         assert diagnosis.findings.dead_letters == {}
         assert diagnosis.findings.probes == {"2001": 2}
-        assert "2 calls began; 2 are open or just over" in diagnosis.notes
+        assert "2 calls began; open or just over: 2" in diagnosis.notes
 
     @pytest.mark.parametrize("apart", [False, True])
     def test_of_kafka_messages_are_read_and_no_offset_is_shown(self, tmp_path, monkeypatch, apart):

@@ -117,10 +117,10 @@ def test_no_byte_of_the_customer_is_left_in_the_state_and_the_other_stays(deploy
     assert traces(deployed / "state") == {}
     assert set(traces(deployed / "state", (OTHER,))) >= {"engine", "spool", "desk.sqlite3", "outbox.sqlite3"}
     for line in (
-        "erased from state/dead-letters.ndjson: 1 records",
-        "erased from state/desk.sqlite3: 1 cases",
+        "erased from state/dead-letters.ndjson: 1 record\n",
+        "erased from state/desk.sqlite3: 1 case\n",
         "erased from state/spool/000000000000.ndjson: 14 records, 12 far ends",
-        "  output file: the lines in alerts.ndjson and in the files it was rotated to; of what is still known, ",
+        "  output file: the lines in alerts.ndjson and in the files it was rotated to; of what is still known, about",
         "  output crm: what its receiver has been sent; of what is still known, ",
         "  records of this customer that come again: they are then taken as those of a new one",
     ):
@@ -217,10 +217,10 @@ class TestSought:
     def test_an_event_is_the_customers_by_either_end_and_an_outcome_by_its_case(self):
         sought = Sought("k1", ["al_1"])
         own, far, outcome = b'{"customer_id":"k1"}', b'{"customer_id":"k2","peer_id":"k1"}', b'{"alert_id":"al_1"}'
-        assert sought.without(own) == (b" " * len(own), "records")
-        assert sought.without(outcome) == (b" " * len(outcome), "records")
+        assert sought.without(own) == (b" " * len(own), "record")
+        assert sought.without(outcome) == (b" " * len(outcome), "record")
         rest, what = sought.without(far)
-        assert (orjson.loads(rest), len(rest), what) == ({"customer_id": "k2", "peer_id": None}, len(far), "far ends")
+        assert (orjson.loads(rest), len(rest), what) == ({"customer_id": "k2", "peer_id": None}, len(far), "far end")
         for others in (b'{"customer_id":"k11","peer_id":"xk1"}', b'{"customer_id":"k2","call_id":"k1/77"}', b"{}", b""):
             assert sought.without(others) == (others, "")
 

@@ -42,6 +42,11 @@ name = "log"
 path = "{path}"
 [[output]]
 kind = "desk"
+[[output]]
+kind = "webhook"
+name = "second"
+url = "https://second.example/"
+secret_file = "secret"
 """
 
 
@@ -197,7 +202,17 @@ class TestPing:
     def test_an_output_that_is_not_configured_is_told_with_those_that_are(self, stayline):
         for command in ("test", "enable"):
             code, _, said = stayline(command, "other")
-            assert (code, said) == (2, "stayline: other: must be the name of an output (crm, log, desk), was not\n")
+            assert (code, said) == (
+                2,
+                "stayline: other: must be the name of an output (crm, log, desk, second), was not\n",
+            )
+
+    def test_what_is_wrong_is_told_under_the_place_that_the_output_has(self, stayline):
+        Path("secret").write_text("whsec_QUJD")
+        code, _, said = stayline("test", "second")
+        assert (code, said) == (2, "stayline: output.3: a webhook secret must hold 24 to 64 bytes, held 3\n")
+        # Another output's secret is not asked for.
+        assert stayline("test", "log")[0] == 0
 
 
 class TestEnable:
@@ -206,7 +221,7 @@ class TestEnable:
         outbox = Outbox.open(Path("state/outbox.sqlite3"), {"crm": 9}, now_ms)
         outbox.put(notices(3))
         outbox.queue("crm").pause(Breaker("disabled"), "410")
-        assert stayline("enable", "crm")[:2] == (0, "crm: was disabled, now sends again; 3 notifications wait\n")
+        assert stayline("enable", "crm")[:2] == (0, "crm: was disabled, now sends again; 3 notifications waiting\n")
         assert outbox.queue("crm").standing()[1] == Breaker()
         outbox.close()
 

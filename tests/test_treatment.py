@@ -393,7 +393,7 @@ class TestConfiguration:
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out, err = capsys.readouterr()
-        assert ended.value.code in (0, None)
+        assert ended.value.code == 2
         assert all(
             line in out for line in ('shape = "template"', "[output.quiet]", 'hours = "22:00-06:00"', "[output.only]")
         )

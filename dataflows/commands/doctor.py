@@ -41,6 +41,7 @@ from dataflows.inputs.http import BODY_BYTES_MAX, Server, items_of
 from dataflows.inputs.kafka import KafkaReader
 from dataflows.inputs.kafka_client import connection
 from dataflows.inputs.spool import Spool
+from dataflows.wording import counted
 from schemas.deadletters import DeadReason
 from schemas.errors import ConfigError, InputError
 from schemas.formats import HEAD_BYTES, Format, described, open_format
@@ -249,16 +250,19 @@ def _of_body(name: str, body: bytes, opener: Callable[[], Format]) -> Chunk:
 def _of_packets(listener: hep.Listener, source: hep.Source) -> list[str]:
     """Say what became of packets that gave no event."""
     counts = source.counts
+    packets = counted(listener.received, "packet")
     notes = [
-        f"{listener.received:,} packets: {counts.packets:,} read, {counts.other:,} of protocols that are not read",
-        f"{counts.strays:,} packets of calls whose beginning was not seen",
-        f"{counts.calls:,} calls began; {source.open_calls:,} are open or just over",
+        f"{packets}: {counts.packets:,} read, {counts.other:,} of protocols that are not read",
+        f"{counted(counts.strays, 'packet')} of calls whose beginning was not seen",
+        f"{counted(counts.calls, 'call')} began; open or just over: {source.open_calls:,}",
     ]
     dropped = listener.dropped()
     if dropped:
-        notes.append(f"the kernel dropped {dropped:,} datagrams for want of room: raise net.core.rmem_max")
+        notes.append(f"the kernel dropped {counted(dropped, 'datagram')} for want of room: raise net.core.rmem_max")
     if counts.foreign:
-        notes.append(f"{counts.foreign:,} calls had no customer on either side: see input.hep.customer_networks")
+        notes.append(
+            f"{counted(counts.foreign, 'call')} had no customer on either side: see input.hep.customer_networks"
+        )
     return notes
 
 
@@ -280,11 +284,12 @@ def told(diagnosis: Diagnosis) -> Iterator[str]:
         "input": "the input was read to its end",
     }
     yield (
-        f"{diagnosis.input} input, format {diagnosis.format}: {found.records:,} records, "
+        f"{diagnosis.input} input, format {diagnosis.format}: {counted(found.records, 'record')}, "
         f"{found.records / span_s:,.2f}/s; read for {diagnosis.seconds:.1f} s, {why[diagnosis.ended]}"
     )
     if found.answered or found.unanswered:
-        yield f"  calls  {found.answered:,} answered, {found.unanswered:,} not; {found.duplicates:,} duplicate events"
+        twice = counted(found.duplicates, "duplicate event")
+        yield f"  calls  {found.answered:,} answered, {found.unanswered:,} not; {twice}"
     yield from (f"  note   {note}" for note in diagnosis.notes)
     yield from _of_times(found)
     if found.probes:
@@ -292,7 +297,7 @@ def told(diagnosis: Diagnosis) -> Iterator[str]:
         for name, count in found.probes.items():
             yield f"  {name or '(none named)':<24} {count:>10,} records  {count / span_s:>10,.2f}/s"
     for kind, fields in found.types.items():
-        yield f"fields of {kind} ({fields.records:,} records)"
+        yield f"fields of {kind} ({counted(fields.records, 'record')})"
         for name, share in sorted(fields.shares.items(), key=lambda one: -one[1]):
             yield f"  {name:<24} {share:>7.1%}"
     if diagnosis.not_seen:

@@ -21,6 +21,7 @@ from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile, record_of
 from dataflows.desk import open_store
 from dataflows.shards import partitions_folder, snapshot_folders
+from dataflows.wording import counted
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
 from schemas.formats import Tokens
@@ -155,7 +156,7 @@ def _in_dead_letters(path: Path, sought: Sought) -> str:
     if not path.exists():
         return ""
     count = DeadLetterFile(path).remove(lambda _, letter: sought.stands_in(record_of(letter)))
-    return _counted(Counter({"records": count}))
+    return _counted(Counter({"record": count}))
 
 
 def _in_desk(config: Config, folder: Path, customer_id: str) -> str:
@@ -163,27 +164,25 @@ def _in_desk(config: Config, folder: Path, customer_id: str) -> str:
     if not is_elsewhere and not (folder / "desk.sqlite3").exists():
         return ""
     with contextlib.closing(open_store(config, folder, lambda: 0)) as store:
-        return _counted(Counter({"cases": store.forget(customer_id)}))
+        return _counted(Counter({"case": store.forget(customer_id)}))
 
 
 def _in_outbox(path: Path, customer_id: str) -> str:
     if not path.exists():
         return ""
     with contextlib.closing(Outbox.open(path, {}, lambda: 0)) as outbox:
-        return _counted(Counter({"notifications": outbox.forget(customer_id)}))
+        return _counted(Counter({"notification": outbox.forget(customer_id)}))
 
 
 def _counted(found: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {sort}" for sort, count in found.items() if count)
+    return ", ".join(counted(count, sort) for sort, count in found.items() if count)
 
 
 def _left(config: Config, about: About) -> list[str]:
     """Say what is out of reach."""
     left = []
     for one in config.output:
-        sent = (
-            f"; of what is still known, {n:,} were about this customer" if (n := about.delivered.get(one.name)) else ""
-        )
+        sent = f"; of what is still known, about this customer: {n:,}" if (n := about.delivered.get(one.name)) else ""
         if isinstance(one, FileOutput):
             left.append(f"output {one.name}: the lines in {one.path} and in the files it was rotated to{sent}")
         elif isinstance(one, WebhookOutput | KafkaOutput):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dataflows.wording import counted
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def export(
     advisor = engines[0].memory.advisor
     state = {"layout": LAYOUT, "churn": advisor.model.snapshot(), "uplift": advisor.chooser.bandit.snapshot()}
     out.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n")
-    typer.echo(f"written: {out}, {advisor.model.report().labels:,} labels learnt")
+    typer.echo(f"written: {out}, {counted(advisor.model.report().labels, 'label')} learnt")
 
 
 @model.command("import")

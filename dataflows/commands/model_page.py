@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from dataflows.commands.model_plots import gains_plot, reliability_plot
+from dataflows.wording import counted
 from detectors.churn.contender import ContenderReport
 from detectors.churn.measures import Measures
 from detectors.churn.model import ModelReport
@@ -62,9 +63,9 @@ def _churn(report: ModelReport) -> list[str]:
     return [
         "<h2>Who leaves</h2>",
         (
-            f"<p>{report.labels:,} labels, {report.left:,} of them left; base rate {report.base_rate:.2%}. "
-            f"{report.early:,} leavers came before anybody could be known to have stayed, and were not learnt. Every "
-            "forecast was measured before its label was learnt; older ones fade.</p>"
+            f"<p>{counted(report.labels, 'label')}, {report.left:,} of them left; base rate {report.base_rate:.2%}. "
+            f"{counted(report.early, 'leaver')} came before anybody could be known to have stayed, and were not "
+            "learnt. Every forecast was measured before its label was learnt; older ones fade.</p>"
         ),
         _table(head, rows),
         '<div class="plots">',
@@ -79,7 +80,7 @@ def _measured(name: str, measures: Measures, one: ContenderReport | None) -> tup
     shown = ["" if number is None else f"{number:.4f}" for number in numbers]
     if one is None:
         return (name, *shown, "", "", "")
-    alarms = f"{one.alarms}" + ("" if one.last_alarm is None else f", last after {one.last_alarm:,} forecasts")
+    alarms = f"{one.alarms}" + ("" if one.last_alarm is None else f", last after {counted(one.last_alarm, 'forecast')}")
     return (name, *shown, f"{one.slope:.2f}", f"{one.offset:+.2f}", alarms)
 
 

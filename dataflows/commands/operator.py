@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataflows.wording import counted
 from schemas.errors import ConfigError, DeliveryError, StateError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def show(
         typer.echo(f"{title:<9}{getattr(letter, title)}")
     if reply:
         typer.echo(f"answer   {reply}")
-    typer.echo(f"contents {len(data):,} bytes; --contents prints them")
+    typer.echo(f"contents {counted(len(data), 'byte')}; --contents prints them")
 
 
 @dead_letters.command()
@@ -113,7 +114,8 @@ def replay(
     with _letterbox(config) as box, progress("replay", None, "records") as report:
         _require_known(box, wanted)
         done = box.replay(wanted, report)
-    typer.echo(f"{done.records:,} records given to the input again, {done.deliveries:,} deliveries queued again")
+    records, deliveries = counted(done.records, "record"), counted(done.deliveries, "delivery", "deliveries")
+    typer.echo(f"{records} given to the input again, {deliveries} queued again")
     for name, problem in done.refused[:SHOWN_MAX]:
         typer.echo(f"still no event: {name}: {problem}", err=True)
     if len(done.refused) > SHOWN_MAX:
@@ -139,8 +141,8 @@ def discard(
         _require_known(box, wanted)
         if not yes:
             count = sum(1 for _ in box.letters(wanted))
-            raise ConfigError([f"--yes: must be given to drop {count:,} dead letters for good, was not"])
-        typer.echo(f"{box.discard(wanted):,} dead letters dropped")
+            raise ConfigError([f"--yes: must be given to drop {counted(count, 'dead letter')} for good, was not"])
+        typer.echo(f"{counted(box.discard(wanted), 'dead letter')} dropped")
 
 
 @outputs.command()
@@ -151,7 +153,7 @@ def test(
     """Send a signed stayline.test.ping to an output; say what came of it."""
     from dataflows.clock import now_ms
     from dataflows.commands.ping import ping
-    from dataflows.config import resolve_secrets
+    from dataflows.config import resolve_output_secrets
     from dataflows.config.treatments import treatments
     from dataflows.destinations import output_of
 
@@ -159,10 +161,8 @@ def test(
     one = next((each for each in loaded.output if each.name == name), None)
     if one is None:
         raise ConfigError([_no_output(name, loaded)])
-    # Of all secrets this output's alone is needed.
-    alone = loaded.model_copy(update={"output": (one,), "input": type(loaded.input)()})
-    secrets = resolve_secrets(alone, os.environ)
-    shape = treatments(alone, secrets.routing_keys)[name].shape
+    secrets = resolve_output_secrets(loaded, name, os.environ)
+    shape = treatments(loaded, secrets.routing_keys, name)[name].shape
     found = ping(output_of(one, secrets, shape), loaded.deployment.name, now_ms)
     typer.echo(f"{name}: {found.words} ({found.latency_ms:,.0f} ms)")
     typer.echo(f"found: {found.answer}")
@@ -189,7 +189,7 @@ def enable(
     with closing(Outbox.open(path, backlogs, now_ms)) as outbox:
         before = outbox.stats().outputs[name]
         outbox.enable(name)
-    typer.echo(f"{name}: was {before.breaker}, now sends again; {before.pending:,} notifications wait")
+    typer.echo(f"{name}: was {before.breaker}, now sends again; {counted(before.pending, 'notification')} waiting")
 
 
 def _loaded(config: Path) -> "Config":

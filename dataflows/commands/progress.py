@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
 
+from dataflows.wording import counted
+
 Unit = Literal["bytes", "days", "records", "seconds"]
 Clock = Callable[[], float]
 Report = Callable[[int], None]
@@ -107,6 +109,6 @@ class _Bar:
 
 
 def _amount(number: int, unit: Unit) -> str:
-    if unit != "bytes":
-        return f"{number:,} {unit}"
-    return f"{number / 1e6:,.1f} MB" if number >= 100_000 else f"{number:,} bytes"
+    if unit == "bytes" and number >= 100_000:
+        return f"{number / 1e6:,.1f} MB"
+    return counted(number, unit.removesuffix("s"))

@@ -47,18 +47,18 @@ class Sought:
             line: one line without its end.
 
         Returns:
-            As many bytes, so that all places behind stay what they are; and what was taken out: `records` for all
-            of it, `far ends` for a name in somebody else's record, nothing.
+            As many bytes, so that all places behind stay what they are; and what was taken out: `record` for all
+            of it, `far end` for a name in somebody else's record, nothing.
         """
         if not self.stands_in(line):
             return line, ""
         event = _object(line)
         if event is None or event.get("customer_id") == self.customer_id or event.get("alert_id") in self._names:
-            return b" " * len(line), "records"
+            return b" " * len(line), "record"
         rest = orjson.dumps({key: None if self._is_name(value) else value for key, value in event.items()})
         if len(rest) > len(line) or self.stands_in(rest):
-            return b" " * len(line), "records"
-        return rest.ljust(len(line)), "far ends"
+            return b" " * len(line), "record"
+        return rest.ljust(len(line)), "far end"
 
     def _is_name(self, value: Any) -> bool:
         return isinstance(value, str) and value in self._names

@@ -11,6 +11,7 @@ from dataflows.checkpoints.engines import resume, rewrite
 from dataflows.config import engine_settings
 from dataflows.config.settings import Config
 from dataflows.shards import snapshot_folders
+from dataflows.wording import counted
 from detectors.engine import RiskEngine
 from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.standing import standings
@@ -101,5 +102,5 @@ def _engine(config: Config) -> RiskEngine:
 def lines(holdings: list[Holding]) -> Iterator[str]:
     """Say what there is, in lines for a terminal."""
     for one in holdings:
-        yield f"{one.folder}: {one.checkpoint}, whole, in {one.files:,} files of {one.bytes_ / 1e6:,.1f} MB"
+        yield f"{one.folder}: {one.checkpoint}, whole, in {counted(one.files, 'file')} of {one.bytes_ / 1e6:,.1f} MB"
         yield "  " + ", ".join(f"{count:,} {sort}" for sort, count in one.counts.items())

@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ from sinks.webhook.signing import PREFIX as WEBHOOK_PREFIX
 from sinks.webhook.signing import parse_secret
 
 __all__ = [
-    "Config", "Secrets", "engine_settings", "format_options", "load", "render", "resolve_secrets", "resolve_token_key",
-    "runnable", "with_format",
+    "Config", "Secrets", "engine_settings", "format_options", "load", "render", "resolve_output_secrets",
+    "resolve_secrets", "resolve_token_key", "runnable", "with_format",
 ]  # fmt: skip
 
 TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
@@ -67,6 +67,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         problems += shape_problems(error, raw, Config, variables)
     problems += duplicate_names(raw)
     problems += _column_map_problems(raw, problems)
+    if not problems and config.input.kind in ("kafka", "http") and config.input.format == "hep":
+        rule = f"must be one whose records stand alone where input.kind is {config.input.kind}"
+        problems.append(f"input.format: {rule}, was hep")
     if problems:
         raise ConfigError(problems)
     return config
@@ -127,9 +130,6 @@ def runnable(config: Config) -> list[str]:
     found = []
     if config.input.kind == "file" and not config.input.file.paths:
         found.append("input.file.paths: must name at least one file where input.kind is file, was empty")
-    if config.input.kind in ("kafka", "http") and config.input.format == "hep":
-        rule = f"must be one whose records stand alone where input.kind is {config.input.kind}"
-        found.append(f"input.format: {rule}, was hep")
     if not config.output:
         found.append("output: must be at least one, was none")
     return found
@@ -169,21 +169,8 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
         ConfigError: a secret is not there or is none; every problem is listed, none quotes a secret.
     """
     problems: list[str] = []
-    webhooks: dict[str, tuple[str, ...]] = {}
-    passwords: dict[str, str] = {}
-    authorizations: dict[str, str] = {}
-    for place, output in enumerate(config.output):
-        if isinstance(output, WebhookOutput):
-            secrets = tuple(_secret(output, f"output.{place}", "the webhook's secret", environ, problems).split())
-            problems += _webhook_problems(f"output.{place}", secrets)
-            webhooks[output.name] = secrets
-            if output.authorization is not None:
-                key = f"output.{place}.authorization"
-                authorizations[output.name] = _authorization(output.authorization, key, environ, problems)
-        elif isinstance(output, KafkaOutput) and output.username is not None:
-            passwords[output.name] = _secret(output, f"output.{place}", PASSWORD, environ, problems)
+    found = _output_secrets(config, None, environ, problems)
     token_key = _token_key(config, environ, problems)
-    routing_keys = _routing_keys(config, environ, problems)
     password = None
     given = config.input.kafka
     if config.input.kind == "kafka" and given is not None and given.username is not None:
@@ -191,7 +178,40 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     client, resolver = _desk_secrets(config, environ, problems)
     if problems:
         raise ConfigError(problems)
-    return Secrets(webhooks, token_key, routing_keys, authorizations, password, passwords, client, resolver)
+    return replace(found, token_key=token_key, input_password=password, desk_client=client, desk_resolver=resolver)
+
+
+def resolve_output_secrets(config: Config, name: str, environ: Mapping[str, str]) -> Secrets:
+    """Fetch the secrets of one output alone.
+
+    Raises:
+        ConfigError: as `resolve_secrets`.
+    """
+    problems: list[str] = []
+    found = _output_secrets(config, name, environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _output_secrets(config: Config, only: str | None, environ: Mapping[str, str], problems: list[str]) -> Secrets:
+    webhooks: dict[str, tuple[str, ...]] = {}
+    passwords: dict[str, str] = {}
+    authorizations: dict[str, str] = {}
+    routing_keys: dict[str, str] = {}
+    for key, output in config.placed(only):
+        if isinstance(output, WebhookOutput):
+            secrets = tuple(_secret(output, key, "the webhook's secret", environ, problems).split())
+            problems += _webhook_problems(key, secrets)
+            webhooks[output.name] = secrets
+            if output.authorization is not None:
+                text = _authorization(output.authorization, f"{key}.authorization", environ, problems)
+                authorizations[output.name] = text
+        elif isinstance(output, KafkaOutput) and output.username is not None:
+            passwords[output.name] = _secret(output, key, PASSWORD, environ, problems)
+        if isinstance(output, ShapedOutput) and output.pagerduty is not None:
+            routing_keys[output.name] = _routing_key(output.pagerduty, f"{key}.pagerduty", environ, problems)
+    return Secrets(webhooks, None, routing_keys, authorizations, output_passwords=passwords)
 
 
 def _desk_secrets(config: Config, environ: Mapping[str, str], problems: list[str]) -> tuple[str | None, str | None]:
@@ -216,15 +236,11 @@ def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | Non
     return token_key
 
 
-def _routing_keys(config: Config, environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    found = {}
-    for place, output in enumerate(config.output):
-        if isinstance(output, ShapedOutput) and output.pagerduty is not None:
-            key = f"output.{place}.pagerduty"
-            found[output.name] = _secret(output.pagerduty, key, "PagerDuty's key", environ, problems)
-            problem = routing_key_problem(found[output.name]) if found[output.name] else None
-            problems += [] if problem is None else [f"{key}: {problem}"]
-    return found
+def _routing_key(holder: MaySecretHolder, key: str, environ: Mapping[str, str], problems: list[str]) -> str:
+    text = _secret(holder, key, "PagerDuty's key", environ, problems)
+    problem = routing_key_problem(text) if text else None
+    problems += [] if problem is None else [f"{key}: {problem}"]
+    return text
 
 
 def _authorization(holder: MaySecretHolder, key: str, environ: Mapping[str, str], problems: list[str]) -> str:

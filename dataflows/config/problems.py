@@ -14,6 +14,8 @@ from dataflows.config.overrides import kinds, names
 
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key|authori[sz]ation", re.IGNORECASE)
 _FOUND_CHARS_MAX = 80
+_INLINE = "must not stand here: a secret is given by secret_env or secret_file, never inline"
+_ABSENT = ", was absent"
 
 _RULES: dict[str, str] = {
     "missing": "must be given",
@@ -61,8 +63,13 @@ def shape_problems(
         if rule not in rules[key]:
             rules[key].append(rule)
         found[key] = _found(details, path)
+    # A secret written inline is the one thing to put right: that its name is missing too follows from it.
+    inline = {key.rpartition(".")[0] for key, said in rules.items() if said == [_INLINE]}
+    needless = {f"{table}.secret_env" for table in inline if found.get(f"{table}.secret_env") == _ABSENT}
     return [
-        f"{key}{f' ({variables[key]})' if key in variables else ''}: {_joined(rules[key])}{found[key]}" for key in rules
+        f"{key}{f' ({variables[key]})' if key in variables else ''}: {_joined(rules[key])}{found[key]}"
+        for key in rules
+        if key not in needless
     ]
 
 
@@ -90,7 +97,7 @@ def _at(raw: Any, path: list[str]) -> Any:
 def _rule(details: ErrorDetails, path: list[str], schema: type[BaseModel]) -> str:
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         if _SECRET_KEY.search(path[-1]):
-            return "must not stand here: a secret is given by secret_env or secret_file, never inline"
+            return _INLINE
         near = difflib.get_close_matches(path[-1], names(schema, path[:-1]), 1)
         return "must be a key of the configuration, and is none" + (f"; is {near[0]} meant?" if near else "")
     template = _RULES.get(details["type"])
@@ -104,7 +111,7 @@ def _found(details: ErrorDetails, path: list[str]) -> str:
         return ""
     value: Any = details["input"]
     if details["type"] in ("missing", "union_tag_not_found") or value is None:
-        return ", was absent"
+        return _ABSENT
     if details["type"] == "union_tag_invalid":
         value = value.get("kind")
     return f", was {shown(path, value)}"

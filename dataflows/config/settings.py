@@ -77,3 +77,7 @@ class Config(Section):
     desk: Desk | None = None
     metrics: Metrics | None = None
     telemetry: Telemetry = Telemetry()
+
+    def placed(self, only: str | None = None) -> list[tuple[str, Output]]:
+        """Return the outputs, or one by its name, each with its key: `output.0`, `output.1`..."""
+        return [(f"output.{place}", one) for place, one in enumerate(self.output) if only in {None, one.name}]

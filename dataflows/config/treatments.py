@@ -13,23 +13,24 @@ from sinks.shapes import CLOUDEVENTS, FIXED, Shape, pagerduty, samples, template
 from sinks.treatment import Treatment
 
 
-def treatments(config: Config, routing_keys: Mapping[str, str]) -> dict[str, Treatment]:
+def treatments(config: Config, routing_keys: Mapping[str, str], only: str | None = None) -> dict[str, Treatment]:
     """Return what is done to notifications on their way to each output, by its name.
 
     Args:
         config: the configuration.
         routing_keys: name of the output -> PagerDuty's key; every output of that shape is there.
+        only: of this output alone.
 
     Raises:
         ConfigError: a template cannot be read or fails on a sample; every problem is listed.
     """
     problems: list[str] = []
     made = {}
-    for place, output in enumerate(config.output):
+    for key, output in config.placed(only):
         try:
             made[output.name] = Treatment(_rule(output), _shape(output, routing_keys))
         except ConfigError as error:
-            problems += [f"output.{place}.template_file: {problem}" for problem in error.problems]
+            problems += [f"{key}.template_file: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
     return made
