@@ -1,6 +1,7 @@
 """What went astray is listed, shown, given to the input or output again, or dropped: by hand, never silently."""
 
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import orjson
 import pytest
 from delivery_kit import SECRET, FakeClock, Receiver, notice
 from engine_kit import MONDAY_MS, batch, call, engine
+from kafka_kit import Mock
 from run_kit import Program, lines, until
 
+from bench.broker import fill
 from dataflows import cli
 from dataflows.commands.letterbox import Letterbox, Wanted
 from dataflows.deadletters import DeadLetterFile, letter_id
@@ -22,6 +25,7 @@ from dataflows.inputs.files import Place
 from dataflows.inputs.resubmitted import Resubmitted
 from schemas.deadletters import DeadLetter, DeadReason
 from schemas.errors import StateError
+from schemas.formats.masks import masked
 from sinks.breaker import Breaker
 from sinks.outbox import Outbox
 from sinks.outputs import Health, Outcome, State, Undeliverable
@@ -39,6 +43,20 @@ listen = "127.0.0.1:0"
 kind = "file"
 path = "alerts.ndjson"
 """
+HTTP = 'kind = "http"\nhttp = { listen = "127.0.0.1:0" }'
+CSV = """
+format = "csv"
+tokens = { secret_env = "STAYLINE_TOKEN_KEY" }
+[input.csv]
+header = false
+tokenise = ["call_id", "customer_id"]
+date_formats = ["unix_ms"]
+[input.csv.columns]
+call_id = 1
+customer_id = 2
+start_ms = 3
+end_ms = 4
+"""
 CRM = """
 [[output]]
 kind = "webhook"
@@ -49,11 +67,11 @@ allow_networks = ["127.0.0.0/8"]
 """
 
 
-def letter(number, record=None, reason=DeadReason.OUT_OF_RANGE, source="http"):
+def letter(number, record=None, reason=DeadReason.OUT_OF_RANGE, source="http", at=None):
     """A dead letter; its record is a good event unless told so, as after an upgrade that reads more."""
     data = orjson.dumps(call(f"secret-name-{number}", MONDAY_MS + number)) if record is None else record
     return DeadLetter(
-        source, f"000001.ndjson:{number}", reason, "mos must be in 1..5, was 7", base64.b64encode(data).decode()
+        source, at or f"000001.ndjson:{number}", reason, "mos must be in 1..5, was 7", base64.b64encode(data).decode()
     )
 
 
@@ -79,6 +97,18 @@ def stayline(deployed, monkeypatch, capfd):  # noqa: ARG001  it runs in that fol
         return ended.value.code, *capfd.readouterr()
 
     return run
+
+
+def put_down(folder, rows, inside, stack):
+    """Put rows where an input reads them; return the input's tables, and where each of them stands."""
+    if inside == "file":
+        (folder / "cdr.csv").write_bytes(b"\n".join(rows) + b"\n")
+        return 'kind = "file"\nfile = { paths = ["cdr.csv"] }', [f"cdr.csv:{n + 1}" for n in range(len(rows))]
+    mock = Mock("cdr")
+    stack.callback(mock.close)
+    fill(mock.address, "cdr", [(None, row) for row in rows])
+    source = f'kind = "kafka"\nkafka = {{ brokers = "{mock.address}", topics = ["cdr"] }}'
+    return source, [f"cdr[0]@{n}" for n in range(len(rows))]
 
 
 def records(folder):
@@ -192,30 +222,50 @@ class TestReplay:
         assert f"still no event: {letter_id(cut_off)}: truncated: only a part of the record is there" in said
         assert [name for name, _ in records(deployed).read()] == [letter_id(broken), letter_id(cut_off)]
 
-    def test_a_vendors_record_is_converted_again_by_what_the_configuration_now_says(self, stayline, deployed):
-        (deployed / "c.toml").write_text(
-            CONFIG.replace("[input]", '[input]\nformat = "csv"').replace(
-                "[metrics]",
-                """
-[input.csv]
-header = false
-tokenise = []
-date_formats = ["unix_ms"]
-[input.csv.columns]
-call_id = 1
-customer_id = 2
-start_ms = 3
-end_ms = 4
-[metrics]""",
-            )
-        )
-        records(deployed).append(
-            [letter(1, b"c1,k1,1000,2000", source="file"), letter(2, b"c2,k1,x,2000", source="file")]
-        )
-        code, shown, said = stayline("dead-letters", "replay", "--all")
-        assert (code, shown) == (1, "1 record given to the input again, 0 deliveries queued again\n"), said
+    @pytest.mark.parametrize("inside", ["file", "kafka"])
+    def test_a_vendors_record_is_read_again_where_it_stands_by_what_the_configuration_now_says(
+        self, stayline, deployed, monkeypatch, inside
+    ):
+        monkeypatch.setenv("STAYLINE_TOKEN_KEY", 20 * "k")
+        rows = [
+            b"c1,442071230001,1000,2000",
+            b"c2,442071230002,2024-01-01 00:00Z,2024-01-01 00:01Z",
+            b"c3,442071230003,3000,x",
+        ]
+        with contextlib.ExitStack() as stack:
+            source, places = put_down(deployed, rows, inside, stack)
+            (deployed / "c.toml").write_text(CONFIG.replace(HTTP, source + CSV))
+            masked_rows = [letter(n, masked(rows[n]), source=inside, at=places[n]) for n in (1, 2)]
+            records(deployed).append(masked_rows)
+            code, shown, said = stayline("dead-letters", "replay", "--all")
+            assert (code, shown) == (1, "0 records given to the input again, 0 deliveries queued again\n")
+            assert said.count("still no event: ") == 2
+            # What was wrong was the configuration: now it knows how the second is written.
+            mended = CSV.replace('"unix_ms"', '"unix_ms", "iso"')
+            (deployed / "c.toml").write_text(CONFIG.replace(HTTP, source + mended))
+            code, shown, said = stayline("dead-letters", "replay", "--all")
+            assert (code, shown) == (1, "1 record given to the input again, 0 deliveries queued again\n"), said
+            assert said.count("still no event: ") == 1
         (cut,) = Resubmitted(deployed / "state/resubmitted").read(Place(), ends=True)
-        assert orjson.loads(cut.chunk.data)["call_id"] == "c1"
+        event = orjson.loads(cut.chunk.data)
+        assert (event["call_id"][:4], event["customer_id"][:4]) == ("tok_", "tok_")
+        assert [one.at for _, one in records(deployed).read()] == [places[2]]
+        kept = b"".join(path.read_bytes() for path in (deployed / "state").rglob("*") if path.is_file())
+        assert b"44207123" not in kept
+
+    def test_a_vendors_record_that_stands_nowhere_any_more_says_what_to_do(self, stayline, deployed, monkeypatch):
+        monkeypatch.setenv("STAYLINE_TOKEN_KEY", 20 * "k")
+        (deployed / "cdr.csv").write_bytes(b"c1,442071230001,1000,2000\n")
+        source = 'kind = "file"\nfile = { paths = ["cdr.csv"] }'
+        (deployed / "c.toml").write_text(CONFIG.replace(HTTP, source + CSV))
+        outline = masked(b"c7,442071230007,x,2000")
+        records(deployed).append([letter(7, outline, source="file", at="cdr.csv:7"), letter(8, outline)])
+        code, _, said = stayline("dead-letters", "replay", "--all")
+        assert (code, said.count("still no event: ")) == (1, 2)
+        assert "no record begins there now: must stand where it stood, mended" in said
+        assert "must be sent again by its sender, mended" in said
+        (deployed / "cdr.csv").unlink()
+        assert "cdr.csv: must be a file that can be read" in stayline("dead-letters", "replay", "--source", "file")[2]
 
     def test_nothing_is_chosen_by_saying_nothing(self, stayline):
         for command in ("replay", "discard"):

@@ -7,19 +7,18 @@ taken by the run within a second or two, or by the next one when it starts.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
+from dataflows.commands.again import Found, Report, judged
 from dataflows.deadletters import DeadLetterFile, record_of
 from dataflows.inputs.resubmitted import SOURCE as RESUBMITTED
 from dataflows.inputs.resubmitted import Resubmitted
 from schemas.alerts import rfc3339
 from schemas.deadletters import DeadLetter, DeadReason
-from schemas.decode import decode
-from schemas.errors import InputError, StateError
-from schemas.formats import Converted, Format
+from schemas.errors import StateError
 from sinks.layout import held_alone
 from sinks.outbox import Outbox
 from sinks.outputs import Clock, Undeliverable
@@ -32,10 +31,13 @@ DELIVERIES_MAX = 2**31
 """More than an outbox holds."""
 
 _CUT_SHORT = {DeadReason.TOO_LARGE, DeadReason.TRUNCATED}
-_EVENT_SOURCES = {"http", RESUBMITTED}
-"""Inputs that take contract events, whatever `input.format` says."""
+_STANDING = {"file", "kafka"}
+"""Inputs whose records stand where they stood, to be read again."""
 
-Report = Callable[[int], None]
+_APART = "must be written to its topic again, mended: each partition has a state of its own"
+
+ReadAgain = Callable[[Collection[str], Report], Mapping[str, Found]]
+"""Reads the records at some places again; is told where to report how far it has come."""
 
 
 class Letter(Struct, frozen=True):
@@ -96,7 +98,7 @@ class Letterbox:
 
     Args:
         folder: its state directory.
-        open_format: opens `input.format`; None: the input takes contract events.
+        read_again: reads vendors' records again where they stood; None: the input takes contract events.
         clock: Unix milliseconds.
         apart: each partition of the input has a state; which of them a record is for is its topic's to say.
 
@@ -104,15 +106,13 @@ class Letterbox:
         StateError: there is no state, or it is damaged.
     """
 
-    def __init__(
-        self, folder: Path, open_format: Callable[[], Format] | None, clock: Clock, *, apart: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, read_again: ReadAgain | None, clock: Clock, *, apart: bool = False) -> None:
         if not folder.is_dir():
             raise StateError(f"{folder}: must be the state of a deployment, and there is none")
         self._folder = folder
         self._apart = apart
         self._records = DeadLetterFile(folder / "dead-letters.ndjson")
-        self._open_format = open_format
+        self._read_again = read_again
         self._clock = clock
         path = folder / "outbox.sqlite3"
         self._outbox = Outbox.open(path, {}, clock) if path.exists() else None
@@ -154,16 +154,12 @@ class Letterbox:
             events: list[bytes] = []
             taken: set[str] = set()
             refused: list[tuple[str, str]] = []
-            for number, (name, letter) in enumerate(self._chosen_records(wanted)):
-                fresh, problem = self._events_of(letter)
-                if self._apart:
-                    problem = "must be written to its topic again, mended: each partition has a state of its own"
-                if problem:
-                    refused.append((name, problem))
+            for name, found in self._given_now(dict(self._chosen_records(wanted)), report):
+                if found.problem:
+                    refused.append((name, found.problem))
                 else:
-                    events += fresh
+                    events += found.events
                     taken.add(name)
-                report(number + 1)
             if events:
                 Resubmitted(self._folder / "resubmitted").publish(events)
                 self._records.remove(lambda name, _: name in taken)
@@ -206,27 +202,30 @@ class Letterbox:
     def _drop(outbox: Outbox, output: str, names: Sequence[str]) -> int:
         return outbox.undelivered.discard(output, names)
 
-    def _events_of(self, letter: DeadLetter) -> tuple[list[bytes], str]:
-        """Return the events that a record gives now; or none, and why."""
+    def _given_now(self, letters: dict[str, DeadLetter], report: Report) -> Iterator[tuple[str, Found]]:
+        """Give for each letter the events that its record gives now, or why there are none."""
+        if self._apart:
+            yield from ((name, Found([], _APART)) for name in letters)
+            return
+        masked = {
+            name: letter
+            for name, letter in letters.items()
+            if self._read_again is not None and letter.source in _STANDING
+        }
+        again: Mapping[str, Found] = {}
+        if masked and self._read_again is not None:
+            again = self._read_again({letter.at for letter in masked.values()}, report)
+        for name, letter in letters.items():
+            yield name, again[letter.at] if name in masked else self._kept(letter)
+
+    def _kept(self, letter: DeadLetter) -> Found:
+        """Return the event that a dead letter keeps, or why it is none."""
         if letter.reason in _CUT_SHORT:
-            return [], f"{letter.reason}: only a part of the record is there"
-        record = record_of(letter)
-        if self._open_format is None or letter.source in _EVENT_SOURCES:
-            lines = [record]
-        else:
-            try:
-                reader = self._open_format()
-                items = [*reader.feed(record + b"\n"), *reader.finish()]
-            except InputError as error:
-                return [], str(error)
-            lines = [item.line for item in items if isinstance(item, Converted)]
-            broken = next((item for item in items if not isinstance(item, Converted)), None)
-            if broken is not None:
-                return [], f"{broken.reason}: {broken.detail}"
-        rejects = decode(b"\n".join(lines)).rejects
-        if rejects:
-            return [], f"{rejects[0].reason}: {rejects[0].detail}"
-        return (lines, "") if any(line.strip() for line in lines) else ([], "by itself the record gives no event")
+            return Found([], f"{letter.reason}: only a part of the record is there")
+        found = judged([record_of(letter)])
+        if found.problem and self._read_again is not None and letter.source != RESUBMITTED:
+            return Found([], "must be sent again by its sender, mended: of a vendor's record its outline alone is kept")
+        return found
 
 
 def _of_record(name: str, letter: DeadLetter) -> Letter:

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,9 @@ from dataflows.wording import counted
 from schemas.errors import ConfigError, DeliveryError, StateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from dataflows.commands.again import Found
     from dataflows.commands.letterbox import Letter, Letterbox, Wanted
     from dataflows.config import Config
 
@@ -111,7 +115,7 @@ def replay(
     wanted = _chosen(ids or [], kind, reason, source, everything=everything)
     from dataflows.commands.progress import progress
 
-    with _letterbox(config) as box, progress("replay", None, "records") as report:
+    with _letterbox(config) as box, progress("replay", None, "bytes") as report:
         _require_known(box, wanted)
         done = box.replay(wanted, report)
     records, deliveries = counted(done.records, "record"), counted(done.deliveries, "delivery", "deliveries")
@@ -254,20 +258,29 @@ def _no_output(name: str, loaded: "Config") -> str:
 def _letterbox(config: Path) -> Iterator["Letterbox"]:
     from dataflows.clock import now_ms
     from dataflows.commands.letterbox import Letterbox
-    from dataflows.config import format_options, resolve_token_key
-    from schemas.formats import Format, open_format
 
     loaded = _loaded(config)
-
-    def opened() -> Format:
-        # Asked for only where a vendor's record is replayed: a list needs no key.
-        return open_format(loaded.input.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
-
     events = loaded.input.format in {"stayline", "arrow"}  # rows of Arrow lie among dead letters as events
     given = loaded.input.kafka if loaded.input.kind == "kafka" else None
     apart = given is not None and given.partitions != "all"
-    with closing(Letterbox(loaded.state.directory, None if events else opened, now_ms, apart=apart)) as box:
+    read_again = None if events else partial(_read_again, loaded)
+    with closing(Letterbox(loaded.state.directory, read_again, now_ms, apart=apart)) as box:
         yield box
+
+
+def _read_again(loaded: "Config", places: "Collection[str]", report: "Callable[[int], None]") -> "Mapping[str, Found]":
+    """Read vendors' records again; keys and passwords are asked for here alone: a list needs none."""
+    from dataflows.commands.again import in_files, in_topics
+    from dataflows.config import format_options, resolve_input_password, resolve_token_key
+    from dataflows.inputs.kafka_client import connection
+    from schemas.formats import open_format
+
+    given = loaded.input
+    opener = partial(open_format, given.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
+    if given.kind == "kafka" and given.kafka is not None:
+        reached = connection(given.kafka, resolve_input_password(loaded, os.environ))
+        return in_topics(reached, places, opener)
+    return in_files(list(given.file.paths), places, opener, report)
 
 
 def _wanted(ids: list[str], kind: str | None, reason: str | None, source: str | None) -> "Wanted":

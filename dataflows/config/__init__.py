@@ -35,8 +35,8 @@ from sinks.webhook.signing import PREFIX as WEBHOOK_PREFIX
 from sinks.webhook.signing import parse_secret
 
 __all__ = [
-    "Config", "Secrets", "engine_settings", "format_options", "load", "render", "resolve_output_secrets",
-    "resolve_secrets", "resolve_token_key", "runnable", "with_format",
+    "Config", "Secrets", "engine_settings", "format_options", "load", "render", "resolve_input_password",
+    "resolve_output_secrets", "resolve_secrets", "resolve_token_key", "runnable", "with_format",
 ]  # fmt: skip
 
 TOKEN_KEY_BYTES_MIN, TOKEN_KEY_BYTES_MAX = 16, 1_024
@@ -171,10 +171,7 @@ def resolve_secrets(config: Config, environ: Mapping[str, str]) -> Secrets:
     problems: list[str] = []
     found = _output_secrets(config, None, environ, problems)
     token_key = _token_key(config, environ, problems)
-    password = None
-    given = config.input.kafka
-    if config.input.kind == "kafka" and given is not None and given.username is not None:
-        password = _secret(given, "input.kafka", PASSWORD, environ, problems)
+    password = _input_password(config, environ, problems)
     client, resolver = _desk_secrets(config, environ, problems)
     if problems:
         raise ConfigError(problems)
@@ -221,6 +218,26 @@ def _desk_secrets(config: Config, environ: Mapping[str, str], problems: list[str
         None if oidc is None else _secret(oidc, "desk.oidc", "the desk's client secret", environ, problems),
         None if resolver is None else _secret(resolver, "desk.resolver", "the resolver's key", environ, problems),
     )
+
+
+def _input_password(config: Config, environ: Mapping[str, str], problems: list[str]) -> str | None:
+    given = config.input.kafka
+    if config.input.kind != "kafka" or given is None or given.username is None:
+        return None
+    return _secret(given, "input.kafka", PASSWORD, environ, problems)
+
+
+def resolve_input_password(config: Config, environ: Mapping[str, str]) -> str | None:
+    """Fetch the password of the user that reads from Kafka alone; None where there is no such user.
+
+    Raises:
+        ConfigError: there is none where the configuration says.
+    """
+    problems: list[str] = []
+    password = _input_password(config, environ, problems)
+    if problems:
+        raise ConfigError(problems)
+    return password
 
 
 def resolve_token_key(config: Config, environ: Mapping[str, str]) -> bytes | None:
