@@ -136,8 +136,8 @@ class Advisor:
             "decisions": self.chooser.forget(customer),
         }
 
-    def _features(self, customer: int, at_ms: int, experience: dict[str, float]) -> dict[str, float]:
-        return self._relations.of(customer).features(at_ms) | experience
+    def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
+        return {**self._relations.of(customer).features(at_ms), **experience}
 
     # Advising
 
