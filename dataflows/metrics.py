@@ -141,7 +141,7 @@ def _of_customers(engines: list[RiskEngine]) -> Iterator[Metric]:
     evicted = sum(one.roster.evicted_count for one in known)
     yield counter("stayline_customers_evicted", "Customers evicted for want of room.", evicted)
     # Whoever had a bad call lately has a history; whoever has a case is more than a candidate.
-    kept = sum(len(one.histories.shelf.histories) - int(one.histories.shelf.tally[0]) for one in known)
+    kept = sum(len(one.histories) for one in known)
     candidates = max(kept - sum(len(one.casebook.cases) for one in known), 0)
     yield gauge("stayline_candidates", "Customers watched closely, without a case.", candidates)
 

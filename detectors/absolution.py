@@ -23,7 +23,8 @@ def absolve(memory: Memory, row: int, incident: OpenIncident) -> bool:
         incident: what the calls ran through.
     """
     one = memory.row(row)
-    history = int(one["history"])
+    note = memory.note_of(one)
+    history = int(note["history"])
     if history < 0:
         return False
     bad, ids = memory.histories.bad_calls(history)
@@ -32,14 +33,14 @@ def absolve(memory: Memory, row: int, incident: OpenIncident) -> bool:
         return False
     for call in bad[its]:
         for channel, x in _observations(call):
-            take_back(one, channel, x)
+            take_back(one, note, channel, x)
     # Durations have no memory of which calls they were.
     if its.any():
         one["lock_evidence"][:] = 0.0
     one["doubt"] = FULL
-    left_ms = bad["end_ms"][~its & (bad["end_ms"] >= one["since_ms"])]
-    _count_off(memory, history, bad[its & (bad["end_ms"] >= one["since_ms"])])
-    one["since_ms"] = left_ms[0] if len(left_ms) else -1
+    left_ms = bad["end_ms"][~its & (bad["end_ms"] >= note["since_ms"])]
+    _count_off(memory, history, bad[its & (bad["end_ms"] >= note["since_ms"])])
+    note["since_ms"] = left_ms[0] if len(left_ms) else -1
     _keep(memory, history, bad[~its], [name for name, gone in zip(ids, its, strict=True) if not gone])
     return True
 
@@ -54,7 +55,7 @@ def _observations(call: Any) -> list[tuple[int, float]]:
 
 
 def _count_off(memory: Memory, history: int, gone: npt.NDArray[np.void]) -> None:
-    one = memory.histories.shelf.histories[history]
+    one = memory.histories.shelf.items[history]
     answered = (gone["flags"] & ANSWERED) != 0
     poor = (gone["flags"] & POOR) != 0
     spoiled = answered & ((gone["drop"] >= BAD) | poor)
@@ -76,7 +77,7 @@ def _count_off(memory: Memory, history: int, gone: npt.NDArray[np.void]) -> None
 
 def _keep(memory: Memory, history: int, calls: npt.NDArray[np.void], ids: list[str]) -> None:
     """Write a history's bad calls anew."""
-    one = memory.histories.shelf.histories[history]
+    one = memory.histories.shelf.items[history]
     raw(one["bad"])[: len(calls)] = raw(np.ascontiguousarray(calls))
     one["bad_count"] = len(calls)
     memory.histories.call_ids[history] = (*ids, *[""] * (BAD_KEPT - len(ids)))

@@ -53,7 +53,7 @@ class Casework:
     def look(self, row: int, customer_id: str, now_ms: int) -> None:
         """Look carefully at a customer without a case, whose newest call was bad; open one if evidence is enough."""
         one = self._memory.row(row)
-        if one["history"] < 0:
+        if self._memory.note_of(one)["history"] < 0:
             return
         view = view_of(self._memory, row, now_ms)
         finding, added_log10 = read(view)
@@ -74,16 +74,17 @@ class Casework:
             kind=_kind(finding, view),
             phrase=finding.phrase,
             dimension=finding.dimension,
-            baseline_ratio=float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
+            baseline_ratio=float(healthy_mean(channel, float(one["count"][channel]), float(one["weight"][channel]))),
             evidence_log10=evidence_log10,
             region=self._region(view),
         )
-        for call in shown_calls(self._memory.histories, int(one["history"]), view.since_ms):
+        history = int(self._memory.note_of(one)["history"])
+        for call in shown_calls(self._memory.histories, history, view.since_ms):
             case.see(call)
         case.recovery = 0.0
         _count(case, view)
         case.severity = case.judge()
-        self._memory.histories.shelf.histories[one["history"]]["enough"] = case.good_calls_needed()
+        self._memory.histories.shelf.items[history]["enough"] = case.good_calls_needed()
         one["mode"] = CASE
         self._casebook.cases[case.customer] = case
         self._casebook.reschedule()
@@ -115,13 +116,13 @@ class Casework:
 
     def follow(self, case: Case, row: int, end_ms: int, *, bad: bool) -> None:
         """Take a case on by its customer's newest call."""
-        one = self._memory.row(row)
-        history = self._memory.histories.shelf.histories[one["history"]]
+        place = int(self._memory.note(row)["history"])
+        history = self._memory.histories.shelf.items[place]
         self._see_good(case, history)
         if case.over(end_ms):
             self._close(case, end_ms)
         elif bad:
-            case.see(newest_shown(self._memory.histories, int(one["history"])))
+            case.see(newest_shown(self._memory.histories, place))
             self._follow_ups.bad_call(case.customer, end_ms)
             self._judge(case, row, end_ms)
             history["enough"] = case.good_calls_needed()
@@ -163,13 +164,14 @@ class Casework:
         one["mode"] = CALM
         one["evidence"][:] = 0.0
         one["lock_evidence"][:] = 0.0
-        one["waiting_count"][:] = 0.0
-        one["waiting_weight"][:] = 0.0
         one["doubt"] = FULL
-        one["since_ms"] = -1
-        if one["history"] >= 0:
-            self._memory.histories.give_back(int(one["history"]))
-            one["history"] = -1
+        note = self._memory.note_of(one)
+        note["waiting_count"][:] = 0
+        note["waiting_weight"][:] = 0.0
+        note["since_ms"] = -1
+        if note["history"] >= 0:
+            self._memory.histories.give_back(int(note["history"]))
+            note["history"] = -1
 
     # Decisions that wait
 
@@ -188,8 +190,9 @@ class Casework:
         """Say what the calls said of a remedy; where it did not help, tell the case anew with the next one."""
         case = self._casebook.cases.get(follow_up.customer)
         row = self._memory.row_of(follow_up.customer)
-        if case is not None and row is not None and row["history"] >= 0:
-            history = self._memory.histories.shelf.histories[row["history"]]
+        place = -1 if row is None else int(self._memory.note_of(row)["history"])
+        if case is not None and place >= 0:
+            history = self._memory.histories.shelf.items[place]
             follow_up.good += int(history["unseen"])
             self._see_good(case, history)
         verdict = follow_up.verdict()
@@ -258,9 +261,10 @@ class Casework:
     def _incident_of(self, case: Case) -> OpenIncident | None:
         """Return the incident, open or lately closed, that most of a case's bad calls ran through."""
         one = self._memory.row_of(case.customer)
-        if one is None or one["history"] < 0:
+        history = -1 if one is None else int(self._memory.note_of(one)["history"])
+        if history < 0:
             return None
-        bad, _ = self._memory.histories.bad_calls(int(one["history"]))
+        bad, _ = self._memory.histories.bad_calls(history)
         bad = bad[bad["end_ms"] >= case.since_ms]
         for incident in self._memory.incidents.recent():
             through = np.any(bad["elements"] == incident.element, axis=1) & incident.during(bad["end_ms"])

@@ -35,8 +35,8 @@ from detectors.watch import (
     STOP_CUSTOMERS,
     STOP_DUE,
     STOP_ELEMENT,
-    STOP_HISTORIES,
     STOP_LOOK,
+    STOP_SHELVES,
     Calls,
     Limits,
     Scratch,
@@ -51,7 +51,7 @@ from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usa
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import U64
 
-LAYOUT = 3
+LAYOUT = 4
 """The layout of the state; another one is refused."""
 
 NEVER_MS = 2**62
@@ -115,7 +115,8 @@ class RiskEngine:
 
     def apply(self, batch: EventBatch) -> list[Notification]:
         """Apply the events of a batch, in order of arrival; return what has to be told, in order."""
-        calls, media = calls_of(batch.calls, self.memory), media_of(batch.media)
+        memory = self.memory
+        calls, media = calls_of(batch.calls, memory), media_of(batch.media)
         business = batch.business
         kind, index, position = merge_order(
             batch.calls.position, batch.media.position, np.array([at for at, _ in business], np.int64)
@@ -133,7 +134,7 @@ class RiskEngine:
                 continue
             scratch.clock[:] = self.clock_ms, self.memory.next_due_ms(NEVER_MS)
             scratch.tally[:] = 0
-            world = World(self.memory.roster.book, self.memory.histories.shelf, self.memory.elements.network)
+            world = World(memory.roster.book, memory.notes.shelf, memory.histories.shelf, memory.elements.network)
             at, stop = advance(at, kind, index, calls, media, world, self._limits, scratch)
             self.clock_ms = int(scratch.clock[0])
             self._name_calls(now)
@@ -143,8 +144,8 @@ class RiskEngine:
                 self._pass_time(int(calls.end_ms[index[at]]))
             elif stop & STOP_CUSTOMERS:
                 self.memory.make_room(self.clock_ms)
-            elif stop & STOP_HISTORIES:
-                self.memory.histories.make_room()
+            elif stop & STOP_SHELVES:
+                self.memory.make_shelf_room()
             elif stop & (STOP_LOOK | STOP_CASE | STOP_ELEMENT):
                 now.lines.read_up_to(int(position[at - 1]))
                 self._look(now, int(index[at - 1]), stop)
@@ -220,7 +221,7 @@ class RiskEngine:
             row = self.memory.roster.find(int(key))
             if row < 0:
                 continue
-            self.memory.row(row)["incident"] = incident.serial
+            self.memory.note(row)["incident"] = incident.serial
             self.casework.absolve(row, incident)
         self.memory.elements.network.elements[incident.element]["customers"] = len(customers)
 

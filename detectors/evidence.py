@@ -85,7 +85,7 @@ MEMORY_COUNT = 400
 CALM_DAYS = 2.0
 """Evidence of the steepest alternative below which a channel is calm."""
 
-WAIT_COUNT = 300.0
+WAIT_COUNT = 300
 """So many observations wait at the most."""
 
 _RISE = np.array(RISES, np.float64)
@@ -185,25 +185,25 @@ def healthy_mean(channel: int, count: float, weight: float) -> float:
 
 
 @inlined
-def expected(one: Any, channel: int) -> float:
+def expected(one: Any, note: Any, channel: int) -> float:
     """Return p0 of a customer's next call: from what was learnt of him, and from what still waits to be."""
-    count = float(one["count"][channel]) + float(one["waiting_count"][channel])
-    return healthy_mean(channel, count, float(one["weight"][channel]) + float(one["waiting_weight"][channel]))
+    count = float(one["count"][channel]) + float(note["waiting_count"][channel])
+    return healthy_mean(channel, count, float(one["weight"][channel]) + float(note["waiting_weight"][channel]))
 
 
 @inlined
-def correct(one: Any, channel: int, x_before: float, x: float) -> None:
+def correct(one: Any, note: Any, channel: int, x_before: float, x: float) -> None:
     """Take back the newest observation of a channel and observe another in its place: more has become known of it.
 
     Args:
-        one: the customer's row; changed in place.
+        one, note: the customer's row and note; changed in place.
         channel: index into `CHANNELS`.
         x_before: the observation as it was taken.
         x: what it turned out to be.
     """
-    waits = one["waiting_count"][channel] > 0.0
-    count = float(one["count"][channel]) + float(one["waiting_count"][channel]) - 1.0
-    weight = float(one["weight"][channel]) + float(one["waiting_weight"][channel]) - x_before
+    waits = note["waiting_count"][channel] > 0
+    count = float(one["count"][channel]) + float(note["waiting_count"][channel]) - 1.0
+    weight = float(one["weight"][channel]) + float(note["waiting_weight"][channel]) - x_before
     p0 = healthy_mean(channel, max(count, 0.0), max(weight, 0.0))
     odds = (1.0 - p0) / p0
     for j in range(len(_RISE)):
@@ -211,25 +211,25 @@ def correct(one: Any, channel: int, x_before: float, x: float) -> None:
         after = x * (1.0 + _RISE[j] * odds) + (1.0 - x) * (1.0 - _RISE[j])
         one["evidence"][channel, j] = np.float32(min(one["evidence"][channel, j] * after / before, EVIDENCE_MAX))
     if waits:
-        one["waiting_weight"][channel] += np.float32(x - x_before)
+        note["waiting_weight"][channel] += np.float32(x - x_before)
     else:
         one["weight"][channel] += np.float32(x - x_before)
 
 
 @inlined
-def take_back(one: Any, channel: int, x: float) -> None:
+def take_back(one: Any, note: Any, channel: int, x: float) -> None:
     """Take an observation back that turned out not to be the customer's own trouble.
 
     Divided by its ratio, the evidence is at most what it would have been without it.
 
     Args:
-        one: the customer's row; changed in place.
+        one, note: the customer's row and note; changed in place.
         channel: index into `CHANNELS`.
         x: the observation.
     """
-    one["waiting_count"][channel] = max(one["waiting_count"][channel] - np.float32(1.0), np.float32(0.0))
-    one["waiting_weight"][channel] = max(one["waiting_weight"][channel] - np.float32(x), np.float32(0.0))
-    p0 = expected(one, channel)
+    note["waiting_count"][channel] = max(int(note["waiting_count"][channel]) - 1, 0)
+    note["waiting_weight"][channel] = max(note["waiting_weight"][channel] - np.float32(x), np.float32(0.0))
+    p0 = expected(one, note, channel)
     odds = (1.0 - p0) / p0
     for j in range(len(_RISE)):
         ratio = x * (1.0 + _RISE[j] * odds) + (1.0 - x) * (1.0 - _RISE[j])
@@ -237,7 +237,7 @@ def take_back(one: Any, channel: int, x: float) -> None:
 
 
 @inlined
-def remember(one: Any, channel: int, x: float, days: float) -> None:
+def remember(one: Any, note: Any, channel: int, x: float, days: float) -> None:
     """Learn one observation into a customer's baseline, once it is known to have been healthy.
 
     Observations wait while the channel's evidence is up; when it has come down again, they were chance and are
@@ -246,25 +246,25 @@ def remember(one: Any, channel: int, x: float, days: float) -> None:
     a level that stayed is the new normal.
 
     Args:
-        one: the customer's row; changed in place.
+        one, note: the customer's row and note; changed in place.
         channel: index into `CHANNELS`.
         x: the observation.
         days: since the customer's previous call.
     """
-    count = one["waiting_count"][channel] + np.float32(1.0)
-    weight = np.float32(one["waiting_weight"][channel] + x)
+    count = int(note["waiting_count"][channel]) + 1
+    weight = np.float32(note["waiting_weight"][channel] + x)
     # The steepest process forgets within a few calls; its level without trouble is that which a call accrues.
     calm = one["evidence"][channel, 1] < max(CALM_DAYS, 6.0 * days)
     if not calm and count < WAIT_COUNT:
-        one["waiting_count"][channel] = count
-        one["waiting_weight"][channel] = weight
+        note["waiting_count"][channel] = count
+        note["waiting_weight"][channel] = weight
         return
     known = int(one["count"][channel])
     if known >= MEMORY_COUNT:
         # The odd one is dropped: of two wholes, the one that makes the line look the worse raises fewer alarms.
         known //= 2
         one["weight"][channel] *= np.float32(0.5)
-    one["count"][channel] = np.uint16(known + int(count))
+    one["count"][channel] = known + count
     one["weight"][channel] += weight
-    one["waiting_count"][channel] = 0.0
-    one["waiting_weight"][channel] = 0.0
+    note["waiting_count"][channel] = 0
+    note["waiting_weight"][channel] = 0.0

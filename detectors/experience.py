@@ -28,7 +28,8 @@ def experience(memory: Memory, customer: int, now_ms: int) -> dict[str, float]:
             known[name] = float(one["weight"][channel] / one["count"][channel])
     known["days_since_call"] = max(0, now_ms - int(one["last_ms"])) / DAY_MS
     known["drops_7d"] = 0.0
-    if one["history"] >= 0:
-        bad, _ = memory.histories.bad_calls(int(one["history"]))
+    history = int(memory.note_of(one)["history"])
+    if history >= 0:
+        bad, _ = memory.histories.bad_calls(history)
         known["drops_7d"] = float(np.count_nonzero(bad["end_ms"] > now_ms - 7 * DAY_MS))
     return known

@@ -7,6 +7,7 @@ import numpy as np
 
 from detectors.history import BAD_KEPT, GOOD_KEPT, HISTORY
 from detectors.memory import Memory
+from detectors.notes import DRAFT, NOTE
 from detectors.snapshots import raw
 from schemas.text import key_of
 
@@ -24,14 +25,18 @@ def _erase_row(memory: Memory, key: int) -> dict[str, int]:
     row = memory.roster.find(key)
     if row < 0:
         return {}
-    history = int(memory.row(row)["history"])
+    customer = memory.row(row)
+    place = int(customer["note"])
+    history = int(memory.note_of(customer)["history"])
+    memory.give_back(customer)
     calls = 0
+    # What is given back is cleared only as far as its next customer needs: the calls themselves would stay.
+    if place != DRAFT:
+        raw(memory.notes.shelf.items)[place] = raw(np.zeros(1, NOTE))[0]
     if history >= 0:
-        one = memory.histories.shelf.histories[history : history + 1]
+        one = memory.histories.shelf.items[history : history + 1]
         calls = min(int(one["bad_count"][0]), BAD_KEPT) + min(int(one["good_count"][0]), GOOD_KEPT)
-        # A history is cleared only as far as its next customer needs: the calls themselves would stay.
         raw(one)[:] = raw(np.zeros(1, HISTORY))
-        memory.histories.give_back(history)
     memory.roster.remove(np.arange(len(memory.roster)) == row)
     return {"evidence": 1, "calls": calls}
 
@@ -39,7 +44,7 @@ def _erase_row(memory: Memory, key: int) -> dict[str, int]:
 def _erase_far_end(memory: Memory, key: int) -> int:
     """Erase a customer from what others' rows and histories say of whom they called; return in how many places."""
     peer = np.uint32(key & 0xFFFF_FFFF)
-    rows, shelf = memory.roster.book.rows[: len(memory.roster)], memory.histories.shelf.histories
+    rows, shelf = memory.roster.book.rows[: len(memory.roster)], memory.histories.shelf.items
     places = (rows["last_peer"], rows["lock_peer"], shelf["bad"]["peer"], shelf["good"]["peer"])
     count = sum(int(np.count_nonzero(place == peer)) for place in places) if peer else 0
     for place in places:

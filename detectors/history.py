@@ -4,12 +4,11 @@ Nine customers in ten have no history. One that has keeps its latest bad calls a
 trouble looks like, and what this customer's calls look like by chance.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from detectors.changes import Ledger, plain, words
+from detectors.shelves import Shelf, Shelves, give_back, take_place
 from detectors.snapshots import raw
 from schemas.errors import StateError
 from schemas.kernels import kernel, loop
@@ -72,40 +71,23 @@ _NO_IDS = ("",) * BAD_KEPT
 COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials", "bad_calls")
 
 
-class Shelf(NamedTuple):
-    """The histories as the kernels see them."""
-
-    histories: npt.NDArray[np.void]
-    free: npt.NDArray[np.int32]  # a stack of free indices
-    tally: npt.NDArray[np.int64]  # [length of the stack]
-
-
 @loop
 def take(shelf: Shelf) -> int:
-    """Return the index of a cleared history, or -1 where none is free."""
-    if shelf.tally[0] == 0:
-        return -1
-    shelf.tally[0] -= 1
-    index = int(shelf.free[shelf.tally[0]])
-    reset_counters(shelf, index)
-    shelf.histories[index]["bad_count"] = 0
-    shelf.histories[index]["good_count"] = 0
-    shelf.histories[index]["unseen"] = 0
-    shelf.histories[index]["enough"] = 0
+    """Return the place of a cleared history, or -1 where none is free."""
+    index = take_place(shelf)
+    if index >= 0:
+        reset_counters(shelf, index)
+        shelf.items[index]["bad_count"] = 0
+        shelf.items[index]["good_count"] = 0
+        shelf.items[index]["unseen"] = 0
+        shelf.items[index]["enough"] = 0
     return index
-
-
-@loop
-def give_back(shelf: Shelf, index: int) -> None:
-    """Free a history."""
-    shelf.free[shelf.tally[0]] = index
-    shelf.tally[0] += 1
 
 
 @loop
 def reset_counters(shelf: Shelf, index: int) -> None:
     """Begin to count anew: the trouble that was counted is over."""
-    one = shelf.histories[index]
+    one = shelf.items[index]
     one["attempts"] = 0
     one["answered"] = 0
     one["drops"] = 0
@@ -159,39 +141,17 @@ def _unpack(histories: npt.NDArray[np.void], all_words: U64, index: I32, packed:
     return at == len(packed)
 
 
-class Histories:
-    """All histories, and the ids of the bad calls in them; grows by doubling.
+class Histories(Shelves):
+    """All histories, and the ids of the bad calls in them.
 
     Attributes:
-        shelf: the arrays; replaced when they grow.
         call_ids: for each history, the id of the call in each place of its `bad` ring.
     """
 
     def __init__(self) -> None:
-        self.shelf = self._allocate(64)
+        super().__init__(HISTORY)
         # Tuples, for the garbage collector passes over those that hold strings alone.
         self.call_ids: Ledger[int, tuple[str, ...]] = Ledger(tuple[str, ...])
-
-    @staticmethod
-    def _allocate(size: int) -> Shelf:
-        # The lowest index lies on top of the stack, so that few histories stay close together.
-        free = np.arange(size - 1, -1, -1, dtype=np.int32)
-        return Shelf(np.zeros(size, HISTORY), free, np.array([size], np.int64))
-
-    def make_room(self) -> None:
-        """Double."""
-        old = self.shelf
-        size = len(old.histories)
-        self.shelf = self._allocate(2 * size)
-        raw(self.shelf.histories)[:size] = raw(old.histories)
-        taken = np.setdiff1d(np.arange(size, dtype=np.int32), old.free[: old.tally[0]])
-        self._reserve(taken)
-
-    def _reserve(self, taken: npt.NDArray[np.int32]) -> None:
-        """Take these indices off the stack; the order of the rest stays."""
-        left = self.shelf.free[~np.isin(self.shelf.free, taken)]
-        self.shelf.free[: len(left)] = left
-        self.shelf.tally[0] = len(left)
 
     def name_call(self, index: int, place: int, call_id: str) -> None:
         """Keep the id of the bad call in one place of a ring."""
@@ -205,21 +165,21 @@ class Histories:
 
     def bad_calls(self, index: int) -> tuple[npt.NDArray[np.void], list[str]]:
         """Return a history's bad calls, oldest first, and their ids."""
-        one = self.shelf.histories[index]
+        one = self.shelf.items[index]
         order = _ring_order(int(one["bad_count"]), BAD_KEPT)
         ids = self.call_ids.get(index, _NO_IDS)
         return _in_order(one["bad"], order), [ids[place] for place in order]
 
     def good_calls(self, index: int) -> npt.NDArray[np.void]:
         """Return a history's good calls, oldest first."""
-        one = self.shelf.histories[index]
+        one = self.shelf.items[index]
         return _in_order(one["good"], _ring_order(int(one["good_count"]), GOOD_KEPT))
 
     # State
 
     def copy(self, index: I32) -> memoryview:
         """Return some histories as a checkpoint holds them."""
-        return plain(_pack(self.shelf.histories, words(self.shelf.histories), index))
+        return plain(_pack(self.shelf.items, words(self.shelf.items), index))
 
     def take(self, index: I32, packed: memoryview) -> None:
         """Take over what `copy` gave.
@@ -227,30 +187,19 @@ class Histories:
         Raises:
             StateError: it is not as long as it says.
         """
-        size = len(self.shelf.histories)
-        while len(index) and index.max() >= size:
-            size *= 2
-        if size > len(self.shelf.histories):
-            grown = self._allocate(size)
-            raw(grown.histories)[: len(self.shelf.histories)] = raw(self.shelf.histories)
-            self.shelf = grown
-        histories = self.shelf.histories
+        self.hold(int(index.max(initial=0)) + 1)
+        histories = self.shelf.items
         if not _unpack(histories, words(histories), index, np.frombuffer(packed, np.uint64)):
             raise StateError("the state must hold its histories as they count their calls, did not")
 
     def settle(self, taken: I32) -> None:
-        """Make those histories free that nobody has, once all were taken over; nothing is left in them.
+        """Make those histories free that nobody has, and forget their call ids.
 
         Args:
             taken: places of the others.
         """
-        kept = np.zeros(len(self.shelf.histories), bool)
-        kept[taken] = True
-        words(self.shelf.histories)[~kept] = 0
-        free = np.flatnonzero(~kept)[::-1]
-        self.shelf.free[: len(free)] = free
-        self.shelf.tally[0] = len(free)
-        for index in [index for index in self.call_ids if index >= len(kept) or not kept[index]]:
+        super().settle(taken)
+        for index in sorted(set(self.call_ids) - set(taken.tolist())):
             del self.call_ids[index]
         self.call_ids.settle("call ids")
 

@@ -11,9 +11,11 @@ from detectors.churn.relations import Relations
 from detectors.elements import Elements
 from detectors.history import Histories
 from detectors.incidents import Incidents
+from detectors.notes import DRAFT, NOTE, Notes
 from detectors.remedies.catalogue import Catalogue
 from detectors.roster import CASE, ROW, Roster, Rows
 from detectors.settings import Settings
+from detectors.shelves import give_back
 from schemas.text import I32, Translation
 
 GATHER_MIN = 1_024
@@ -35,6 +37,7 @@ class Memory:
         self.settings = settings
         self.codecs = Codecs()
         self.roster = Roster(settings.customers_max, settings.idle_days)
+        self.notes = Notes()
         self.histories = Histories()
         self.elements = Elements()
         self.incidents = Incidents(settings.deployment, self.elements)
@@ -45,9 +48,20 @@ class Memory:
         self._gathered: list[dict[str, Any]] = []
 
     def row(self, row: int) -> Any:
-        """Return a customer's row; what is written to it, to its history or to its case stays."""
+        """Return a customer's row; what is written to it, to its note, history or case stays."""
         self.roster.touch(row)
         return self.roster.book.rows[row]
+
+    def note(self, row: int) -> Any:
+        """Return the note of a customer's row, to write in."""
+        one = self.row(row)
+        if one["note"] == DRAFT:
+            one["note"] = self.notes.add()
+        return self.note_of(one)
+
+    def note_of(self, one: Any) -> Any:
+        """Return the note of a customer's row, to read: there may be none, which says nothing."""
+        return self.notes.shelf.items[one["note"]]
 
     def row_of(self, customer: int) -> Any | None:
         """Return the row of a customer's key, or None."""
@@ -62,17 +76,31 @@ class Memory:
         """Let the roster grow, or forget what there is of those customers that it evicts."""
         for row in self.roster.make_room(now_ms):
             key = int(row["key"])
-            if row["history"] >= 0:
-                self.histories.give_back(int(row["history"]))
+            self.give_back(row)
             self.relations.forget(key)
             self.advisor.forget(key)
             self.casebook.forget(key)
+
+    def give_back(self, one: Any) -> None:
+        """Free what is kept beside the row of a customer who leaves."""
+        if one["note"] == DRAFT:
+            return
+        history = int(self.note_of(one)["history"])
+        if history >= 0:
+            self.histories.give_back(history)
+        give_back(self.notes.shelf, int(one["note"]))
+
+    def make_shelf_room(self) -> None:
+        """Let notes or histories grow, where there is none left."""
+        for part in (self.notes, self.histories):
+            if not part.shelf.tally[0]:
+                part.make_room()
 
     def sizes(self) -> dict[str, int]:
         """Return how many there are of each sort of thing that is known."""
         return {
             "customers": len(self.roster),
-            "with recent calls": len(self.histories.shelf.histories) - int(self.histories.shelf.tally[0]),
+            "with recent calls": len(self.histories),
             "open cases": len(self.casebook.cases),
             "elements": len(self.elements),
             "open incidents": len(self.incidents.open),
@@ -117,12 +145,12 @@ class Memory:
         for key in rows["key"][rows["mode"] == CASE].tolist():
             if key in self.casebook.cases:
                 self.casebook.cases.touch(key)
-        taken = rows["history"][rows["history"] >= 0]
+        notes = self.notes.copy(_noted(rows))
         return {
             "index": plain(index),
             "rows": plain(rows),
-            "taken": plain(taken),
-            "histories": self.histories.copy(taken),
+            "notes": plain(notes),
+            "histories": self.histories.copy(_with_history(notes)),
         }
 
     def write_whole(self) -> None:
@@ -131,7 +159,9 @@ class Memory:
 
     def reset(self) -> None:
         """Know nothing, as before `take`."""
-        for part in (self.roster, self.histories, self.elements, self.casebook, self.relations, self.advisor):
+        for table in (self.roster, self.notes, self.histories, self.elements):
+            table.reset()
+        for part in (self.casebook, self.relations, self.advisor):
             part.reset()
         self._gathered = []
 
@@ -144,8 +174,10 @@ class Memory:
         self.roster.evicted_count = state["evicted"]
         self.roster.hand.take(state["turns"], number)
         for some in state["customers"]:
-            self.roster.take(np.frombuffer(some["index"], np.int32), np.frombuffer(some["rows"], ROW), state["size"])
-            self.histories.take(np.frombuffer(some["taken"], np.int32), some["histories"])
+            rows, notes = np.frombuffer(some["rows"], ROW), np.frombuffer(some["notes"], NOTE)
+            self.roster.take(np.frombuffer(some["index"], np.int32), rows, state["size"])
+            self.notes.take(_noted(rows), notes)
+            self.histories.take(_with_history(notes), some["histories"])
         self.histories.call_ids.take(state["call_ids"], number)
         self.elements.take(state["elements"], number)
         self.incidents.restore(state["incidents"])
@@ -160,10 +192,21 @@ class Memory:
             StateError: it is not all there.
         """
         self.roster.settle()
-        used = self.roster.book.rows[: len(self.roster)]
-        self.histories.settle(used["history"][used["history"] >= 0])
+        taken = _noted(self.roster.book.rows[: len(self.roster)])
+        self.notes.settle(taken)
+        self.histories.settle(_with_history(self.notes.copy(taken)))
         for part in (self.elements, self.casebook, self.relations, self.advisor):
             part.settle()
+
+
+def _noted(rows: Rows) -> I32:
+    places: I32 = rows["note"]
+    return places[np.flatnonzero(places != DRAFT)]
+
+
+def _with_history(notes: Rows) -> I32:
+    places: I32 = notes["history"]
+    return places[np.flatnonzero(places >= 0)]
 
 
 class Codecs:

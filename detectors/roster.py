@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from detectors.changes import Hand, again, copied, words
 from detectors.evidence import CHANNELS, RISES
+from detectors.notes import DRAFT
 from detectors.order import LONG_AGO, SEEN
 from detectors.snapshots import raw
 from schemas.errors import StateError
@@ -28,35 +29,27 @@ ROW = np.dtype(
     [
         ("key", np.uint64),  # XXH64 of the customer id; 0: the row is free
         ("last_ms", np.int64),  # end of the newest call applied; -1: none yet
-        ("since_ms", np.int64),  # end of the first bad call since the evidence was last low; -1: none
-        ("last_bad_ms", np.int64),  # end of the newest bad call; -1: none
         ("seen", np.uint32, (SEEN,)),  # keys of the latest calls, newest first (detectors.order); 0: a free place
         ("gap", np.uint16, (SEEN,)),  # and the time from each back to the next; LONG_AGO: there is none
         ("evidence", np.float32, (len(CHANNELS), len(RISES))),
         ("days", np.float32, (len(CHANNELS),)),  # that passed since each channel was observed
-        ("count", np.uint16, (len(CHANNELS),)),  # baseline: observations learnt
-        ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of their x
-        ("waiting_count", np.float32, (len(CHANNELS),)),  # observations that may yet turn out to be trouble
-        ("waiting_weight", np.float32, (len(CHANNELS),)),
-        ("rating", np.float32),  # mean R-factor of healthy calls
-        ("rating_spread", np.float32),  # and their mean absolute deviation from it
-        ("rating_count", np.uint8),  # calls these rest on, up to `watch.RATING_MEMORY`
+        ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of the x of the observations learnt
+        ("count", np.uint16, (len(CHANNELS),)),  # and how many those are
         ("lock_s", np.float32, (LOCKS,)),  # durations that calls may be cut at (detectors.locks)
         ("lock_evidence", np.float32, (LOCKS,)),
         ("lock_peer", np.uint32, (LOCKS,)),  # far end of the newest call cut there
-        ("minutes_share", np.uint16),  # durations in whole minutes, of MINUTES_ALL, recent ones weighing more
+        ("rating", np.float32),  # mean R-factor of healthy calls
+        ("rating_spread", np.float32),  # and their mean absolute deviation from it
         ("last_peer", np.uint32),  # far end of the newest call
-        ("media_call", np.uint32),  # the call that media reports came for last
-        ("media_rating", np.float32),  # and the mean R-factor they gave
-        ("media_count", np.float32),
-        ("history", np.int32),  # index into the histories; -1: none
-        ("incident", np.int32),  # serial of the last incident this customer was counted in
+        ("note", np.int32),  # place of what is known for a while only (detectors.notes); DRAFT: nothing
+        ("minutes_share", np.uint16),  # durations in whole minutes, of MINUTES_ALL, recent ones weighing more
+        ("written", np.uint16),  # how far the next checkpoint has come with this row (`touch`); not kept
+        ("rating_count", np.uint8),  # calls that `rating` rests on, up to `watch.RATING_MEMORY`
         ("mode", np.uint8),  # CALM or CASE
         # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
         ("again", np.uint8),
         # how much the newest answered call looked dropped, 0..FULL, until the parties have parted; FULL: settled
         ("doubt", np.uint8),
-        ("written", np.uint16),  # how far the next checkpoint has come with this row (`touch`); not kept
     ],
     align=True,
 )
@@ -159,16 +152,12 @@ def clear_row(rows: Rows, row: int) -> None:
     one = rows[row]
     one["key"] = 0
     one["last_ms"] = -1
-    one["since_ms"] = -1
-    one["last_bad_ms"] = -1
     one["seen"][:] = 0
     one["gap"][:] = LONG_AGO
     one["evidence"][:, :] = 0.0
     one["days"][:] = 0.0
     one["count"][:] = 0
     one["weight"][:] = 0.0
-    one["waiting_count"][:] = 0.0
-    one["waiting_weight"][:] = 0.0
     one["rating"] = 0.0
     one["rating_spread"] = 0.0
     one["rating_count"] = 0
@@ -179,11 +168,7 @@ def clear_row(rows: Rows, row: int) -> None:
     one["last_peer"] = 0
     one["again"] = 0
     one["doubt"] = 0
-    one["media_call"] = 0
-    one["media_rating"] = 0.0
-    one["media_count"] = 0.0
-    one["history"] = -1
-    one["incident"] = 0
+    one["note"] = DRAFT
     one["mode"] = CALM
     one["written"] = 0
 

@@ -20,10 +20,9 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
         row: of a customer who has a history.
         now_ms: event time.
     """
-    one = memory.row(row)
-    history = int(one["history"])
-    since_ms = int(one["since_ms"])
-    held = memory.histories.shelf.histories[history]
+    note = memory.note_of(memory.row(row))
+    since_ms = int(note["since_ms"])
+    held = memory.histories.shelf.items[note["history"]]
     kept = space()
     bad, good = fill(kept, held, since_ms)
     counts = {name: int(held[name]) for name in COUNTERS}
@@ -47,7 +46,7 @@ def shown_calls(histories: Histories, history: int, since_ms: int) -> list[CallE
 
 def newest_shown(histories: Histories, history: int) -> CallEvidence:
     """Return the newest of a history's bad calls, as an alert shows it."""
-    one = histories.shelf.histories[history]
+    one = histories.shelf.items[history]
     place = (int(one["bad_count"]) - 1) % BAD_KEPT
     return _shown(one["bad"][place], histories.call_ids[history][place])
 

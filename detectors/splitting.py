@@ -41,5 +41,4 @@ def split(engine: RiskEngine, owns: Callable[[str], bool], *, first: bool) -> No
 def _remove(memory: Memory, customers: set[int]) -> None:
     rows = memory.roster.book.rows[: len(memory.roster)]
     for row in memory.roster.remove(np.isin(rows["key"], np.fromiter(customers, np.uint64, len(customers)))):
-        if row["history"] >= 0:
-            memory.histories.give_back(int(row["history"]))
+        memory.give_back(row)

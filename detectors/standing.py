@@ -45,18 +45,19 @@ def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
     if one is None:
         return None
     case = memory.casebook.cases.get(key)
-    history = int(one["history"])
+    note = memory.note_of(one)
+    history = int(note["history"])
     channels = {
         name: (
             LEAP * float(one["evidence"][channel].mean()),
-            float(healthy_mean(channel, one["count"][channel], one["weight"][channel])),
+            float(healthy_mean(channel, float(one["count"][channel]), float(one["weight"][channel]))),
             float(one["count"][channel]),
         )
         for channel, name in enumerate(CHANNELS)
     }
     return Standing(
         last_ms=int(one["last_ms"]),
-        since_ms=int(one["since_ms"]),
+        since_ms=int(note["since_ms"]),
         evidence_days=LEAP * float(evidence_days(one)),
         threshold_days=memory.settings.false_alarm_days,
         channels=channels,
@@ -83,12 +84,13 @@ def standings(memory: Memory) -> Iterator[dict[str, Any]]:
     rows = memory.roster.book.rows
     for row in range(len(memory.roster)):
         one = rows[row]
+        since_ms = int(memory.note_of(one)["since_ms"])
         case = memory.casebook.cases.get(int(one["key"]))
         yield {
             "key": f"{int(one['key']):016x}",
             "customer_id": None if case is None else case.customer_id,
             "last_ms": int(one["last_ms"]),
-            "since_ms": int(one["since_ms"]) if one["since_ms"] >= 0 else None,
+            "since_ms": since_ms if since_ms >= 0 else None,
             "evidence_days": round(float(evidence_days(one)), 4),
             "learnt": {name: float(one["count"][channel]) for channel, name in enumerate(CHANNELS)},
             "alert_id": None if case is None else case.alert_id,

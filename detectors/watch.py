@@ -50,23 +50,23 @@ from detectors.history import (
     ONE_WAY,
     POOR,
     REDIALLED,
-    Shelf,
-    give_back,
     reset_counters,
     take,
 )
 from detectors.locks import lock_total, observe_duration
+from detectors.notes import KEPT_MS, put_away
 from detectors.order import is_known, is_late, keep
 from detectors.patterns import Kept, added_log10, fill
 from detectors.roster import CALM, CASE, FULL, ROW, Book, find, find_or_add, home, touch
+from detectors.shelves import Shelf, give_back
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, U64, Bools
 
 K_CALL, K_MEDIA, K_OTHER = 0, 1, 2
 """Kinds of event, as the loop tells them apart."""
 
-STOP_OTHER, STOP_DUE, STOP_CUSTOMERS, STOP_HISTORIES = 1, 2, 4, 8
-"""Reasons to return before an event: rare type; a decision is due; no free row; no free history."""
+STOP_OTHER, STOP_DUE, STOP_CUSTOMERS, STOP_SHELVES = 1, 2, 4, 8
+"""Reasons to return before an event: rare type; a decision is due; no free row; no free history or note."""
 STOP_LOOK, STOP_CASE, STOP_ELEMENT = 16, 32, 64
 """Reasons to return behind an event: evidence asks for a look; a case is worse or may be over; an element's state."""
 
@@ -92,8 +92,6 @@ FUTURE_MS = 366 * 86_400_000
 """A time so far beyond all others is a broken clock: believed, it would make every later record late."""
 SPEAK_AGAIN_MS = 3_600_000
 """A customer speaks against an element once an hour."""
-HISTORY_KEPT_MS = 14 * 86_400_000
-"""A history is dropped when its customer has had no bad call for this long."""
 GOOD_RATING, GOOD_RATING_COUNT = 80.0, 5.0
 """The R-factor expected of a customer not yet known ("satisfied", ITU-T G.109), and how many calls that is worth."""
 SPREAD, SPREAD_COUNT, SPREAD_MIN = 5.0, 10.0, 3.0
@@ -185,6 +183,7 @@ class World(NamedTuple):
     """All state that the loop works on."""
 
     book: Book
+    notes: Shelf
     shelf: Shelf
     network: Network
 
@@ -246,17 +245,14 @@ def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) ->
 
 
 @inlined
-def _follow_incident(
-    world: World, one: npt.NDArray[np.void], row: int, calls: Calls, i: int, poor: float, state: int
-) -> bool:
+def _follow_incident(one: npt.NDArray[np.void], note: Any, calls: Calls, i: int, poor: float, state: int) -> bool:
     """Let an open incident see one of its calls; return whether it is over."""
     _count_call(one, calls, i, poor)
     x = float(calls.drop[i]) if one["channel"] == E_DROP else poor
     if calls.answer_ms[i] < 0 or x < 0.0:
         return False
-    customer = world.book.rows[row]
-    if x >= BAD and customer["incident"] != one["incident"] and not state & MUTED:
-        customer["incident"] = one["incident"]
+    if x >= BAD and note["incident"] != one["incident"] and not state & MUTED:
+        note["incident"] = one["incident"]
         one["customers"] += 1
     return element_recover(one, x) >= RECOVERED
 
@@ -287,7 +283,8 @@ def _watch_elements(
 ) -> None:
     """Let a call's elements see it. Inside an open incident only the elements that have one do."""
     customer = world.book.rows[row]
-    lately = customer["last_bad_ms"] >= 0 and calls.end_ms[i] - customer["last_bad_ms"] < SPEAK_AGAIN_MS
+    note = world.notes.items[customer["note"]]
+    lately = note["last_bad_ms"] >= 0 and calls.end_ms[i] - note["last_bad_ms"] < SPEAK_AGAIN_MS
     speaks = customer["mode"] == CALM and not lately and calls.answer_ms[i] >= 0 and not state & INSIDE
     for e in range(len(ELEMENTS)):
         serial = calls.elements[i, e]
@@ -296,7 +293,7 @@ def _watch_elements(
         one = world.network.elements[serial]
         look = False
         if one["incident"] > 0:
-            look = _follow_incident(world, one, row, calls, i, poor, state)
+            look = _follow_incident(one, note, calls, i, poor, state)
         elif not state & INSIDE:
             look = speaks and _judge_element(one, calls, i, -1.0 if state & MUTED else poor, limits)
             # Counts are of the trouble alone: most elements have none.
@@ -337,12 +334,12 @@ def _drop_for_now(calls: Calls, i: int) -> float:
 
 
 @inlined
-def _settle(one: Any, again: float) -> bool:
+def _settle(one: Any, note: Any, again: float) -> bool:
     """Let a redial confirm the call before it; return whether it did."""
     x = one["doubt"] / FULL
     if again <= 0.0 or x < LIKELY or x >= CERTAIN:
         return False
-    correct(one, DROP, UNCONFIRMED * x, max(x, CONFIRMED))
+    correct(one, note, DROP, UNCONFIRMED * x, max(x, CONFIRMED))
     one["doubt"] = FULL
     return True
 
@@ -360,6 +357,7 @@ def _suspect_duration(one: Any, calls: Calls, i: int, days: float) -> int:
 @inlined
 def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float, poor: float, again: float) -> int:
     """Move one customer's evidence and baselines by one call; return the flags of its duration."""
+    note = world.notes.items[one["note"]]
     days = 1.0
     if one["last_ms"] >= 0:
         days = min(max(calls.end_ms[i] - one["last_ms"], 0) / DAY_MS, DAYS_MAX)
@@ -376,17 +374,17 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
             accrue(one["evidence"][channel], one["days"][channel])
             one["days"][channel] = 0.0
             if x > 0.0:
-                observe(one["evidence"][channel], x, expected(one, channel))
+                observe(one["evidence"][channel], x, expected(one, note, channel))
             else:
                 observe_nothing(one["evidence"][channel])
-            remember(one, channel, x, days)
+            remember(one, note, channel, x, days)
     signs = _suspect_duration(one, calls, i, days)
     if 0.0 <= poor < BAD:
         _learn_rating(one, rating)
     if evidence_days(one) < max(LOW_DAYS, QUIET_CALLS * days):
-        one["since_ms"] = -1
-        if one["history"] >= 0:
-            reset_counters(world.shelf, one["history"])
+        note["since_ms"] = -1
+        if note["history"] >= 0:
+            reset_counters(world.shelf, note["history"])
     return signs
 
 
@@ -410,20 +408,21 @@ def _learn_rating(one: Any, rating: float) -> None:
 def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, signs: int, scratch: Scratch) -> None:
     """Count and keep a call if its customer has a history, opening one at a bad call and closing one long unused."""
     customer = world.book.rows[row]
+    note = world.notes.items[customer["note"]]
     bad = (signs & BAD_CALL) != 0
-    if bad and (customer["since_ms"] < 0 or calls.end_ms[i] < customer["since_ms"]):
-        customer["since_ms"] = calls.end_ms[i]
-    if bad and customer["history"] < 0:
-        customer["history"] = take(world.shelf)
-    history = customer["history"]
+    if bad and (note["since_ms"] < 0 or calls.end_ms[i] < note["since_ms"]):
+        note["since_ms"] = calls.end_ms[i]
+    if bad and note["history"] < 0:
+        note["history"] = take(world.shelf)
+    history = note["history"]
     if history < 0:
         return
-    if customer["mode"] == CALM and not bad and calls.end_ms[i] - customer["last_bad_ms"] > HISTORY_KEPT_MS:
+    if customer["mode"] == CALM and not bad and calls.end_ms[i] - note["last_bad_ms"] > KEPT_MS:
         give_back(world.shelf, history)
-        customer["history"] = -1
+        note["history"] = -1
         return
-    one = world.shelf.histories[history]
-    _count(one, calls, i, signs, customer["since_ms"])
+    one = world.shelf.items[history]
+    _count(one, calls, i, signs, note["since_ms"])
     if bad:
         place = one["bad_count"] % BAD_KEPT
         _write_call(one["bad"][place], calls, i, rating, evidence_days(customer), signs)
@@ -437,18 +436,18 @@ def _keep_call(world: World, row: int, calls: Calls, i: int, rating: float, sign
 
 
 @loop
-def _may_open(world: World, one: Any, now_ms: int, limits: Limits, scratch: Scratch) -> bool:
+def _may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, scratch: Scratch) -> bool:
     """Return whether a customer's evidence is enough for a case, with what the structure of the bad calls adds."""
-    if one["history"] < 0:
+    if note["history"] < 0:
         return False
-    history, within = world.shelf.histories[one["history"]], scratch.kept
-    bad, good = fill(within, history, one["since_ms"])
+    history, within = world.shelf.items[note["history"]], scratch.kept
+    bad, good = fill(within, history, note["since_ms"])
     if bad < 2:
         return False
     kept = Kept(
         within.bad[:bad],
         within.good[:good],
-        one["since_ms"],
+        note["since_ms"],
         now_ms,
         history["bad_calls"],
         within.day_calls,
@@ -459,11 +458,11 @@ def _may_open(world: World, one: Any, now_ms: int, limits: Limits, scratch: Scra
 
 
 @inlined
-def _may_be_over(world: World, one: Any, end_ms: int) -> bool:
+def _may_be_over(world: World, note: Any, end_ms: int) -> bool:
     """Count a good call of a customer with a case; return whether the case may be over."""
-    history = world.shelf.histories[one["history"]]
+    history = world.shelf.items[note["history"]]
     history["unseen"] += 1
-    quiet_ms = end_ms - one["last_bad_ms"]
+    quiet_ms = end_ms - note["last_bad_ms"]
     return bool((history["unseen"] >= history["enough"] and quiet_ms >= QUIET_MS) or quiet_ms >= EXPIRE_MS)
 
 
@@ -501,11 +500,15 @@ def _redial(one: npt.NDArray[np.void], calls: Calls, i: int) -> float:
 
 
 @inlined
-def _rating_of(one: Any, calls: Calls, i: int) -> float:
+def _rating_of(note: Any, calls: Calls, i: int) -> float:
     """Return a call's R-factor: its own, or the mean of the reports that came while it lasted; NaN if unknown."""
-    if np.isnan(calls.rating[i]) and one["media_call"] == np.uint32(calls.call[i]) and one["media_count"] > 0:
-        return float(one["media_rating"])
-    return float(calls.rating[i])
+    rating = calls.rating[i]
+    if note["media_count"] > 0.0 and note["media_call"] == np.uint32(calls.call[i]):
+        # They were for this call alone.
+        note["media_count"] = 0.0
+        if np.isnan(rating):
+            rating = note["media_rating"]
+    return float(rating)
 
 
 @inlined
@@ -522,8 +525,9 @@ def _signs(calls: Calls, i: int, poor: float, again: float) -> int:
 def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, scratch: Scratch) -> int:
     """Apply one call that is neither duplicate nor late; return STOP_ flags."""
     one = world.book.rows[row]
+    note = world.notes.items[one["note"]]
     answered = calls.answer_ms[i] >= 0
-    rating = _rating_of(one, calls, i)
+    rating = _rating_of(note, calls, i)
     poor = -1.0
     if answered and not np.isnan(rating):
         poor = poorness(one, rating)
@@ -540,20 +544,20 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     confirmed = False
     if not state & INSIDE:
         if one["mode"] == CALM:
-            confirmed = _settle(one, redial)
+            confirmed = _settle(one, note, redial)
             signs |= _judge_customer(world, one, calls, i, rating, poor, again)
         else:
             signs |= _suspect_duration(one, calls, i, 0.0)
         _keep_call(world, row, calls, i, rating, signs, scratch)
     if signs & BAD_CALL:
-        one["last_bad_ms"] = max(one["last_bad_ms"], calls.end_ms[i])
+        note["last_bad_ms"] = max(note["last_bad_ms"], calls.end_ms[i])
     if not state & INSIDE:
         bad = (signs & BAD_CALL) != 0
         if one["mode"] == CASE:
-            stop |= STOP_CASE * (bad or _may_be_over(world, one, calls.end_ms[i]))
-        elif (bad or confirmed) and one["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
+            stop |= STOP_CASE * (bad or _may_be_over(world, note, calls.end_ms[i]))
+        elif (bad or confirmed) and note["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
             # The first bad call of a trouble is looked at with the second. What is found of an element may change it.
-            stop |= STOP_LOOK * (stop != 0 or _may_open(world, one, calls.end_ms[i], limits, scratch))
+            stop |= STOP_LOOK * (stop != 0 or _may_open(world, one, note, calls.end_ms[i], limits, scratch))
     one["again"] = calls.direction[i] + 1 if redial == REDIAL_ONE_SIDED and not answered else 0
     if answered:
         # What was not judged by halves needs nobody to settle it.
@@ -563,6 +567,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         one["doubt"] = 0
     one["last_peer"] = np.uint32(calls.peer[i]) if answered or one["again"] else np.uint32(0)
     one["last_ms"] = max(one["last_ms"], calls.end_ms[i])
+    put_away(world.notes, one, calls.end_ms[i])
     return int(stop)
 
 
@@ -572,13 +577,19 @@ def _apply_media(world: World, media: Media, i: int) -> None:
     row = find(world.book, media.customer[i])
     if row < 0 or np.isnan(media.rating[i]):
         return
-    touch(world.book, row)
     one = world.book.rows[row]
     call = np.uint32(media.call[i])
-    if one["media_call"] != call:
-        one["media_call"], one["media_rating"], one["media_count"] = call, 0.0, 0.0
-    one["media_count"] += np.float32(1.0)
-    one["media_rating"] = np.float32(one["media_rating"] + (media.rating[i] - one["media_rating"]) / one["media_count"])
+    if is_known(one, max(call, np.uint32(1))):
+        # Its call has been judged: nobody will ask.
+        return
+    touch(world.book, row)
+    note = world.notes.items[one["note"]]
+    if note["media_call"] != call:
+        note["media_call"], note["media_rating"], note["media_count"] = call, 0.0, 0.0
+    note["media_count"] += np.float32(1.0)
+    far = media.rating[i] - note["media_rating"]
+    note["media_rating"] = np.float32(note["media_rating"] + far / note["media_count"])
+    put_away(world.notes, one, media.at_ms[i])
 
 
 FETCH_SLOT, FETCH_ROW = 24, 12
@@ -611,13 +622,15 @@ def advance(
         scratch: what is handed back; changed in place.
 
     Returns:
-        (where to go on, STOP_ flags). STOP_OTHER, STOP_DUE, STOP_CUSTOMERS and STOP_HISTORIES mean that the event at
+        (where to go on, STOP_ flags). STOP_OTHER, STOP_DUE, STOP_CUSTOMERS and STOP_SHELVES mean that the event at
         the returned place has not been applied; the others, that the one before it has. No flags: all is done.
     """
     for k in range(at, len(kind)):
         _fetch_customers(world.book, kind, index, calls, k)
         if kind[k] == K_OTHER:
             return k, STOP_OTHER
+        if world.notes.tally[0] == 0 or world.shelf.tally[0] == 0:
+            return k, STOP_SHELVES
         i = index[k]
         if kind[k] == K_MEDIA:
             _apply_media(world, media, i)
@@ -634,8 +647,6 @@ def advance(
         row = find_or_add(world.book, calls.customer[i])
         if row < 0:
             return k, STOP_CUSTOMERS
-        if world.shelf.tally[0] == 0 and world.book.rows[row]["history"] < 0:
-            return k, STOP_HISTORIES
         one = world.book.rows[row]
         call = max(np.uint32(calls.call[i]), np.uint32(1))
         if is_known(one, call):

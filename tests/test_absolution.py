@@ -51,7 +51,7 @@ def test_who_had_nothing_but_the_outage_begins_anew():
     one = watched(own_drops=0)
     row = absolved(one)
     assert (row["evidence"] == 0.0).all()
-    assert row["history"] == -1
+    assert one.memory.note_of(row)["history"] == -1
 
 
 def silent_end(peer_again, gap_s=20):

@@ -77,10 +77,10 @@ def test_no_trace_of_a_forgotten_customer_is_left_in_the_state():
 def test_a_history_that_is_used_again_holds_nothing_of_who_was_forgotten():
     one = engine()
     one.apply(batch(about_canary()))
-    calls_before = {int(call["end_ms"]) for call in one.memory.histories.shelf.histories[0]["bad"]}
+    calls_before = {int(call["end_ms"]) for call in one.memory.histories.shelf.items[0]["bad"]}
     one.forget(CANARY)
     one.apply(batch([call("next", START_MS + 20 * DAY_MS, dropped=True)]))
-    calls_now = {int(call["end_ms"]) for call in one.memory.histories.shelf.histories[0]["bad"]}
+    calls_now = {int(call["end_ms"]) for call in one.memory.histories.shelf.items[0]["bad"]}
     assert not calls_before & calls_now - {0}
 
 

@@ -11,7 +11,7 @@ from detectors.history import BAD_KEPT, COUNTERS, GOOD_KEPT, Histories, reset_co
 
 def keep(histories, index, number, *, bad):
     """Keep a call as the hot loop does: at the ring's place, its id beside it if it was bad."""
-    one = histories.shelf.histories[index]
+    one = histories.shelf.items[index]
     ring, count, kept = ("bad", "bad_count", BAD_KEPT) if bad else ("good", "good_count", GOOD_KEPT)
     place = int(one[count]) % kept
     one[ring][place]["end_ms"] = number
@@ -43,7 +43,7 @@ class AgainstLists(RuleBasedStateMachine):
     def begin(self):
         index = take(self.histories.shelf)
         if index < 0:
-            assert len(self.model) == len(self.histories.shelf.histories)
+            assert len(self.model) == len(self.histories.shelf.items)
             self.histories.make_room()
             index = take(self.histories.shelf)
         assert index not in self.model
@@ -67,7 +67,7 @@ class AgainstLists(RuleBasedStateMachine):
 
     @rule()
     def grow(self):
-        if len(self.histories.shelf.histories) < 512:
+        if len(self.histories.shelf.items) < 512:
             self.histories.make_room()
 
     @rule()
@@ -86,7 +86,7 @@ class AgainstLists(RuleBasedStateMachine):
     def hands_out_every_free_history_once(self):
         shelf = self.histories.shelf
         free = shelf.free[: shelf.tally[0]].tolist()
-        assert sorted([*free, *self.model]) == list(range(len(shelf.histories)))
+        assert sorted([*free, *self.model]) == list(range(len(shelf.items)))
 
 
 TestAgainstLists = AgainstLists.TestCase
@@ -97,14 +97,14 @@ def test_a_history_taken_anew_knows_nothing_of_its_last_owner():
     histories = Histories()
     index = take(histories.shelf)
     for name in COUNTERS:
-        histories.shelf.histories[index][name] = 9
+        histories.shelf.items[index][name] = 9
     keep(histories, index, 1, bad=True)
     keep(histories, index, 2, bad=False)
     histories.give_back(index)
     assert take(histories.shelf) == index
     calls, ids = histories.bad_calls(index)
     assert (len(calls), ids, len(histories.good_calls(index))) == (0, [], 0)
-    assert [int(histories.shelf.histories[index][name]) for name in COUNTERS] == [0] * len(COUNTERS)
+    assert [int(histories.shelf.items[index][name]) for name in COUNTERS] == [0] * len(COUNTERS)
 
 
 def test_counting_anew_keeps_the_calls():
@@ -112,9 +112,9 @@ def test_counting_anew_keeps_the_calls():
     index = take(histories.shelf)
     keep(histories, index, 1, bad=True)
     for name in COUNTERS:
-        histories.shelf.histories[index][name] = 9
+        histories.shelf.items[index][name] = 9
     reset_counters(histories.shelf, index)
-    assert [int(histories.shelf.histories[index][name]) for name in COUNTERS] == [0] * len(COUNTERS)
+    assert [int(histories.shelf.items[index][name]) for name in COUNTERS] == [0] * len(COUNTERS)
     assert histories.bad_calls(index)[1] == ["call 1"]
 
 
@@ -136,7 +136,7 @@ def test_a_restored_shelf_hands_out_the_free_ones_the_lowest_first(taken, return
     other = reborn(histories, set(range(taken)) - free)
     handed = [take(other.shelf) for _ in range(int(other.shelf.tally[0]))]
     assert handed == sorted(handed)
-    assert set(handed) == free | set(range(taken, len(other.shelf.histories)))
+    assert set(handed) == free | set(range(taken, len(other.shelf.items)))
 
 
 def test_a_snapshot_is_a_copy():
