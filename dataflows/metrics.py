@@ -22,10 +22,9 @@ from prometheus_client.registry import Collector
 
 from dataflows.families import counter, gauge
 from dataflows.inputs.spool import Spool
-from detectors.casework import SUSPICIOUS_DAYS
 from detectors.churn.measures import BIN_EDGES
 from detectors.churn.model import ModelReport
-from detectors.elements import ELEMENT
+from detectors.elements import ELEMENT, SUSPICIOUS_DAYS
 from detectors.engine import RiskEngine
 from detectors.history import ELEMENTS
 from schemas.alerts import PatternKind, Severity

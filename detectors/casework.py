@@ -10,24 +10,25 @@ import numpy as np
 
 from detectors.absolution import absolve
 from detectors.casebook import EXPIRE_MS, HOLD_MS, RANK, Case
-from detectors.elements import element_total
 from detectors.evidence import DROP, LEAP, QUALITY, SETUP, healthy_mean
 from detectors.experience import experience
 from detectors.history import ELEMENTS
 from detectors.identity import case_id
-from detectors.incidents import OpenIncident
+from detectors.incidents import OpenIncident, excess
 from detectors.locks import TOLERANCE_S
 from detectors.memory import Memory
-from detectors.patterns import Finding, View, read
+from detectors.patterns import Finding, View, added_log10, read
 from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL
 from detectors.showing import newest_shown, shown_calls, view_of
-from detectors.watch import evidence_days
+from detectors.watch import evidence_days, opening_log10
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
 from schemas.events import Outcome
 
-SUSPICIOUS_DAYS = 10.0
-"""An element with this much evidence makes a new case wait for an incident."""
+HELD_MAX_MS = 24 * HOLD_MS
+"""So long at the most a case waits while an element through which its calls ran looks ill: slow faults show late."""
+OWN_EXCESS = 6.0
+"""But not one that is worse than what the others there suffer: e^6 times likelier with a share of its own."""
 SUDDEN_SHARE = 0.5
 """So do bad calls of which a larger share came within the time that it would wait."""
 
@@ -56,11 +57,10 @@ class Casework:
         if self._memory.note_of(one)["history"] < 0:
             return
         view = view_of(self._memory, row, now_ms)
-        finding, added_log10 = read(view)
-        evidence_log10 = float(np.log10(max(LEAP * evidence_days(one), 1e-9))) + added_log10
+        evidence_log10 = float(opening_log10(one, added_log10(view.kept())))
         if len(view.bad) < 2 or evidence_log10 < np.log10(self._memory.settings.false_alarm_days):
             return
-        self._open(row, customer_id, view, finding, evidence_log10)
+        self._open(row, customer_id, view, read(view), evidence_log10)
 
     def _open(self, row: int, customer_id: str, view: View, finding: Finding, evidence_log10: float) -> None:
         one = self._memory.row(row)
@@ -92,7 +92,7 @@ class Casework:
         relapse = self._follow_ups.case_opened(case.customer, view.now_ms)
         if relapse is not None and relapse.alert_id != case.alert_id:
             case.previous_alert_id, case.failed = relapse.alert_id, [relapse.remedy_id]
-        if self._suspicious(view) or _sudden(view):
+        if _sudden(view) or self._may_be_shared(case, view):
             case.due_ms = view.now_ms + HOLD_MS
         else:
             self._tell(case, "stayline.alert.opened", view.now_ms)
@@ -102,15 +102,11 @@ class Casework:
         known = serials[serials >= 0]
         return self._memory.elements.names[int(known[-1])][1] if len(known) else None
 
-    def _suspicious(self, view: View) -> bool:
-        """Whether an element that the bad calls ran through may turn out to be the cause."""
+    def _may_be_shared(self, case: Case, view: View) -> bool:
+        """Whether an element that the bad calls ran through looks ill, and as ill as would explain them."""
         serials = np.unique(view.bad["elements"])
-        elements = self._memory.elements.network.elements
-        return any(
-            element_total(elements[serial], channel) >= SUSPICIOUS_DAYS
-            for serial in serials[serials >= 0]
-            for channel in range(2)
-        )
+        ratio = self._memory.incidents.shared_ratio(serials[serials >= 0].tolist(), case.customer)
+        return ratio > 0.0 and excess(case.bad, max(case.trials, case.bad), ratio) < OWN_EXCESS
 
     # Following
 
@@ -140,7 +136,7 @@ class Casework:
         _count(case, view)
         if case.told and not case.worse() and not case.may_be_renamed():
             return
-        finding, _ = read(view)
+        finding = read(view)
         if not case.told or case.worse() or _kind(finding, view) != case.kind:
             _name(case, finding, view)
             if not case.due_ms:
@@ -224,19 +220,22 @@ class Casework:
         """Take every decision that still waits."""
         for case in sorted(self._casebook.cases.values(), key=lambda case: (case.due_ms, case.alert_id)):
             if case.due_ms:
-                self.decide(case, case.due_ms)
+                self.decide(case, case.due_ms, may_wait=False)
 
-    def decide(self, case: Case, now_ms: int) -> None:
-        """Tell a case that was held, unless an incident explains it."""
+    def decide(self, case: Case, now_ms: int, *, may_wait: bool = True) -> None:
+        """Tell a case that was held, unless an incident explains it or may yet do so."""
         case.due_ms = 0
         self._casebook.reschedule()
-        if self._incident_of(case) is None:
-            view = view_of(self._memory, self._memory.roster.find(case.customer), now_ms)
-            _name(case, read(view)[0], view)
-            self._tell(case, "stayline.alert.opened", now_ms)
+        if self._incident_of(case) is not None:
+            self._casebook.taken_over_count += 1
+            self._drop(case)
             return
-        self._casebook.taken_over_count += 1
-        self._drop(case)
+        view = view_of(self._memory, self._memory.roster.find(case.customer), now_ms)
+        _name(case, read(view), view)
+        if may_wait and now_ms + HOLD_MS <= case.detected_ms + HELD_MAX_MS and self._may_be_shared(case, view):
+            case.due_ms = now_ms + HOLD_MS
+        else:
+            self._tell(case, "stayline.alert.opened", now_ms)
 
     def absolve(self, row: int, incident: OpenIncident) -> None:
         """Take an incident's calls back from a customer who had some; drop the case that rests on them and is held."""

@@ -17,24 +17,33 @@ from detectors.snapshots import raw
 from schemas.columns import CallColumns
 from schemas.errors import StateError
 from schemas.kernels import inlined, loop
-from schemas.text import I32, I64, CodeColumn, Translation
+from schemas.text import F64, I32, I64, CodeColumn, Translation
 
-E_DROP, E_QUALITY = 0, 1
-"""The element channels: answered calls that drop; media that is poor."""
+E_DROP, E_QUALITY, E_SETUP = range(3)
+"""The element channels: answered calls that drop; media that is poor; attempts that failed among those not answered
+(busy and no answer are the others, so that an attempt speaks in one channel and an answered call in the first two)."""
+
+E_CHANNELS = 3
+
+SUSPICIOUS_DAYS = 10.0
+"""From so much evidence on an element is shown as suspicious."""
 
 RISES: tuple[float, ...] = (0.08, 0.25, 0.60)
 """The alternatives: p1 = p0 + (1 - p0) * rise. A little worse, a quarter of calls, most calls."""
 
 ELEMENT = np.dtype(
     [
-        ("evidence", np.float32, (2, len(RISES))),
-        ("count", np.float32, (2,)),
-        ("weight", np.float32, (2,)),
-        ("last_ms", np.int64, (2,)),  # when each channel was observed last; -1: never
+        ("evidence", np.float32, (E_CHANNELS, len(RISES))),
+        ("count", np.float32, (E_CHANNELS,)),
+        ("weight", np.float32, (E_CHANNELS,)),
+        ("waiting_count", np.float32, (E_CHANNELS,)),  # calls that may yet turn out to be trouble
+        ("waiting_weight", np.float32, (E_CHANNELS,)),
+        ("last_ms", np.int64, (E_CHANNELS,)),  # when each channel was observed last; -1: never
         ("since_ms", np.int64),  # first bad call since the evidence was last low; -1: none
         ("attempts", np.int64),  # since `since_ms`
         ("answered", np.int64),
         ("drops", np.int64),
+        ("failures", np.int64),  # attempts that the network did not set up
         ("poor", np.int64),
         ("rated", np.int64),  # answered calls whose media is known
         ("customers", np.int64),  # that had a bad call in the open incident
@@ -42,7 +51,7 @@ ELEMENT = np.dtype(
         ("recovery", np.float32),  # log-likelihood ratio for "it is over", never below 0
         ("recovery_p", np.float32),  # the rate that it is over against
         ("recovery_p0", np.float32),  # the healthy rate when the incident opened
-        ("channel", np.int8),  # E_DROP or E_QUALITY: what the incident is about
+        ("channel", np.int8),  # what the incident is about
         ("kind", np.int8),  # index into ELEMENTS
     ],
     align=True,
@@ -52,8 +61,7 @@ BAD_CALL = np.dtype(
     [
         ("end_ms", np.int64),
         ("key", np.uint64),  # the customer's
-        ("drop", np.float32),
-        ("poor", np.float32),
+        ("signs", np.float32, (E_CHANNELS,)),  # x by channel
         ("elements", np.int32, (len(ELEMENTS),)),
     ],
     align=True,
@@ -65,10 +73,21 @@ LOG_KEPT = 16_384
 ELEMENTS_MAX = 1_000_000
 PER_DAY = 1.0 / 86_400_000.0
 
-_MEAN = np.array([0.012, 0.04], np.float64)
-_STRENGTH = np.array([200.0, 100.0], np.float64)
-_P0_MAX = np.array([0.05, 0.20], np.float64)
+_MEAN = np.array([0.012, 0.04, 0.06], np.float64)
+_STRENGTH = np.array([100.0, 100.0, 100.0], np.float64)
+"""What is believed of a network before it has been seen, and how many calls that is worth."""
+ALIKE_COUNT = 900.0
+"""An element is shrunk to its kind as by so many more calls, once those have been seen: a firmware of yesterday is
+expected to be like the others. At seven bad calls in a thousand that lets two in three elements differ by 40 %."""
+_P0_MAX = np.array([0.06, 0.20, 0.40], np.float64)
+UNLIKE_MAX = 2.5
+"""Whatever an element has shown, its normal is no more than so many times that of its kind."""
 MEMORY_COUNT = 20_000.0
+CALM_DAYS, CALM_CALLS = 0.1, 12.0
+"""Evidence below so much, or below what so many calls accrue, is none: what waited is learnt."""
+WAIT_COUNT = 2_000.0
+"""So many calls wait at the most: a level that stayed without an incident is the new normal."""
+KIND_MEMORY_COUNT = 200_000.0
 _RISE = np.array(RISES, np.float64)
 _PART = 1.0 / len(RISES)
 RECOVERED = float(np.log(1000.0))
@@ -81,13 +100,23 @@ class Network(NamedTuple):
     elements: npt.NDArray[np.void]
     log: npt.NDArray[np.void]  # BAD_CALL, a ring
     tally: npt.NDArray[np.int64]  # [bad calls ever logged]
+    usual: npt.NDArray[np.float64]  # [kind, channel, (calls learnt, sum of their x)] over all elements of a kind
 
 
 @inlined
-def element_p0(channel: int, count: float, weight: float) -> float:
-    """Return an element's healthy mean: its own, shrunk to the prior, with room for what customers differ in."""
-    size = _STRENGTH[channel] + count
-    mean = (_STRENGTH[channel] * _MEAN[channel] + weight) / size
+def element_p0(channel: int, count: float, weight: float, usual: F64) -> float:
+    """Return an element's healthy mean: its own, shrunk to its kind's, with room for what customers differ in.
+
+    Args:
+        channel: E_DROP, E_QUALITY or E_SETUP.
+        count, weight: calls learnt of the element, and the sum of their x.
+        usual: the same of all elements of its kind: float64[2].
+    """
+    kind = (_STRENGTH[channel] * _MEAN[channel] + usual[1]) / (_STRENGTH[channel] + usual[0])
+    alike = _STRENGTH[channel] + min(usual[0], ALIKE_COUNT)
+    size = alike + count
+    mean = (alike * kind + weight) / size
+    mean = min(mean, UNLIKE_MAX * kind)
     return float(min(1.3 * mean + 2.0 * np.sqrt(mean * (1.0 - mean) / size), _P0_MAX[channel]))
 
 
@@ -113,24 +142,48 @@ def element_total(one: Any, channel: int) -> float:
 
 
 @inlined
-def element_observe(one: Any, channel: int, x: float, learn_below: float) -> float:
-    """Let an element see one call; return its evidence in that channel, in days."""
+def element_observe(one: Any, channel: int, x: float, days: float, usual: F64) -> float:
+    """Let an element see one call; return its evidence in that channel, in days.
+
+    Args:
+        one: the element; changed in place.
+        channel: E_DROP, E_QUALITY or E_SETUP.
+        x: how much the call looks like trouble, 0..1.
+        days: since the channel was observed last, from `element_accrue`.
+        usual: what was learnt of all elements of its kind; changed in place.
+    """
     # L(0) = 1 - rise, whatever p0 is: for most calls it need not be known.
     odds = 0.0
     if x > 0.0:
-        p0 = element_p0(channel, one["count"][channel], one["weight"][channel])
+        p0 = element_p0(channel, one["count"][channel], one["weight"][channel], usual)
         odds = (1.0 - p0) / p0
     for j in range(len(_RISE)):
         ratio = x * (1.0 + _RISE[j] * odds) + (1.0 - x) * (1.0 - _RISE[j])
         one["evidence"][channel, j] = np.float32(min(one["evidence"][channel, j] * ratio, EVIDENCE_MAX))
     value = element_total(one, channel)
-    if value < learn_below:
-        if one["count"][channel] >= MEMORY_COUNT:
-            one["count"][channel] *= np.float32(0.5)
-            one["weight"][channel] *= np.float32(0.5)
-        one["count"][channel] += np.float32(1.0)
-        one["weight"][channel] = np.float32(one["weight"][channel] + x)
+    _element_learn(one, channel, x, value < max(CALM_DAYS, CALM_CALLS * days))
+    if usual[0] >= KIND_MEMORY_COUNT:
+        usual[0] *= 0.5
+        usual[1] *= 0.5
+    usual[0] += 1.0
+    usual[1] += x
     return value
+
+
+@inlined
+def _element_learn(one: Any, channel: int, x: float, calm: bool) -> None:  # noqa: FBT001  a fact beside the others
+    """Learn a call once it is known to have been healthy: what a slow fault spoils must not become normal first."""
+    one["waiting_count"][channel] += np.float32(1.0)
+    one["waiting_weight"][channel] += np.float32(x)
+    if not calm and one["waiting_count"][channel] < WAIT_COUNT:
+        return
+    if one["count"][channel] >= MEMORY_COUNT:
+        one["count"][channel] *= np.float32(0.5)
+        one["weight"][channel] *= np.float32(0.5)
+    one["count"][channel] += one["waiting_count"][channel]
+    one["weight"][channel] += one["waiting_weight"][channel]
+    one["waiting_count"][channel] = 0.0
+    one["waiting_weight"][channel] = 0.0
 
 
 @inlined
@@ -156,7 +209,12 @@ class Elements:
         self.refused_count = 0
         self._serials: dict[tuple[str, str], int] = {}
         self._translations = [Translation(partial(self.serial, kind), -1) for kind in ELEMENTS]
-        self.network = Network(np.zeros(256, ELEMENT), np.zeros(LOG_KEPT, BAD_CALL), np.zeros(1, np.int64))
+        self.network = Network(
+            np.zeros(256, ELEMENT),
+            np.zeros(LOG_KEPT, BAD_CALL),
+            np.zeros(1, np.int64),
+            np.zeros((len(ELEMENTS), E_CHANNELS, 2)),
+        )
         self._rows, self._calls = Table(ELEMENT), Table(BAD_CALL)
 
     def __len__(self) -> int:
@@ -184,6 +242,12 @@ class Elements:
         one = self.network.elements[serial]
         one["last_ms"], one["since_ms"], one["kind"] = -1, -1, ELEMENTS.index(kind)
         return serial
+
+    def p0(self, serial: int, channel: int) -> float:
+        """Return an element's healthy mean in a channel."""
+        one = self.network.elements[serial]
+        usual = self.network.usual[one["kind"], channel]
+        return float(element_p0(channel, one["count"][channel], one["weight"][channel], usual))
 
     def serials_of(self, calls: CallColumns) -> I32:
         """Return int32[n, len(ELEMENTS)]: the serial of each element that each call ran through; -1 unknown."""
@@ -226,6 +290,7 @@ class Elements:
             "refused": self.refused_count,
             "elements": rows,
             "logged": int(self.network.tally[0]),
+            "usual": self.network.usual.ravel().tolist(),
             "log": calls,
         }
 
@@ -246,6 +311,7 @@ class Elements:
             self.names[serial] = kind, name
         self.refused_count = state["refused"]
         self.network.tally[0] = state["logged"]
+        self.network.usual.ravel()[:] = state["usual"]
         self._rows.take(state["elements"], number, self.network.elements)
         self._calls.take(state["log"], number, self.network.log)
 

@@ -62,7 +62,7 @@ LOOK_PART = 1e-3
 ROUNDING_LOG10 = 1e-9
 """So close to the threshold the loop leaves it to the look whether it is reached."""
 
-ELEMENT_DAYS = 1e6
+ELEMENT_DAYS = 1e5
 """Healthy days of one element between two false incidents: a network of a thousand elements has one in three years."""
 
 DAY_MS = 86_400_000

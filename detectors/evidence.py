@@ -20,7 +20,6 @@ References:
     New England J. Stat. Data Sci. 2 (2024).
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,32 +47,32 @@ smaller. So much is given away as still leaves lines that drop up to 1.6 % of th
 
 
 class Prior(NamedTuple):
-    """What is believed of a channel's healthy mean before a customer has been seen: most lines are good, some poor.
+    """What is believed of a channel's healthy mean before a customer has been seen.
 
     Attributes:
-        good, poor: mean of x on lines of either sort, and how many observations that belief is worth (beta
-            distributions). Fixed-line VoIP drops 0.5 to 1.5 % of calls once inferred drops count; setup fails for 1 to
+        mean, size: mean of x over healthy lines, and how many observations that belief is worth (a beta
+            distribution). Fixed-line VoIP drops 0.5 to 1.5 % of calls once inferred drops count; setup fails for 1 to
             2 % of attempts (NER 98 to 99 %); a call in a hundred lies as far below its customer's usual R as poor
-            media does; 2 % of good calls are made again at once for no bad reason, which by itself is half a sign.
-        poor_share: of lines that are poor.
+            media does; 2 to 5 % of good calls are made again within a minute for no bad reason, which by itself is
+            half a sign. One wide belief tells trouble from a poor line sooner, and is wrong less often where lines
+            are poorer than that, than a narrow one mixed with a second for poor lines.
         p0_min, p0_max: p0 stays between these, whatever a customer's history: nobody is held to perfection, and
             nobody's bad service becomes his normal.
         share: the channel's part of the evidence.
     """
 
-    good: tuple[float, float]
-    poor: tuple[float, float]
-    poor_share: float
+    mean: float
+    size: float
     p0_min: float
     p0_max: float
     share: float
 
 
 PRIORS: tuple[Prior, ...] = (
-    Prior(good=(0.007, 150.0), poor=(0.04, 40.0), poor_share=0.1, p0_min=0.004, p0_max=0.06, share=0.45),
-    Prior(good=(0.012, 100.0), poor=(0.03, 40.0), poor_share=0.1, p0_min=0.006, p0_max=0.20, share=0.15),
-    Prior(good=(0.010, 60.0), poor=(0.03, 30.0), poor_share=0.1, p0_min=0.004, p0_max=0.15, share=0.15),
-    Prior(good=(0.009, 100.0), poor=(0.02, 40.0), poor_share=0.1, p0_min=0.005, p0_max=0.15, share=0.10),
+    Prior(mean=0.011, size=60.0, p0_min=0.004, p0_max=0.10, share=0.45),
+    Prior(mean=0.016, size=60.0, p0_min=0.006, p0_max=0.20, share=0.15),
+    Prior(mean=0.013, size=50.0, p0_min=0.004, p0_max=0.15, share=0.15),
+    Prior(mean=0.016, size=50.0, p0_min=0.005, p0_max=0.25, share=0.10),
 )
 
 LOCK_SHARE = 0.15
@@ -90,19 +89,8 @@ WAIT_COUNT = 300
 
 _RISE = np.array(RISES, np.float64)
 _SHARE = np.array([prior.share / len(RISES) for prior in PRIORS], np.float64)
-_BELIEFS = [[prior.good, prior.poor] for prior in PRIORS]
-_ALPHA = np.array([[size * mean for mean, size in sorts] for sorts in _BELIEFS])
-_SIZE = np.array([[size for _, size in sorts] for sorts in _BELIEFS])
-_LOG_SHARE = np.array(
-    [
-        [
-            math.log(share) + math.lgamma(size) - math.lgamma(size * mean) - math.lgamma(size * (1.0 - mean))
-            for share, (mean, size) in zip((1.0 - prior.poor_share, prior.poor_share), sorts, strict=True)
-        ]
-        for prior, sorts in zip(PRIORS, _BELIEFS, strict=True)
-    ]
-)
-"""Log of each sort's share, and of the constant of its beta distribution."""
+_SIZE = np.array([prior.size for prior in PRIORS], np.float64)
+_ALPHA = np.array([prior.mean * prior.size for prior in PRIORS], np.float64)
 _P0_MIN = np.array([prior.p0_min for prior in PRIORS], np.float64)
 _P0_MAX = np.array([prior.p0_max for prior in PRIORS], np.float64)
 
@@ -156,31 +144,19 @@ def total(evidence: F32) -> float:
 
 
 @inlined
-def _log_fit(channel: int, sort: int, count: float, weight: float) -> float:
-    """Return log of a sort's share times the likelihood of its lines showing this (beta-binomial)."""
-    alpha, size = _ALPHA[channel, sort], _SIZE[channel, sort]
-    bad, good = math.lgamma(alpha + weight), math.lgamma(size - alpha + count - weight)
-    return float(_LOG_SHARE[channel, sort] + bad + good - math.lgamma(size + count))
-
-
-@inlined
 def healthy_mean(channel: int, count: float, weight: float) -> float:
     """Return p0 of one customer: the mean of x to be expected of the next call of a line that has shown this.
 
-    Good lines and poor ones are told apart by what they showed; the answer is the mean over both. It is the Bayesian
-    prediction, so that ratios against it have a mean of at most 1 over all lines that the prior describes, without
-    knowing which sort one is. What is under suspicion counts here too (`expected`): trouble is measured against the
-    best that chance could make of it, itself included.
+    It is the Bayesian prediction (beta-binomial), so that ratios against it have a mean of at most 1 over all lines
+    that the prior describes, without knowing which sort one is. What is under suspicion counts here too (`expected`):
+    trouble is measured against the best that chance could make of it, itself included.
 
     Args:
         channel: index into `CHANNELS`.
         count: observations.
         weight: sum of their x.
     """
-    more = _log_fit(channel, 1, count, weight) - _log_fit(channel, 0, count, weight)
-    poor = 1.0 / (1.0 + math.exp(min(-more, 700.0)))
-    p0 = (1.0 - poor) * (_ALPHA[channel, 0] + weight) / (_SIZE[channel, 0] + count)
-    p0 += poor * (_ALPHA[channel, 1] + weight) / (_SIZE[channel, 1] + count)
+    p0 = (_ALPHA[channel] + weight) / (_SIZE[channel] + count)
     return float(min(max(p0, _P0_MIN[channel]), _P0_MAX[channel]))
 
 

@@ -4,6 +4,7 @@ Several elements turn suspicious together when one fails: the trunk, and every n
 goes to the one whose calls explain the excess best; the others are relieved of what it caused.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from detectors.elements import E_DROP, E_QUALITY, Elements, element_p0, element_total
+from detectors.elements import E_CHANNELS, E_DROP, E_QUALITY, E_SETUP, Elements, element_total
 from detectors.history import BAD, ELEMENTS
 from detectors.identity import case_id
 from detectors.watch import LOW_DAYS
@@ -23,6 +24,12 @@ CUSTOMERS_MIN = 4
 
 SCORE_MIN = 6.0
 """Its own rate must explain its calls e^6, some four hundred times better than its healthy one."""
+
+SUSPICION = 3.0
+"""An element looks ill from here on: what others suffered there is e^3, some twenty times likelier if it is."""
+
+OTHERS_MIN = 2
+"""So many others must have suffered there."""
 
 RECOVERY_SHARE = 0.5
 """An incident is over against this share of the rate that it showed."""
@@ -112,34 +119,54 @@ class Incidents:
     def _weigh(self, element: int, log: npt.NDArray[np.void]) -> list[Blame]:
         """Return what can be held against one element: at most one blame a channel."""
         one = self._array()[element]
-        if one["incident"] > 0 or one["since_ms"] < 0 or not one["answered"]:
+        if one["incident"] > 0 or one["since_ms"] < 0 or not one["attempts"]:
             return []
         explained = log[(log["end_ms"] >= one["since_ms"]) & np.any(log["elements"] == element, axis=1)]
         blames = []
-        for channel, field, bad, size in (
-            (E_DROP, "drop", one["drops"], one["answered"]),
-            (E_QUALITY, "poor", one["poor"], one["rated"]),
-        ):
-            calls = explained[explained[field] >= BAD]
+        for channel in range(E_CHANNELS):
+            calls = explained[explained["signs"][:, channel] >= BAD]
             if len(np.unique(calls["key"])) < CUSTOMERS_MIN or element_total(one, channel) < LOW_DAYS:
                 continue
-            if channel == E_QUALITY and ELEMENTS[one["kind"]] == "probe" and self._drops_too(one):
+            if channel == E_QUALITY and ELEMENTS[one["kind"]] == "probe" and self._drops_too(element):
                 continue
-            p0 = float(element_p0(channel, one["count"][channel], one["weight"][channel]))
-            score = _excess(int(bad), int(size), p0)
+            p0 = self.elements.p0(element, channel)
+            score = excess(*self._counts(element, channel), p0)
             blames.append(Blame(element, channel, int(one["since_ms"]), score, calls))
         return blames
 
-    @staticmethod
-    def _drops_too(one: npt.NDArray[np.void]) -> bool:
-        p0 = float(element_p0(E_DROP, one["count"][E_DROP], one["weight"][E_DROP]))
-        return bool(one["drops"] > PROBE_DROP_EXCESS * p0 * one["answered"] + 2.0)
+    def shared_ratio(self, elements: Iterable[int], customer: int) -> float:
+        """Return the share of bad calls that others suffer on the sickest of some elements; 0.0 where none looks ill.
+
+        Each of the others counts once: it is they, not one bad line among them, who make an element suspicious.
+
+        Args:
+            elements: serials.
+            customer: whose own calls do not count.
+        """
+        log = self.elements.recent_bad_calls()
+        log = log[log["key"] != np.uint64(customer)]
+        ratios = [0.0]
+        for element in elements:
+            one = self._array()[element]
+            if one["since_ms"] < 0:
+                continue
+            through = log[(log["end_ms"] >= one["since_ms"]) & np.any(log["elements"] == element, axis=1)]
+            for channel in range(E_CHANNELS):
+                bad = len(np.unique(through["key"][through["signs"][:, channel] >= BAD]))
+                size = max(self._counts(element, channel)[1], bad)
+                if bad >= OTHERS_MIN and excess(bad, size, self.elements.p0(element, channel)) >= SUSPICION:
+                    ratios.append(bad / size)
+        return max(ratios)
+
+    def _drops_too(self, element: int) -> bool:
+        one = self._array()[element]
+        return bool(one["drops"] > PROBE_DROP_EXCESS * self.elements.p0(element, E_DROP) * one["answered"] + 2.0)
 
     def start(self, blame: Blame, detected_ms: int) -> OpenIncident:
         """Open an incident on the blamed element and relieve the others that its bad calls ran through."""
         one = self._array()[blame.element]
         kind, name = self.elements.names[blame.element]
-        p0 = float(element_p0(blame.channel, one["count"][blame.channel], one["weight"][blame.channel]))
+        p0 = self.elements.p0(blame.element, blame.channel)
         bad, size = self._counts(blame.element, blame.channel)
         identity = case_id("in", self.deployment, kind, name, blame.since_ms)
         incident = self._enter(identity, blame.element, detected_ms, blame.since_ms, blame.channel, p0)
@@ -166,13 +193,16 @@ class Incidents:
         one["evidence"][:] = 0.0
         if counters:
             one["since_ms"] = -1
-            for name in ("attempts", "answered", "drops", "poor", "rated"):
+            for name in ("attempts", "answered", "drops", "failures", "poor", "rated"):
                 one[name] = 0
 
     def _counts(self, element: int, channel: int) -> tuple[int, int]:
+        """Return (bad calls, calls that could be bad) in a channel, since the trouble began."""
         one = self._array()[element]
         if channel == E_DROP:
             return int(one["drops"]), int(one["answered"])
+        if channel == E_SETUP:
+            return int(one["failures"]), int(one["attempts"] - one["answered"])
         return int(one["poor"]), int(one["rated"])
 
     def told(self, event: KnownIncident) -> OpenIncident | None:
@@ -230,6 +260,10 @@ class Incidents:
         one = self._array()[incident.element]
         kind, name = self.elements.names[incident.element]
         bad, size = self._counts(incident.element, incident.channel)
+        baseline = incident.baseline_ratio
+        if incident.channel == E_SETUP and one["attempts"]:
+            # Told of all attempts, not of those alone that nobody answered.
+            baseline, size = baseline * size / int(one["attempts"]), int(one["attempts"])
         ratio = bad / size if size else 0.0
         return Incident(
             incident_id=incident.incident_id,
@@ -243,7 +277,7 @@ class Incidents:
             drops=bad,
             attempts=size,
             drop_ratio=round(ratio, 4),
-            baseline_ratio=round(incident.baseline_ratio, 4),
+            baseline_ratio=round(baseline, 4),
             evidence=round(incident.evidence, 2),
             text=_sentence(kind, name, bad, size, incident, over=cleared_ms is not None),
         )
@@ -267,7 +301,7 @@ def _plain(incident: OpenIncident) -> dict[str, Any]:
     return {name: getattr(incident, name) for name in incident.__struct_fields__}
 
 
-def _excess(bad: int, size: int, p0: float) -> float:
+def excess(bad: int, size: int, p0: float) -> float:
     """Return the log-likelihood ratio of the observed rate against p0; 0 where there is no excess."""
     rate = min(bad / size, 1.0 - 1e-9) if size else 0.0
     if rate <= p0:
@@ -281,6 +315,10 @@ def _sentence(kind: str, name: str, bad: int, size: int, incident: OpenIncident,
     if kind == "probe" and incident.channel == E_QUALITY:
         was = "reported" if over else "reports"
         return f"Probe {name} {was} poor media on {bad} of {size} calls that were fine: a measurement fault."
-    what = "were cut off" if incident.channel == E_DROP else "had poor sound"
+    calls, what = {
+        E_DROP: ("answered calls", "were cut off"),
+        E_QUALITY: ("answered calls", "had poor sound"),
+        E_SETUP: ("call attempts", "were not set up"),
+    }[incident.channel]
     tail = "; it is over." if over else "."
-    return f"{bad} of {size} answered calls through {place} {what}{tail}"
+    return f"{bad} of {size} {calls} through {place} {what}{tail}"

@@ -3,7 +3,8 @@
 A lock at T cuts every call that would have lasted longer; shorter ones are untouched. So among calls that reach T the
 chance to end within the tolerance of it is that of the hazard of ordinary calls, a few in a hundred or a few in a
 thousand, against nine in ten under a lock. The first call that ends at T only names it; what counts is each further
-one, with another far end: a device that calls one number for the same time each day is no lock.
+one, with a far end that is neither the first one's nor the newest one's: a device that calls one number for the same
+time each day is no lock, whomever else its owner calls.
 
 The evidence is Shiryaev-Roberts like that of `detectors.evidence`, each call opening a process with the days since the
 one before. Only the strongest processes are held; dropping one can only lower the evidence.
@@ -77,6 +78,12 @@ def _step(value_s: float) -> int:
 
 
 @inlined
+def _party(peer: np.uint32) -> np.uint32:
+    """Return sixteen bits of a far end; 0: not known."""
+    return max(peer & np.uint32(0xFFFF), np.uint32(1)) if peer != 0 else np.uint32(0)
+
+
+@inlined
 def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -> bool:
     """Move a customer's locks by one answered call; return whether it was cut at one already suspected.
 
@@ -93,6 +100,7 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
     duration_s = duration_ms / 1000.0
     if duration_s < SHORTEST_S or share > WHOLE_MINUTES:
         return False
+    party = _party(peer)
     cut = False
     near = False
     weakest = 0
@@ -106,17 +114,18 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
         ratio = (1.0 - CUT_SHARE) / (1.0 - chance)
         if duration_s <= lock_s + TOLERANCE_S:
             near = True
-            if peer != 0 and peer == one["lock_peer"][k]:
+            first, newest = one["lock_peer"][k] >> np.uint32(16), one["lock_peer"][k] & np.uint32(0xFFFF)
+            if peer != 0 and party in (first, newest):
                 continue
             ratio = CUT_SHARE / chance
-            one["lock_peer"][k] = peer
+            one["lock_peer"][k] = first << np.uint32(16) | party
             cut = True
         one["lock_evidence"][k] = np.float32(min(one["lock_evidence"][k] * ratio, EVIDENCE_MAX))
     fresh = days * _BOOST[_step(duration_s)]
     if not near and fresh >= one["lock_evidence"][weakest]:
         one["lock_s"][weakest] = np.float32(duration_s)
         one["lock_evidence"][weakest] = np.float32(fresh)
-        one["lock_peer"][weakest] = peer
+        one["lock_peer"][weakest] = party << np.uint32(16) | party
     return cut
 
 

@@ -37,7 +37,7 @@ ROW = np.dtype(
         ("count", np.uint16, (len(CHANNELS),)),  # and how many those are
         ("lock_s", np.float32, (LOCKS,)),  # durations that calls may be cut at (detectors.locks)
         ("lock_evidence", np.float32, (LOCKS,)),
-        ("lock_peer", np.uint32, (LOCKS,)),  # far end of the newest call cut there
+        ("lock_peer", np.uint32, (LOCKS,)),  # far ends of the first and of the newest call cut there, 16 bits each
         ("rating", np.float32),  # mean R-factor of healthy calls
         ("rating_spread", np.float32),  # and their mean absolute deviation from it
         ("last_peer", np.uint32),  # far end of the newest call

@@ -16,6 +16,7 @@ from detectors.casebook import EXPIRE_MS, QUIET_MS
 from detectors.elements import (
     E_DROP,
     E_QUALITY,
+    E_SETUP,
     LOG_KEPT,
     RECOVERED,
     Network,
@@ -240,6 +241,7 @@ def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) ->
     one["attempts"] += 1
     one["answered"] += answered
     one["drops"] += answered and calls.drop[i] >= BAD
+    one["failures"] += calls.setup[i] >= BAD
     one["rated"] += poor >= 0.0
     one["poor"] += poor >= BAD
 
@@ -248,8 +250,12 @@ def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) ->
 def _follow_incident(one: npt.NDArray[np.void], note: Any, calls: Calls, i: int, poor: float, state: int) -> bool:
     """Let an open incident see one of its calls; return whether it is over."""
     _count_call(one, calls, i, poor)
-    x = float(calls.drop[i]) if one["channel"] == E_DROP else poor
-    if calls.answer_ms[i] < 0 or x < 0.0:
+    x = poor
+    if one["channel"] == E_DROP:
+        x = float(calls.drop[i]) if calls.answer_ms[i] >= 0 else -1.0
+    elif one["channel"] == E_SETUP:
+        x = float(calls.setup[i]) if calls.answer_ms[i] < 0 else -1.0
+    if x < 0.0:
         return False
     if x >= BAD and note["incident"] != one["incident"] and not state & MUTED:
         note["incident"] = one["incident"]
@@ -258,20 +264,45 @@ def _follow_incident(one: npt.NDArray[np.void], note: Any, calls: Calls, i: int,
 
 
 @inlined
-def _judge_element(one: Any, calls: Calls, i: int, poor: float, limits: Limits) -> bool:
+def _drop_for_now(calls: Calls, i: int) -> float:
+    """Return x of the drop channel when a call has ended: what only a redial can settle counts in part."""
+    if calls.answer_ms[i] < 0:
+        return -1.0
+    x = float(calls.drop[i])
+    if x < CERTAIN and not calls.one_way[i] and calls.peer[i] != 0:
+        x *= UNCONFIRMED
+    return x
+
+
+@inlined
+def _show(one: Any, channel: int, usual: npt.NDArray[np.float64], x: float, end_ms: int) -> tuple[float, float]:
+    """Let an element see a call in one channel; return (its evidence there, days since it was last seen there)."""
+    days = element_accrue(one, channel, end_ms)
+    return element_observe(one, channel, x, days, usual[channel]), days
+
+
+@inlined
+def _judge_element(one: Any, usual: npt.NDArray[np.float64], calls: Calls, i: int, poor: float, limits: Limits) -> bool:
     """Move one element's evidence by one call; return whether it must be looked at."""
-    bad = calls.drop[i] >= BAD or poor >= BAD
-    days = element_accrue(one, E_DROP, calls.end_ms[i])
-    value = element_observe(one, E_DROP, float(calls.drop[i]), limits.look_days)
+    bad = poor >= BAD
+    if calls.answer_ms[i] >= 0:
+        bad |= calls.drop[i] >= BAD
+        value, days = _show(one, E_DROP, usual, _drop_for_now(calls, i), calls.end_ms[i])
+        value = max(value, element_total(one, E_SETUP))
+    else:
+        bad |= calls.setup[i] >= BAD
+        value, days = _show(one, E_SETUP, usual, float(calls.setup[i]), calls.end_ms[i])
+        value = max(value, element_total(one, E_DROP))
     if poor >= 0.0:
-        days = max(days, element_accrue(one, E_QUALITY, calls.end_ms[i]))
-        value = max(value, element_observe(one, E_QUALITY, poor, limits.look_days))
+        heard, heard_days = _show(one, E_QUALITY, usual, poor, calls.end_ms[i])
+        value, days = max(value, heard), max(days, heard_days)
     else:
         value = max(value, element_total(one, E_QUALITY))
     if value < max(LOW_DAYS, QUIET_CALLS * days):
         if one["since_ms"] >= 0:
             one["since_ms"] = -1
-            one["attempts"], one["answered"], one["drops"], one["rated"], one["poor"] = 0, 0, 0, 0, 0
+            one["attempts"], one["answered"], one["drops"], one["failures"] = 0, 0, 0, 0
+            one["rated"], one["poor"] = 0, 0
     elif bad and one["since_ms"] < 0:
         one["since_ms"] = calls.end_ms[i]
     return bad and value >= limits.element_days
@@ -285,7 +316,7 @@ def _watch_elements(
     customer = world.book.rows[row]
     note = world.notes.items[customer["note"]]
     lately = note["last_bad_ms"] >= 0 and calls.end_ms[i] - note["last_bad_ms"] < SPEAK_AGAIN_MS
-    speaks = customer["mode"] == CALM and not lately and calls.answer_ms[i] >= 0 and not state & INSIDE
+    speaks = customer["mode"] == CALM and not lately and not state & INSIDE
     for e in range(len(ELEMENTS)):
         serial = calls.elements[i, e]
         if serial < 0:
@@ -295,7 +326,8 @@ def _watch_elements(
         if one["incident"] > 0:
             look = _follow_incident(one, note, calls, i, poor, state)
         elif not state & INSIDE:
-            look = speaks and _judge_element(one, calls, i, -1.0 if state & MUTED else poor, limits)
+            heard = -1.0 if state & MUTED else poor
+            look = speaks and _judge_element(one, world.network.usual[e], calls, i, heard, limits)
             # Counts are of the trouble alone: most elements have none.
             if one["since_ms"] >= 0:
                 _count_call(one, calls, i, poor)
@@ -310,8 +342,9 @@ def _log_bad_call(world: World, calls: Calls, i: int, poor: float) -> None:
     world.network.tally[0] += 1
     entry["end_ms"] = calls.end_ms[i]
     entry["key"] = calls.customer[i]
-    entry["drop"] = calls.drop[i]
-    entry["poor"] = np.float32(poor)
+    entry["signs"][E_DROP] = calls.drop[i] if calls.answer_ms[i] >= 0 else np.float32(0.0)
+    entry["signs"][E_QUALITY] = np.float32(poor)
+    entry["signs"][E_SETUP] = calls.setup[i] if calls.answer_ms[i] < 0 else np.float32(0.0)
     for e in range(len(ELEMENTS)):
         entry["elements"][e] = calls.elements[i, e]
 
@@ -323,14 +356,9 @@ def evidence_days(one: Any) -> float:
 
 
 @inlined
-def _drop_for_now(calls: Calls, i: int) -> float:
-    """Return x of the drop channel when a call has ended: what only a redial can settle counts in part."""
-    if calls.answer_ms[i] < 0:
-        return -1.0
-    x = float(calls.drop[i])
-    if x < CERTAIN and not calls.one_way[i] and calls.peer[i] != 0:
-        x *= UNCONFIRMED
-    return x
+def opening_log10(one: Any, added_log10: float) -> float:
+    """Return log10 of a customer's whole evidence with what structure adds to it, as it is held against the promise."""
+    return math.log10(max(LEAP * (total(one["evidence"]) * 10.0**added_log10 + lock_total(one)), 1e-9))
 
 
 @inlined
@@ -454,7 +482,7 @@ def _may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, sc
         within.day_bad,
         within.room,
     )
-    return math.log10(max(LEAP * evidence_days(one), 1e-9)) + added_log10(kept) >= limits.open_log10
+    return opening_log10(one, added_log10(kept)) >= limits.open_log10
 
 
 @inlined

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from engine_kit import DAY_MS, DROPPED, HOUR_MS, MINUTE_MS, MONDAY_MS, alerts, batch, call, run, telco
+from engine_kit import DAY_MS, DROPPED, HOUR_MS, MINUTE_MS, MONDAY_MS, TROUBLE_MS, alerts, batch, call, run, telco
 from hypothesis import given
 from hypothesis import strategies as st
 from state_kit import take, whole
@@ -12,8 +12,10 @@ from state_kit import take, whole
 from detectors import elements as module
 from detectors.elements import (
     BAD_CALL,
+    CALM_CALLS,
+    CALM_DAYS,
+    E_CHANNELS,
     E_DROP,
-    E_QUALITY,
     ELEMENT,
     LOG_KEPT,
     RISES,
@@ -112,34 +114,63 @@ def blank():
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.sampled_from([E_DROP, E_QUALITY]), st.floats(0, 1)), max_size=60),
-    st.sampled_from([0.0, 2.0, 1e6]),
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from(range(E_CHANNELS)), st.floats(0, 1)), max_size=60),
 )
-def test_an_elements_evidence_equals_the_definition(calls, learn_below):
+def test_an_elements_evidence_equals_the_definition(calls):
     one = blank()
-    wanted, learnt = np.zeros((2, len(RISES))), np.zeros((2, 2))
-    one["last_ms"], now_ms, seen_ms = -1, MONDAY_MS, [None, None]
+    wanted, learnt = np.zeros((E_CHANNELS, len(RISES))), np.zeros((E_CHANNELS, 2))
+    waiting, usual = np.zeros((E_CHANNELS, 2)), np.zeros((E_CHANNELS, 2))
+    one["last_ms"], now_ms, seen_ms = -1, MONDAY_MS, [None] * E_CHANNELS
     for gap_days, channel, x in calls:
         now_ms += round(gap_days * 86_400_000)
         days = 0.0 if seen_ms[channel] is None else min((now_ms - seen_ms[channel]) / 86_400_000, 1.0)
         seen_ms[channel] = now_ms
         assert element_accrue(one, channel, now_ms) == pytest.approx(days)
-        value = element_observe(one, channel, x, learn_below)
-        p0 = element_p0(channel, *learnt[channel])
+        p0 = element_p0(channel, *learnt[channel], usual[channel])
+        before = usual[channel].copy()
+        value = element_observe(one, channel, x, days, usual[channel])
+        assert (usual[channel] - before).tolist() == pytest.approx([1.0, x])
         p1 = p0 + (1 - p0) * np.array(RISES)
         wanted[channel] += days
         wanted[channel] = np.minimum(wanted[channel] * (x * p1 / p0 + (1 - x) * (1 - p1) / (1 - p0)), EVIDENCE_MAX)
         assert value == pytest.approx(wanted[channel].mean(), rel=1e-3, abs=1e-30)
         assert value == element_total(one, channel)
-        if value < learn_below:
-            learnt[channel] += (1, x)
+        waiting[channel] += (1, x)
+        if value < max(CALM_DAYS, CALM_CALLS * days):
+            learnt[channel] += waiting[channel]
+            waiting[channel] = 0.0
     np.testing.assert_allclose(one["evidence"], wanted, rtol=1e-3, atol=1e-30)
     np.testing.assert_allclose(np.stack([one["count"], one["weight"]], 1), learnt, rtol=1e-4, atol=1e-30)
 
 
 def test_an_elements_p0_leaves_room_for_how_its_customers_differ():
     for mean in (0.005, 0.01, 0.02):
-        assert mean < element_p0(E_DROP, 5_000.0, mean * 5_000) < 2 * mean
+        usual = np.array([50_000.0, mean * 50_000.0])
+        assert mean < element_p0(E_DROP, 5_000.0, mean * 5_000, usual) < 2 * mean
+
+
+def test_a_new_element_is_expected_to_be_like_the_others_of_its_kind():
+    for mean in (0.002, 0.008, 0.03):
+        usual = np.array([50_000.0, mean * 50_000.0])
+        assert mean < element_p0(E_DROP, 0.0, 0.0, usual) < 2 * mean + 0.01
+
+
+@pytest.mark.parametrize("channel", range(E_CHANNELS))
+def test_no_elements_trouble_becomes_its_normal(channel):
+    usual = np.array([50_000.0, 0.01 * 50_000.0])
+    assert element_p0(channel, 20_000.0, 0.5 * 20_000.0, usual) < 0.05
+
+
+def test_what_a_slow_fault_spoils_does_not_become_normal_while_it_is_being_found():
+    one, usual, rng = blank(), np.array([50_000.0, 500.0]), np.random.default_rng(4)
+    calls = 0
+    while element_total(one, E_DROP) < 1e5:
+        x = float(rng.random() < 0.10)
+        value = element_observe(one, E_DROP, x, element_accrue(one, E_DROP, MONDAY_MS + calls * 5 * MINUTE_MS), usual)
+        assert value == element_total(one, E_DROP)
+        calls += 1
+    assert calls < 400
+    assert element_p0(E_DROP, one["count"][E_DROP], one["weight"][E_DROP], usual) < 0.03
 
 
 def test_recovery_grows_with_good_calls_falls_with_bad_ones_and_never_below_nothing():
@@ -169,12 +200,14 @@ def test_a_restored_registry_is_the_same():
     elements = Elements()
     elements.serials_of(columns([{"trunk": "a", "sbc": "b"}, {"trunk": "c"}]))
     elements.network.elements["drops"][:3] = 1, 2, 3
+    elements.network.usual[:] = np.arange(elements.network.usual.size).reshape(elements.network.usual.shape)
     other = Elements()
     other.serial("region", "of another life")
     take(other, whole(elements))
     assert other.names == elements.names
     assert other.find("trunk", "c") == elements.find("trunk", "c")
     assert other.network.elements["drops"][:4].tolist() == [1, 2, 3, 0]
+    np.testing.assert_array_equal(other.network.usual, elements.network.usual)
 
 
 # Who is to blame
@@ -225,3 +258,58 @@ def test_a_few_bad_lines_of_one_node_are_their_own_trouble():
     told = run(sorted([*events, *bad], key=lambda event: event["end_ms"]))
     assert incidents(told) == []
     assert len(alerts(told)) == CUSTOMERS_MIN - 1
+
+
+# What customers inside are told
+
+
+def not_set_up(event):
+    """The same attempt, refused by the network before anybody could answer."""
+    return event | {"answer_ms": None, "q850": 38, "sip_status": 503, "released_by": "network"}
+
+
+def test_a_trunk_that_sets_up_no_call_is_blamed_and_nobody_behind_it_is():
+    events = [
+        not_set_up(event) if event["trunk"] == "trunk-2" and event["end_ms"] >= TROUBLE_MS else event
+        for event in telco(3, lambda _: False)
+    ]
+    told = run(events)
+    assert incidents(told) == [("trunk", "trunk-2")]
+    assert alerts(told) == []
+    shared = next(one["data"] for one in told if one["type"] == "stayline.incident.opened")
+    assert (
+        f"{shared['drops']} of {shared['attempts']} call attempts through trunk trunk-2 were not set up"
+        in (shared["text"])
+    )
+
+
+def slow_firmware(seed, rate, days=6):
+    """Write the calls of many, one in four of whom has a firmware from the second day on that drops a few calls."""
+    rng = np.random.default_rng(seed)
+    events = []
+    for customer in range(120):
+        for at in np.sort(rng.random(rng.poisson(4 * days)) * days * DAY_MS).astype(int).tolist():
+            new = customer % 4 == 0 and at > 2 * DAY_MS
+            places = {
+                "cpe_model": "box",
+                "cpe_firmware": "2.0" if new else "1.0",
+                "access_node": f"node-{customer % 7}",
+            }
+            bad = rng.random() < (rate if new else 0.006)
+            events.append(call(f"c{customer}", MONDAY_MS + at, dropped=bad, **places))
+    return sorted(events, key=lambda event: event["end_ms"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cases_wait_for_a_fault_that_shows_slowly_and_nobody_inside_it_has_one(seed):
+    told = run(slow_firmware(seed, 0.2))
+    assert incidents(told) == [("cpe_firmware", "box/2.0")]
+    assert alerts(told) == []
+
+
+def test_a_case_far_worse_than_the_fault_around_it_is_told():
+    places = {"cpe_model": "box", "cpe_firmware": "2.0", "access_node": "node-0"}
+    own = [call("own", MONDAY_MS + 2 * DAY_MS + at * HOUR_MS, dropped=True, **places) for at in range(1, 9)]
+    events = sorted([*slow_firmware(1, 0.2, days=3), *own], key=lambda event: event["end_ms"])
+    told = [one for one in run(events) if one["type"] == "stayline.alert.opened"]
+    assert [one["data"]["customer_id"] for one in told] == ["own"]

@@ -123,6 +123,15 @@ def test_one_far_end_called_for_the_same_time_each_day_is_no_lock():
     assert lock_total(one) < 60
 
 
+def test_one_far_end_called_for_the_same_time_each_day_is_no_lock_among_calls_to_others():
+    one = caller()
+    for number in range(60):
+        calls(one, 62.0, days=0.5, peer=7)
+        # A call that ends there by chance between two of them is one sign at the most.
+        calls(one, 62.0 if number == 20 else 30.0 + number, days=0.5, peer=100 + number)
+    assert lock_total(one) < 60
+
+
 def test_durations_in_whole_minutes_say_nothing_of_timers():
     rows = np.zeros(1, ROW)
     clear_row(rows, 0)
@@ -174,16 +183,16 @@ def whole_mixture(history):
         if duration_s < SHORTEST_S:
             continue
         for process in processes:
-            lock_s, value, last_peer = process
+            lock_s, value, first_peer, last_peer = process
             if duration_s < lock_s - TOLERANCE_S:
                 continue
             chance = ending_chance(lock_s)
             if duration_s > lock_s + TOLERANCE_S:
                 process[1] = value * (1.0 - CUT_SHARE) / (1.0 - chance)
-            elif peer != last_peer:
-                process[1:] = value * CUT_SHARE / chance, peer
-        processes.append([np.float32(duration_s), days * _boost(duration_s), peer])
-    return LOCK_SHARE * sum(value for _, value, _ in processes)
+            elif peer not in (first_peer, last_peer):
+                process[1:] = value * CUT_SHARE / chance, first_peer, peer
+        processes.append([np.float32(duration_s), days * _boost(duration_s), peer, peer])
+    return LOCK_SHARE * sum(value for _, value, _, _ in processes)
 
 
 @given(

@@ -38,7 +38,12 @@ trouble is a plain `drop_rate`."""
 
 @loop
 def added_log10(kept: Kept) -> float:
-    """Return log10 of what structure adds to the evidence of a trouble: what `read` returns, without the words."""
+    """Return log10 of what structure adds to the evidence that calls are bad: the mean of its likelihood ratios.
+
+    A plain rise is one of them at 1: an average of likelihood ratios is one, so that looking for five structures in
+    everybody costs no false alarms. It multiplies the evidence of bad calls alone: repeated durations are evidence of
+    their own (`detectors.locks`), and would count twice.
+    """
     ratios = 0.0
     for lift_log10 in (
         duration_lock_log10(kept),
@@ -52,15 +57,8 @@ def added_log10(kept: Kept) -> float:
     return math.log10(PLAIN_SHARE + (1.0 - PLAIN_SHARE) * ratios / STRUCTURES_COUNT)
 
 
-def read(view: View) -> tuple[Finding, float]:
-    """Return the pattern that names the trouble, and log10 of what structure adds to its evidence.
-
-    The second is the mean of the likelihood ratios of all structures, a plain rise being one at 1: an average of
-    likelihood ratios is one, so that looking for five structures in everybody costs no false alarms.
-    """
-    structures = [finding for pattern in STRUCTURES if (finding := pattern(view)) is not None]
-    found = structures + [finding for pattern in SORTS if (finding := pattern(view)) is not None]
-    ratios = [10.0**finding.lift_log10 for finding in structures]
-    added = PLAIN_SHARE + (1.0 - PLAIN_SHARE) * sum(ratios) / len(STRUCTURES)
+def read(view: View) -> Finding:
+    """Return the pattern that names the trouble."""
+    found = [finding for pattern in PATTERNS if (finding := pattern(view)) is not None]
     plain = Finding("drop_rate", NAME_FROM_LOG10, "")
-    return max([plain, *found], key=lambda finding: finding.lift_log10), math.log10(added)
+    return max([plain, *found], key=lambda finding: finding.lift_log10)

@@ -88,29 +88,20 @@ def _any_log10(kept: Kept) -> float:
 
 
 @loop
-def _weigh(kept: Kept) -> tuple[float, float]:
-    """Return (log10 of the likelihood ratio of any lock, the duration that most calls ended at); NaN without two."""
-    most, best = _most_ended_at(kept)
-    if most < 2:
-        return math.nan, 0.0
-    lift = _any_log10(kept)
-    if 2 * flagged(kept.bad, LOCKED) >= len(kept.bad):
-        # The evidence process found it before the bad calls here did; they need only bear its name.
-        lift = max(lift, NAMED_LOG10)
-    return min(lift, LIFT_LOG10_MAX), best
-
-
-@loop
 def duration_lock_log10(kept: Kept) -> float:
     """Return log10 of the likelihood ratio of a lock; NaN where no two calls ended alike."""
-    return _weigh(kept)[0]
+    return min(_any_log10(kept), LIFT_LOG10_MAX) if _most_ended_at(kept)[0] >= 2 else math.nan
 
 
 def duration_lock(view: View) -> Finding | None:
     """Look for one duration at which calls end: any of the known timers, or any value that repeats."""
-    lift, best = _weigh(view.kept())
+    kept = view.kept()
+    lift, best = duration_lock_log10(kept), _most_ended_at(kept)[1]
     if math.isnan(lift):
         return None
+    if 2 * flagged(kept.bad, LOCKED) >= len(kept.bad):
+        # The evidence of repeated durations found it before the bad calls here did; they need only bear its name.
+        lift = max(lift, NAMED_LOG10)
     bad_s = view.bad_durations_s()
     on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
     value_s = round(float(np.median(on_lock)))
