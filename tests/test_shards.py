@@ -1,5 +1,6 @@
 """Several processes, each owning partitions: what is told is the same whatever their number, and while it changes."""
 
+import base64
 import contextlib
 import itertools
 import random
@@ -10,13 +11,13 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from engine_kit import MONDAY_MS, call
 from kafka_kit import counted, ended, keyed, records
 from run_kit import Program, until
-from shards_kit import PARTITIONS, Processes, delivered, deployed_apart, expected
+from shards_kit import PARTITIONS, Processes, delivered, deployed_apart, expected, held
 
 from bench.broker import fill, make_topic
 from dataflows import shards
+from dataflows.commands import rewriting
 from dataflows.commands.explain import explain
 from dataflows.commands.forget import forget
-from dataflows.commands.letterbox import Letterbox, Wanted
 from dataflows.config import load
 from dataflows.config.kinds import Share
 from dataflows.deadletters import DeadLetterFile
@@ -26,7 +27,7 @@ from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.deadletters import DeadLetter
 from schemas.decode import decode
-from schemas.errors import StateError
+from schemas.errors import DeliveryError, StateError
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
@@ -193,12 +194,36 @@ def test_a_customer_is_explained_and_forgotten_wherever_the_partition_lies(tmp_p
             forget("customer-1", config, lambda: 0)
     for number in (0, 1):
         assert explain(f"customer-{number}", config)
-    letter = DeadLetter("kafka", "t[1]@0", "not_json", "", "e30=")
-    DeadLetterFile(config.state.directory / "dead-letters.ndjson").append([letter])
-    with contextlib.closing(Letterbox(config.state.directory, None, lambda: 0, apart=True)) as box:
-        ((_, problem),) = box.replay(Wanted()).refused
-    assert problem.startswith("must be written to its topic again")
     forget("customer-1", config, lambda: 0)
     assert explain("customer-0", config)
     with pytest.raises(StateError, match="must have called"):
         explain("customer-1", config)
+
+
+def test_dead_letters_are_written_to_the_partitions_that_they_came_from(broker, parted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = deployed_apart(tmp_path / "0", broker.address, parted, "0/1")
+    record = orjson.dumps(call("customer-1", MONDAY_MS))
+    fill(broker.address, parted, [(b"k", b"{")], 3)
+    program = Program(folder, "run", "-c", "c.toml")
+    address = program.address("metrics")
+    until(lambda: counted(address) == 1, "the record")
+    # What the one before could not read, and this program can.
+    letters = DeadLetterFile(folder / "state/dead-letters.ndjson")
+    lost = DeadLetter("kafka", f"{parted}[3]@0", "not_json", "", base64.b64encode(record).decode())
+    letters.append([lost])
+    replay = Program(tmp_path / "0", "dead-letters", "replay", "--all", "-c", "c.toml")
+    assert replay.wait() == 1, "one is broken still"
+    until(lambda: counted(address) == 2, "the record, again")
+    assert held(broker.address, parted)[3] == [b"{", record]
+    assert [letter.record_b64 for _, letter in letters.read()] == [base64.b64encode(b"{").decode()]
+    assert ended(program) == 0
+
+
+def test_dead_letters_that_brokers_do_not_take_stay(monkeypatch):
+    monkeypatch.setattr(rewriting, "CONNECT_S", 0.2)
+    reached = {"bootstrap.servers": "127.0.0.1:9", "log_level": "0"}
+    with pytest.raises(DeliveryError, match="must all be confirmed, 1 were not"):
+        rewriting.rewrite(reached, [DeadLetter("kafka", "t[1]@0", "not_json", "", "e30=")], whole=False)
+    with pytest.raises(DeliveryError, match="must be the place of a message"):
+        rewriting.rewrite(reached, [DeadLetter("kafka", "elsewhere", "not_json", "", "e30=")], whole=False)

@@ -9,16 +9,16 @@ it.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import FileReader, Place
 from dataflows.inputs.kafka_client import error_of
-from dataflows.inputs.messages import converted
+from dataflows.inputs.messages import Origin, converted
 from schemas.decode import decode
 from schemas.errors import InputError
 from schemas.formats import Format
@@ -68,12 +68,13 @@ def in_topics(reached: Mapping[str, str], wanted: Collection[str], opener: Opene
         opener: opens the vendor's format for one message.
     """
     gathered = _Gathered(wanted)
-    own = {"group.id": "stayline-dead-letters", "enable.auto.commit": False, "auto.offset.reset": "error"}
-    consumer = Consumer(dict(reached) | own)
+    consumer = open_consumer(reached)
     try:
         for at in sorted(wanted):
-            for chunk in _message(consumer, at, opener):
-                gathered.take(chunk)
+            origin, message = origin_of(at), message_of(consumer, at)
+            if origin is not None and message is not None:
+                for chunk in converted([message.value()], [origin], opener):
+                    gathered.take(chunk)
     except KafkaException as error:
         return gathered.found(f"the message must be readable, was not: {error_of(error).str()}")
     finally:
@@ -81,17 +82,31 @@ def in_topics(reached: Mapping[str, str], wanted: Collection[str], opener: Opene
     return gathered.found("the message must be in its topic still, is not")
 
 
-def _message(consumer: Consumer, at: str, opener: Opener) -> Iterator[Chunk]:
-    """Read the message at one place; nothing where there is none any more."""
-    named = _MESSAGE.fullmatch(at)
-    if named is None:
-        return
-    origin = named["topic"], int(named["partition"]), int(named["offset"])
+def message_of(consumer: Consumer, at: str) -> Message | None:
+    """Read the message at one place; None where there is none any more.
+
+    Raises:
+        KafkaException: the brokers cannot be asked.
+    """
+    origin = origin_of(at)
+    if origin is None:
+        return None
     consumer.assign([TopicPartition(*origin)])
-    for message in consumer.consume(1, MESSAGE_S):
-        # An offset that is gone is answered with an error, one that a compaction took with the next one there is.
-        if message.error() is None and message.offset() == origin[2]:
-            yield from converted([message.value()], [origin], opener)
+    found = consumer.consume(1, MESSAGE_S)
+    # An offset that is gone is answered with an error, one that a compaction took with the next one there is.
+    return next((one for one in found if one.error() is None and one.offset() == origin[2]), None)
+
+
+def origin_of(at: str) -> Origin | None:
+    """Return topic, partition and offset of a dead letter's place; None of one that is on no topic."""
+    named = _MESSAGE.fullmatch(at)
+    return None if named is None else (named["topic"], int(named["partition"]), int(named["offset"]))
+
+
+def open_consumer(reached: Mapping[str, str]) -> Consumer:
+    """Return a client that reads single messages."""
+    own = {"group.id": "stayline-dead-letters", "enable.auto.commit": False, "auto.offset.reset": "error"}
+    return Consumer(dict(reached) | own)
 
 
 class _Gathered:

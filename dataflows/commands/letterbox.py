@@ -34,7 +34,6 @@ _CUT_SHORT = {DeadReason.TOO_LARGE, DeadReason.TRUNCATED}
 _STANDING = {"file", "kafka"}
 """Inputs whose records stand where they stood, to be read again."""
 
-_APART = "must be written to its topic again, mended: each partition has a state of its own"
 
 ReadAgain = Callable[[Collection[str], Report], Mapping[str, Found]]
 """Reads the records at some places again; is told where to report how far it has come."""
@@ -100,17 +99,24 @@ class Letterbox:
         folder: its state directory.
         read_again: reads vendors' records again where they stood; None: the input takes contract events.
         clock: Unix milliseconds.
-        apart: each partition of the input has a state; which of them a record is for is its topic's to say.
+        write_back: writes records to the places of the input that they came from: where each partition has a state,
+            none but that partition knows what to do with them. None: the run reads them beside its input.
 
     Raises:
         StateError: there is no state, or it is damaged.
     """
 
-    def __init__(self, folder: Path, read_again: ReadAgain | None, clock: Clock, *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        read_again: ReadAgain | None,
+        clock: Clock,
+        write_back: Callable[[Sequence[DeadLetter]], None] | None = None,
+    ) -> None:
         if not folder.is_dir():
             raise StateError(f"{folder}: must be the state of a deployment, and there is none")
         self._folder = folder
-        self._apart = apart
+        self._write_back = write_back
         self._records = DeadLetterFile(folder / "dead-letters.ndjson")
         self._read_again = read_again
         self._clock = clock
@@ -149,19 +155,24 @@ class Letterbox:
 
         Raises:
             StateError: the state cannot be written, or somebody else is replaying.
+            DeliveryError: the input's brokers do not take the records.
         """
         with self._alone():
             events: list[bytes] = []
-            taken: set[str] = set()
+            taken: dict[str, DeadLetter] = {}
             refused: list[tuple[str, str]] = []
-            for name, found in self._given_now(dict(self._chosen_records(wanted)), report):
+            chosen = dict(self._chosen_records(wanted))
+            for name, found in self._given_now(chosen, report):
                 if found.problem:
                     refused.append((name, found.problem))
                 else:
                     events += found.events
-                    taken.add(name)
-            if events:
+                    taken[name] = chosen[name]
+            if events and self._write_back is not None:
+                self._write_back(list(taken.values()))
+            elif events:
                 Resubmitted(self._folder / "resubmitted").publish(events)
+            if events:
                 self._records.remove(lambda name, _: name in taken)
             return Replayed(len(taken), self._each_output(wanted, self._requeue), refused)
 
@@ -204,9 +215,6 @@ class Letterbox:
 
     def _given_now(self, letters: dict[str, DeadLetter], report: Report) -> Iterator[tuple[str, Found]]:
         """Give for each letter the events that its record gives now, or why there are none."""
-        if self._apart:
-            yield from ((name, Found([], _APART)) for name in letters)
-            return
         masked = {
             name: letter
             for name, letter in letters.items()

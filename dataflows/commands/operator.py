@@ -2,7 +2,7 @@
 # ruff: noqa: PLC0415 - what a command needs is imported when it runs, as in `dataflows.cli`
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dataflows.commands.again import Found
     from dataflows.commands.letterbox import Letter, Letterbox, Wanted
     from dataflows.config import Config
+    from schemas.deadletters import DeadLetter
 
 dead_letters = typer.Typer(
     help="Records that could not be read, and deliveries that an output gave up.",
@@ -237,15 +238,12 @@ def repartition(config: ConfigFile) -> None:
     from functools import partial
 
     from dataflows.commands.repartition import repartition as execute
-    from dataflows.config import format_options, resolve_secrets
-    from dataflows.inputs.kafka_client import connection
+    from dataflows.config import format_options, resolve_token_key
     from schemas.formats import open_format
 
     loaded = _loaded(config)
-    secrets = resolve_secrets(loaded, os.environ)
-    reached = {} if loaded.input.kafka is None else connection(loaded.input.kafka, secrets.input_password)
-    opened = partial(open_format, loaded.input.format, format_options(loaded, secrets.token_key))
-    done = execute(loaded, reached, None if loaded.input.format == "stayline" else opened)
+    opened = partial(open_format, loaded.input.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
+    done = execute(loaded, _reached(loaded), None if loaded.input.format == "stayline" else opened)
     typer.echo(f"{done.before} states divided among {done.after} partitions")
 
 
@@ -261,26 +259,39 @@ def _letterbox(config: Path) -> Iterator["Letterbox"]:
 
     loaded = _loaded(config)
     events = loaded.input.format in {"stayline", "arrow"}  # rows of Arrow lie among dead letters as events
+
+    def write_back(letters: "Sequence[DeadLetter]") -> None:
+        from dataflows.commands.rewriting import rewrite
+
+        rewrite(_reached(loaded), letters, whole=loaded.input.format != "stayline")
+
     given = loaded.input.kafka if loaded.input.kind == "kafka" else None
     apart = given is not None and given.partitions != "all"
     read_again = None if events else partial(_read_again, loaded)
-    with closing(Letterbox(loaded.state.directory, read_again, now_ms, apart=apart)) as box:
+    with closing(Letterbox(loaded.state.directory, read_again, now_ms, write_back if apart else None)) as box:
         yield box
 
 
 def _read_again(loaded: "Config", places: "Collection[str]", report: "Callable[[int], None]") -> "Mapping[str, Found]":
     """Read vendors' records again; keys and passwords are asked for here alone: a list needs none."""
     from dataflows.commands.again import in_files, in_topics
-    from dataflows.config import format_options, resolve_input_password, resolve_token_key
-    from dataflows.inputs.kafka_client import connection
+    from dataflows.config import format_options, resolve_token_key
     from schemas.formats import open_format
 
     given = loaded.input
     opener = partial(open_format, given.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
-    if given.kind == "kafka" and given.kafka is not None:
-        reached = connection(given.kafka, resolve_input_password(loaded, os.environ))
-        return in_topics(reached, places, opener)
+    if given.kind == "kafka":
+        return in_topics(_reached(loaded), places, opener)
     return in_files(list(given.file.paths), places, opener, report)
+
+
+def _reached(loaded: "Config") -> dict[str, str]:
+    """Return how the input's brokers are reached."""
+    from dataflows.config import resolve_input_password
+    from dataflows.inputs.kafka_client import connection
+
+    given = loaded.input.kafka
+    return {} if given is None else connection(given, resolve_input_password(loaded, os.environ))
 
 
 def _wanted(ids: list[str], kind: str | None, reason: str | None, source: str | None) -> "Wanted":
