@@ -20,7 +20,7 @@ from dataflows.config.settings import Config
 from dataflows.inputs.chunks import Chunk, decoded
 from dataflows.inputs.kafka import fours, name_of
 from dataflows.inputs.kafka_client import Partition, Tail
-from dataflows.inputs.messages import Messages, Origin, Origins, converted, joined, place_of
+from dataflows.inputs.messages import Messages, Origin, Taken, converted, joined, place_of
 from dataflows.inputs.spreading import Spread, spread_of
 from dataflows.shards import LAYOUT, Commit, folder_of, numbers_in, partitions_folder, read_commit, write_commit
 from detectors.engine import RiskEngine
@@ -107,12 +107,13 @@ def _seen(messages_in_turn: Iterable[list[Message]], open_format: Callable[[], F
     """Give the customers that messages are about."""
     decoder = Decoder()
     for messages in messages_in_turn:
-        values, origins = [message.value() for message in messages], Origins(messages)
-        chunks = [joined(values, origins)] if open_format is None else converted(values, origins, open_format)
+        taken = Taken()
+        taken.add(messages)
+        chunks = [joined(taken.values, taken)] if open_format is None else converted(taken.values, taken, open_format)
         for chunk in chunks:
             for customer, position in _customers(decoder, chunk):
                 if customer:
-                    yield Seen(customer, origins[position])
+                    yield Seen(customer, taken[position])
 
 
 def _customers(decoder: Decoder, chunk: Chunk) -> Iterator[tuple[str, int]]:

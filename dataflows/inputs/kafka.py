@@ -21,7 +21,7 @@ from dataflows.config.kinds import owns
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import CHUNK_BYTES
 from dataflows.inputs.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
-from dataflows.inputs.messages import SPREAD_ANEW, Origins, Shard, Sharded, converted, joined, place_of
+from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded, Taken, converted, joined, place_of
 from dataflows.logs import log
 from schemas.errors import ConfigError, InputError
 from schemas.formats import Format
@@ -31,6 +31,13 @@ POLL_S = 0.05
 
 MESSAGES_MAX = 5_000
 """Messages of one poll; fewer where they are large, so that a chunk stays near `CHUNK_BYTES`."""
+
+STEP = 250
+"""Messages that are taken from the client at once: they are in a cache of the processor still when they are let go of,
+and so it takes two thirds of the time that whole polls of them take."""
+
+QUEUE_KB = 8_192
+"""What the client fetches ahead: more than comes while a chunk is worked on, and so little that it stays in a cache."""
 
 LOOK_S = 10.0
 """How often topics are looked at: for new partitions, and whether they are still the same."""
@@ -89,7 +96,8 @@ class KafkaReader:
             "auto.offset.reset": "error",
             "check.crcs": True,
             # By default a full queue is looked at again after a second: longer than it takes to empty it.
-            "fetch.queue.backoff.ms": 50,
+            "fetch.queue.backoff.ms": 10,
+            "queued.max.messages.kbytes": QUEUE_KB,
             "error_cb": self._trouble.hear,
             "on_commit": self._trouble.of_commit,
         }
@@ -132,15 +140,9 @@ class KafkaReader:
         yield from self._begin(place)
         self._brokers.patient = True
         # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
-        yield Poll([self._sharded(number, []) for number in self._numbers()], self._place())
+        yield Poll([self._sharded(number) for number in self._numbers()], self._place())
         while True:
-            messages = self._consumer.consume(self._count, POLL_S)
-            failed, taken = [], messages
-            # Errors are few, and found without a step of Python for each message. (An error is true; it must not be
-            # compared with None, which leaves an exception behind.)
-            if any(map(Message.error, messages)):
-                failed = [message for message in messages if message.error() is not None]
-                taken = [message for message in messages if message.error() is None]
+            taken, failed = self._take()
             yield self._poll(taken) if taken else None
             for message in failed:
                 yield from self._mend(message)
@@ -254,38 +256,53 @@ class KafkaReader:
 
     # What comes
 
-    def _poll(self, messages: list[Message]) -> Poll:
-        self._offsets.update(self._ends(messages))
-        size = sum(map(len, messages)) + 1
-        self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * len(messages) // size))
+    def _take(self) -> tuple[dict[int, Taken], list[Message]]:
+        """Take what comes, by partition where those are kept apart; return it, and what came in a message's place."""
+        taken: dict[int, Taken] = {}
+        failed: list[Message] = []
+        left, deadline_s = self._count, time.monotonic() + POLL_S
+        while left > 0 and not failed and (rest_s := deadline_s - time.monotonic()) > 0:
+            messages = self._consumer.consume(min(left, STEP), rest_s)
+            left -= len(messages)
+            # Errors are few, and found without a step of Python for each message. (An error is true; it must not be
+            # compared with None, which leaves an exception behind.)
+            if any(map(Message.error, messages)):
+                failed = [message for message in messages if message.error() is not None]
+                messages = [message for message in messages if message.error() is None]
+            for number, run in self._apart(messages):
+                if number not in taken:
+                    taken[number] = Taken(self._given.topics[0] if len(self._given.topics) == 1 else None)
+                taken[number].add(run)
+        return taken, failed
+
+    def _apart(self, messages: list[Message]) -> Iterator[tuple[int, list[Message]]]:
         if self._given.partitions == "all":
-            return Poll(self._chunks(messages), self._place())
-        apart: dict[int, list[Message]] = {}
+            if messages:
+                yield 0, messages
+            return
         # Messages of a partition come in runs: what is fetched at once is handed out at once.
         for number, run in groupby(messages, Message.partition):
-            apart.setdefault(number or 0, []).extend(run)
-        return Poll([self._sharded(number, part) for number, part in apart.items()], self._place())
+            yield number or 0, list(run)
 
-    def _ends(self, messages: list[Message]) -> dict[Partition, int]:
-        """Return the offsets behind the last message of each partition."""
-        numbers, offsets = map(Message.partition, messages), map(Message.offset, messages)
-        if len(self._given.topics) == 1:
-            (topic,) = self._given.topics
-            last = dict(zip(numbers, offsets, strict=True))
-            return {(topic, int(number or 0)): int(at or 0) + 1 for number, at in last.items()}
-        parts = zip(map(Message.topic, messages), numbers, strict=True)
-        ends = dict(zip(parts, offsets, strict=True))
-        return {(str(topic), int(number or 0)): int(at or 0) + 1 for (topic, number), at in ends.items()}
+    def _poll(self, taken: dict[int, Taken]) -> Poll:
+        for one in taken.values():
+            self._offsets.update(one.ends())
+        size = sum(one.size for one in taken.values()) + 1
+        self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * sum(map(len, taken.values())) // size))
+        if self._given.partitions == "all":
+            return Poll(self._chunks(taken[0]), self._place())
+        return Poll([self._sharded(number, one) for number, one in taken.items()], self._place())
 
-    def _chunks(self, messages: list[Message]) -> list[Chunk]:
-        values, origins = list(map(Message.value, messages)), Origins(messages)
-        return [joined(values, origins)] if self._open_format is None else converted(values, origins, self._open_format)
+    def _chunks(self, taken: Taken) -> list[Chunk]:
+        if self._open_format is None:
+            return [joined(taken.values, taken)]
+        return converted(taken.values, taken, self._open_format)
 
-    def _sharded(self, number: int, messages: list[Message]) -> Sharded:
+    def _sharded(self, number: int, taken: Taken | None = None) -> Sharded:
         place: list[int] = []
         for topic in self._given.topics:
             place += (name_of(topic), self._topics[topic].mark, number, self._offsets[topic, number])
-        return Sharded(Shard(number, self._parted or 0, tuple(place)), self._chunks(messages) if messages else [])
+        return Sharded(Shard(number, self._parted or 0, tuple(place)), [] if taken is None else self._chunks(taken))
 
     # What goes wrong
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
+from confluent_kafka import Message
 
 from dataflows.inputs.chunks import Chunk
 from schemas.deadletters import DeadReason, Reject
@@ -24,26 +25,46 @@ Origin = tuple[str, int, int]
 """Topic, partition and offset of a message."""
 
 
-class Placed(Protocol):
-    """A message that says where it stood."""
+class Taken(Sequence[Origin]):
+    """What was taken of messages, and where they stood. The messages themselves can go: few of them fit a cache.
 
-    def topic(self) -> str | None: ...  # noqa: D102 - see `Origin`
-    def partition(self) -> int | None: ...  # noqa: D102
-    def offset(self) -> int | None: ...  # noqa: D102
+    Args:
+        topic: of all of them; None: of several.
 
+    Attributes:
+        values: what they hold.
+        size: of that, in bytes.
+    """
 
-class Origins(Sequence[Origin]):
-    """Where messages stood, asked of them when somebody wants to know: for most nobody does."""
+    def __init__(self, topic: str | None = None) -> None:
+        self._topic = topic
+        self._topics: list[str | None] = []
+        self._numbers: list[int | None] = []
+        self._offsets: list[int | None] = []
+        self.values: list[Any] = []
+        self.size = 0
 
-    def __init__(self, messages: Sequence[Placed]) -> None:
-        self._messages = messages
+    def add(self, messages: Sequence[Message]) -> None:
+        """Take some more, without a step of Python for each."""
+        self.values += map(Message.value, messages)
+        self._topics += map(Message.topic, messages) if self._topic is None else [self._topic] * len(messages)
+        self._numbers += map(Message.partition, messages)
+        self._offsets += map(Message.offset, messages)
+        self.size += sum(map(len, messages))
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """Return the offset behind the last message of each topic's partition."""
+        if self._topic is not None:
+            last: dict[Any, int | None] = dict(zip(self._numbers, self._offsets, strict=True))
+            return {(self._topic, number): int(at or 0) + 1 for number, at in last.items()}
+        parts = zip(self._topics, self._numbers, strict=True)
+        return {part: int(at or 0) + 1 for part, at in dict(zip(parts, self._offsets, strict=True)).items()}  # type: ignore[misc]  # they are known
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self.values)
 
     def __getitem__(self, index: Any) -> Any:
-        message = self._messages[index]
-        return message.topic(), message.partition(), message.offset()
+        return self._topics[index], self._numbers[index], self._offsets[index]
 
 
 class Shard(NamedTuple):
