@@ -30,6 +30,7 @@ from detectors.history import ELEMENTS
 from schemas.alerts import PatternKind, Severity
 from sinks.outbox import Outbox, OutputStats
 from sinks.outputs import Clock, Undeliverable
+from sinks.webhook.policy import is_misconfigured
 
 STATE_PARTS = (
     "engine", "partitions", "recovery", "outbox.sqlite3", "desk.sqlite3", "spool", "outcomes", "calls",
@@ -129,6 +130,9 @@ class Gauges(Collector):
             "disabled (its receiver asked for no more: 410)."
         )
         yield gauge("stayline_output_state", text, states, "output", "state")
+        wrong = {name: int(is_misconfigured(one.trouble)) for name, one in outputs.items()}
+        text = "1 if the last trouble was an answer that somebody must put right: a redirect, 401, 403, 404..."
+        yield gauge("stayline_output_misconfigured", text, wrong, "output")
         yield counter("stayline_outbox_conflicts", "Notifications of one id that differed.", stats.conflicts)
 
 

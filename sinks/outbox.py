@@ -212,7 +212,12 @@ class Outbox:
             return cast("int", db.execute(_PENDING, (output,)).get)
 
     def enable(self, output: str) -> None:
-        """Let deliveries through at once, whatever the breaker knew: how an operator ends a `disabled` (410)."""
+        """Let deliveries through at once, whatever was known of the receiver: how an operator ends a `disabled` (410).
+
+        What waits between two attempts is due now; what a rule holds back is held on.
+        """
+        with self._db.write() as db:
+            db.execute(_DUE_NOW, {"output": output, "now_ms": self._clock()})
         self.queue(output).pause(Breaker(), "")
         self.announce()
 
@@ -375,6 +380,11 @@ SELECT reason, count(*) FROM delivery INDEXED BY delivery_dead WHERE output = ? 
 _OLDEST = """
 SELECT put_ms FROM delivery JOIN message USING (seq)
 WHERE output = ? AND state = 'pending' ORDER BY seq LIMIT 1
+"""
+
+_DUE_NOW = """
+UPDATE delivery SET due_ms = :now_ms
+WHERE output = :output AND state = 'pending' AND due_ms > :now_ms AND held = ''
 """
 
 _PRUNABLE = """

@@ -214,6 +214,19 @@ def test_a_receiver_that_is_gone_gets_nothing_until_an_operator_enables_it_and_n
     assert sent(crm) == ["case0-1", "case0-1", "case0-2", "case0-3"]
 
 
+def test_when_a_receiver_was_put_right_an_operator_need_not_wait_for_the_schedule(outbox, clock):
+    outbox.put(notices(4, cases=2))
+    crm = MemoryCases(again_in(14_400_000))
+    dispatcher = dispatcher_of(outbox, clock, MemoryStream(), crm)
+    dispatcher.deliver_due()
+    crm.decide = delivered
+    dispatcher.deliver_due()
+    assert len(crm.attempts) == 2
+    outbox.enable("crm")
+    dispatcher.deliver_due()
+    assert outbox.stats().outputs["crm"].delivered == 4
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(list(Health)), st.integers(0, 100_000), st.integers(0, 200_000))),
     st.integers(1, 5),

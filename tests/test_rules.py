@@ -57,6 +57,7 @@ FIRING = {
     "StaylineSlowDetection": ({NOTIFIED: "0+10x300", AT_ONCE: "0+5x120 600+10x180"}, 100, 280),
     "StaylineDeliveryBudgetBurns": ({COUNT: "0+10x600", SOON: "0+1x120 120+10x480"}, 100, 590),
     "StaylineOutputFails": ({one("stayline_output_state", CRM, 'state="open"'): "0x9 1x30 0x200"}, 30, 60),
+    "StaylineOutputMisconfigured": ({one("stayline_output_misconfigured", CRM): "0x9 1x30 0x200"}, 20, 60),
     "StaylineOutputDisabled": ({one("stayline_output_state", CRM, 'state="disabled"'): "0x9 1x30 0x200"}, 12, 60),
     "StaylineOutboxOld": ({one("stayline_outbox_oldest_seconds", CRM): "1000+60x30 0x200",
                            one("stayline_outbox_held", CRM, 'reason="quiet_hours"'): FLAT}, 20, 60),

@@ -15,6 +15,7 @@ from sinks.webhook.policy import (
     RETRY_CEILINGS_MS,
     SLOW_FROM,
     Answer,
+    is_misconfigured,
     judge,
     retry_after_ms,
     scrub,
@@ -59,6 +60,12 @@ def test_what_an_operator_must_put_right_is_tried_again_slowly(status):
         outcome = judged(Answer(status, ""), attempts)
         assert (outcome.state, outcome.health) == (State.PENDING, Health.FAILING)
         assert outcome.retry_ms == NOW_MS + RETRY_CEILINGS_MS[max(attempts, SLOW_FROM)]
+    assert is_misconfigured(outcome.reply)
+
+
+@pytest.mark.parametrize("status", [None, 400, 408, 410, 413, 422, 429, 500, 503])
+def test_what_passes_or_is_the_messages_own_fault_is_no_misconfiguration(status):
+    assert not is_misconfigured(judged(Answer(status, "no answer")).reply)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

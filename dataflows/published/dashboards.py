@@ -240,6 +240,9 @@ ENDS = Row(
               {"{{output}}": f"max by (output) ({of('stayline_output_state', state='open')}) + on (output) "
                              f"2 * max by (output) ({of('stayline_output_state', state='disabled')})"},
               "state-timeline", limit=1),
+        Panel("To be put right", "1: the receiver answered with a redirect, 401, 403, 404: its url, secret or access "
+              "is wrong, and retries are slow. `stayline outputs test` says more.", "short",
+              {"{{output}}": f"max by (output) ({of('stayline_output_misconfigured')})"}, "state-timeline", limit=1),
     ),
 )  # fmt: skip
 

@@ -81,10 +81,18 @@ def judge(answer: Answer, delivery: Delivery, give_up_after_ms: int, now_ms: int
     )
 
 
+def is_misconfigured(trouble: str) -> bool:
+    """Tell whether the last trouble of an output (`Outcome.reply`) is one that an operator must put right."""
+    return trouble[:3].isdigit() and trouble[:3] != str(_GONE) and not _is_passing(int(trouble[:3]))
+
+
+def _is_passing(status: int | None) -> bool:
+    return status is None or status in _BUSY or status in _REJECTED or status >= 500
+
+
 def _wait_ms(status: int | None, attempts: int, rng: random.Random) -> int:
     """Draw the wait after the n-th failed attempt: "full jitter" (M. Brooker, AWS Architecture Blog, 2015)."""
-    quick = status is None or status in _BUSY or status in _REJECTED or status >= 500
-    step = attempts - 1 if quick else max(attempts - 1, SLOW_FROM)
+    step = attempts - 1 if _is_passing(status) else max(attempts - 1, SLOW_FROM)
     return rng.randint(0, RETRY_CEILINGS_MS[min(step, len(RETRY_CEILINGS_MS) - 1)])
 
 
