@@ -18,6 +18,9 @@ WAIT_MS = 1_000
 WAIT_MS_MAX = 60_000
 """Longest wait before any probe: a minute's silence is long for an alert, and one call a minute harms nobody."""
 
+HOLD_MS_MAX = 3_600_000
+"""Longest that anything opens a breaker for (`Retry-After`): a later time was set by a clock that has been put back."""
+
 BreakerState = Literal["closed", "open", "disabled"]
 
 
@@ -37,7 +40,11 @@ class Breaker(Struct, frozen=True):
         """Return how many attempts may run at once now."""
         if self.state == "closed":
             return concurrency
-        return int(self.state == "open" and now_ms >= self.until_ms)
+        return int(self.state == "open" and not self.shut(now_ms))
+
+    def shut(self, now_ms: int) -> bool:
+        """Whether it is open and nothing may run before `until_ms`."""
+        return self.state == "open" and now_ms < self.until_ms <= now_ms + HOLD_MS_MAX
 
     def after(self, outcome: Outcome, now_ms: int, failures_max: int, rng: random.Random) -> "Breaker":
         """Return the breaker as it stands after an attempt ended.
@@ -52,7 +59,7 @@ class Breaker(Struct, frozen=True):
             return Breaker("disabled")
         if outcome.health is Health.WELL:
             return Breaker()
-        if self.state == "open" and now_ms < self.until_ms:
+        if self.shut(now_ms):
             # The attempt began before the breaker opened: old news, which lengthens no wait but the receiver's own.
             return replace(self, until_ms=max(self.until_ms, outcome.hold_ms))
         failures = self.failures + 1

@@ -6,6 +6,7 @@ Each lane has its own task, so that no output waits for another.
 import asyncio
 import contextlib
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -180,6 +181,8 @@ class CaseLane:
         self._clock = clock
         self._rng = rng
         self._in_flight: dict[asyncio.Task[Outcome], _Flight] = {}
+        # At the start too: it may have been put back while nothing ran.
+        self._newest_ms = sys.maxsize
         self.wake = asyncio.Event()
         self.stopping = False
 
@@ -188,6 +191,7 @@ class CaseLane:
         self._queue.release(self._clock())
         while True:
             self.wake.clear()
+            self._follow_clock()
             self._settle()
             next_ms = None if self.stopping else self._start()
             if not self._in_flight and (self.stopping or until_idle):
@@ -202,6 +206,13 @@ class CaseLane:
         self._in_flight.clear()
         await self._output.close()
 
+    def _follow_clock(self) -> None:
+        """Where the clock was put back, wait for no time that it had shown."""
+        now_ms = self._clock()
+        if now_ms < self._newest_ms:
+            self._queue.pull_in(now_ms)
+        self._newest_ms = now_ms
+
     def _start(self) -> int | None:
         """Start what is due; return when more will be, None if something must end or change first."""
         now_ms = self._clock()
@@ -211,7 +222,7 @@ class CaseLane:
             room -= self._start_ready(now_ms, room)
         if breaker.state == "disabled":
             return None
-        if breaker.state == "open" and now_ms < breaker.until_ms:
+        if breaker.shut(now_ms):
             first_ms = self._queue.next_due_ms(0)
             return None if first_ms is None else max(first_ms, breaker.until_ms)
         # Without room only an end matters; with it, what is due by now is in flight.

@@ -14,6 +14,9 @@ from sinks.outputs import Delivery, Health, Outcome, State
 from sinks.routing import Standing
 from sinks.treatment import Aside
 
+WAIT_MS_MAX = 14_400_000
+"""Longest wait between two attempts; what is held may wait longer, and is then asked about once too often."""
+
 
 def tally(db: apsw.Connection, output: str, **changes: int) -> None:
     """Add to an output's counters, in the transaction that moves the rows they count."""
@@ -109,6 +112,11 @@ class Queue:
         """Make all that is held due: the rule may have changed since it was decided."""
         with self._db.write() as db:
             db.execute(_RELEASE, (now_ms, self.output))
+
+    def pull_in(self, now_ms: int) -> None:
+        """Make due what waits until later than any wait between two attempts reaches: the clock was put back."""
+        with self._db.write() as db:
+            db.execute(_PULL_IN, (now_ms, self.output, now_ms + WAIT_MS_MAX))
 
     def keep_newest(self, deliveries: Sequence[Delivery], types: Collection[str] = ()) -> list[Delivery]:
         """Replace each delivery by the newest pending one of its case, and mark the older ones superseded.
@@ -247,6 +255,9 @@ UPDATE delivery SET
 WHERE output = ? AND seq = ? AND state = 'pending'
 """
 _HOLD = "UPDATE delivery SET due_ms = ?, held = ? WHERE output = ? AND seq = ? AND state = 'pending'"
+_PULL_IN = """
+UPDATE delivery INDEXED BY delivery_due SET due_ms = ? WHERE output = ? AND state = 'pending' AND due_ms > ?
+"""
 _RELEASE = """
 UPDATE delivery INDEXED BY delivery_held SET due_ms = ?, held = '' WHERE output = ? AND state = 'pending' AND held <> ''
 """

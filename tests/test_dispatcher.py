@@ -214,6 +214,27 @@ def test_a_receiver_that_is_gone_gets_nothing_until_an_operator_enables_it_and_n
     assert sent(crm) == ["case0-1", "case0-1", "case0-2", "case0-3"]
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_clock_that_is_put_back_holds_up_nothing(tmp_path, clock, stops):
+    right_ms, day_ms = clock.now_ms, 86_400_000
+    crm, file = MemoryCases(again_in(5_000)), MemoryStream()
+    outbox = Outbox.open(tmp_path / "o.db", {"crm": 100, "file": 100}, clock)
+    dispatcher = dispatcher_of(outbox, clock, crm, file)
+    clock.now_ms += day_ms
+    outbox.put(notices(30, cases=15))
+    file.failures = [DOWN]
+    dispatcher.deliver_due()
+    assert {one.breaker for one in outbox.stats().outputs.values()} == {"open"}
+    clock.now_ms = right_ms
+    crm.decide = delivered
+    if stops:
+        dispatcher = dispatcher_of(outbox, clock, crm, file)
+    run_out(dispatcher, clock)
+    assert clock.now_ms < right_ms + 120_000
+    assert {one.delivered for one in outbox.stats().outputs.values()} == {30}
+    outbox.close()
+
+
 def test_when_a_receiver_was_put_right_an_operator_need_not_wait_for_the_schedule(outbox, clock):
     outbox.put(notices(4, cases=2))
     crm = MemoryCases(again_in(14_400_000))
