@@ -4,7 +4,7 @@ The outbox commits the file's length together with the rows it holds. What a kil
 was never committed, and is cut off before the next line is added.
 
 A file that is full or of an earlier day is renamed before the next line is added, and a new one begins: what is
-renamed is whole, on disk, and never touched again.
+renamed is whole, on disk, and never touched again. So is a file that was there before this output was.
 """
 
 import os
@@ -76,7 +76,8 @@ class FileOutput:
         try:
             found = self.path.stat()
             size = found.st_size
-            if size > position:
+            # Of a file at whose beginning nothing was committed, `append` knows whose it is.
+            if size > position > 0:
                 os.truncate(self.path, position)
             if size >= position and self._rotation.is_due(position, found.st_mtime_ns // 1_000_000, self._clock()):
                 self._rotate()
@@ -108,10 +109,26 @@ class FileOutput:
                 raise NotificationRefusedError(index, "body must be one line, found a line break")
         lines = b"".join(notification.body + b"\n" for notification in notifications)
         try:
+            if position == 0:
+                self._make_way(lines)
             self._write(position, lines)
         except OSError as error:
             raise self._down(error) from error
         return position + len(lines)
+
+    def _make_way(self, lines: bytes) -> None:
+        """Clear the place where a file begins: of this very batch, unfinished; what is anything else is renamed.
+
+        After a state was lost, or under a new name, the file that is there holds what nobody may delete.
+        """
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            begun = file.read(len(lines) + 1)
+        if lines.startswith(begun):
+            os.truncate(self.path, 0)
+        else:
+            self._rotate()
 
     def _write(self, position: int, lines: bytes) -> None:
         created = position == 0 and not self.path.exists()

@@ -250,7 +250,7 @@ class TestOverrides:
     def test_outputs_are_added_in_the_order_of_their_numbers(self):
         environ = {f"STAYLINE_OUTPUT__{place}__NAME": f"n{place}" for place in range(12)}
         environ |= {f"STAYLINE_OUTPUT__{place}__KIND": "file" for place in range(12)}
-        environ |= {f"STAYLINE_OUTPUT__{place}__PATH": "p" for place in range(12)}
+        environ |= {f"STAYLINE_OUTPUT__{place}__PATH": f"p{place}" for place in range(12)}
         assert [output.name for output in load(None, environ).output] == [f"n{place}" for place in range(12)]
 
     @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The output file holds every notification once and in order, whatever is killed when."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -94,6 +95,26 @@ def test_a_kill_just_after_a_new_file_began_is_no_loss(outbox, clock, tmp_path):
         dispatcher_of(outbox, clock, Killed(path)).deliver_due()
     run_out(dispatcher_of(outbox, clock, FileOutput(path)), clock)
     assert path.read_bytes() == lines_of([notice("late", 1)])
+
+
+def test_a_file_that_was_there_before_is_set_aside_and_not_written_over(tmp_path, clock):
+    path = tmp_path / "alerts.ndjson"
+    for state in ("first", "second"):  # the state was lost in between
+        with contextlib.closing(Outbox.open(tmp_path / state / "o.db", {"file": 100}, clock)) as outbox:
+            outbox.put([notice(state, n + 1) for n in range(3)])
+            run_out(dispatcher_of(outbox, clock, FileOutput(path)), clock)
+    assert (tmp_path / "alerts.ndjson.1").read_bytes() == lines_of([notice("first", n + 1) for n in range(3)])
+    assert path.read_bytes() == lines_of([notice("second", n + 1) for n in range(3)])
+
+
+@pytest.mark.parametrize("size", [1, 60, 10_000])
+def test_a_first_batch_that_broke_off_is_written_anew_and_once(outbox, clock, tmp_path, size):
+    path = tmp_path / "alerts.ndjson"
+    outbox.put(notices(3))
+    path.write_bytes(lines_of(notices(3))[:size])
+    run_out(dispatcher_of(outbox, clock, FileOutput(path)), clock)
+    assert path.read_bytes() == lines_of(notices(3))
+    assert [one.name for one in tmp_path.glob("alerts*")] == ["alerts.ndjson"]
 
 
 def test_a_disk_that_fails_is_waited_for(outbox, clock, tmp_path):

@@ -196,8 +196,10 @@ class TestPing:
         Path("alerts.ndjson").write_bytes(b"{}\n")
         assert stayline("test", "log")[:2][0] == 0
         assert Path("alerts.ndjson").read_bytes() == b"{}\n"
-        code, shown, _ = stayline("test", "log", path="missing/alerts.ndjson")
-        assert (code, "No such file or directory" in shown) == (1, True)
+        assert stayline("test", "log", path="missing/alerts.ndjson")[0] == 0
+        assert not Path("missing").exists()
+        code, shown, _ = stayline("test", "log", path="secret/alerts.ndjson")
+        assert (code, "Not a directory" in shown) == (1, True)
 
     def test_an_output_that_is_not_configured_is_told_with_those_that_are(self, stayline):
         for command in ("test", "enable"):

@@ -107,8 +107,10 @@ def _writable(path: Path) -> tuple[bool, str]:
             with path.open("ab"):
                 pass
         else:
-            path.parent.joinpath(f".{path.name}.ping").touch(mode=0o600)
-            path.parent.joinpath(f".{path.name}.ping").unlink()
+            # A run makes the folders that are not there.
+            folder = next(one for one in path.absolute().parents if one.exists())
+            folder.joinpath(f".{path.name}.ping").touch(mode=0o600)
+            folder.joinpath(f".{path.name}.ping").unlink()
     except OSError as error:
         return False, f"{path}: {error.strerror}"
     return True, f"{path} can be written"

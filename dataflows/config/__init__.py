@@ -24,7 +24,7 @@ from dataflows.config.customers import read_customers
 from dataflows.config.kinds import MaySecretHolder
 from dataflows.config.outputs import KafkaOutput, ShapedOutput, WebhookOutput
 from dataflows.config.overrides import override
-from dataflows.config.problems import duplicate_names, shape_problems
+from dataflows.config.problems import duplicate_names, shape_problems, shared_files
 from dataflows.config.settings import Config
 from dataflows.config.treatments import routing_key_problem
 from detectors.settings import Settings
@@ -70,6 +70,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     if not problems and config.input.kind in ("kafka", "http") and config.input.format == "hep":
         rule = f"must be one whose records stand alone where input.kind is {config.input.kind}"
         problems.append(f"input.format: {rule}, was hep")
+    problems += [] if problems else shared_files(config)
     if problems:
         raise ConfigError(problems)
     return config

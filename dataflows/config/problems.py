@@ -5,12 +5,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dataflows.config.outputs import FileOutput
 from dataflows.config.overrides import kinds, names
+from dataflows.config.settings import Config
 
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key|authori[sz]ation", re.IGNORECASE)
 _FOUND_CHARS_MAX = 80
@@ -125,6 +128,18 @@ def shown(path: list[str], value: Any) -> str:
     if any(_SECRET_KEY.search(part) for part in path[-1:]) or "whsec_" in text or "@" in text:
         return "something else (not shown: it may be a secret)"
     return text if len(text) <= _FOUND_CHARS_MAX else f"{text[:_FOUND_CHARS_MAX]}..."
+
+
+def shared_files(config: Config) -> list[str]:
+    """Two outputs must not write one file, and none may write what the input reads."""
+    paths = [(key, one.path.absolute()) for key, one in config.placed() if isinstance(one, FileOutput)]
+    read = {path.absolute() for path in config.input.file.paths} if config.input.kind == "file" else set()
+    found = [f"{key}.path: must not be a file that the input reads, was {path}" for key, path in paths if path in read]
+    first: dict[Path, str] = {}
+    for key, path in paths:
+        if first.setdefault(path, key) != key:
+            found.append(f"{key}.path: must be a file of its own, was that of {first[path]}")
+    return found
 
 
 def duplicate_names(raw: Mapping[str, Any]) -> list[str]:
