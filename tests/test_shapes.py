@@ -197,6 +197,13 @@ class TestTemplates:
         assert json.loads(bodies["opened"]) == {"n": "al_7f3c2b9e4d1a-1", "t": "stayline.alert.opened", "c": "tok_5b1d"}
         assert json.loads(bodies["probe_opened"])["c"] is None
 
+    def test_texts_are_put_together_as_jinja_puts_them(self):
+        text = "{{ id ~ 1 ~ none ~ 2.5 }}|{{ ['a', 1]|join(', ') }}|{{ 'a.b'|replace('.', '-') }}|{{ 'a' + 'b' }}"
+        found = drawn(text + "|{{ [{'k': 1}, {'k': 'x'}]|join('/', attribute='k') }}|{{ 1 + 2 }}", "text/plain")[
+            "opened"
+        ]
+        assert found.decode().partition("1None2.5|")[2] == "a, 1|a-b|ab|1/x|3"
+
     def test_a_quote_in_a_text_does_not_break_json(self):
         bodies = drawn("{% if data.remedies is defined %}{{ data.remedies|tojson }}{% endif %}")
         assert json.loads(bodies["opened"])[0]["say"] == OPENED.remedies[0].say
@@ -246,6 +253,18 @@ class TestTemplates:
             ("{{ id.ljust(99999999999) }}", "unsafe"),
             ("{{ '%99999999999d' % 1 }}", "must not use %"),
             ("{{ 7 % 2 }}{{ nobody }}", "'nobody' is undefined"),
+            ("{% set x = id %}" + "{% set x = x ~ x %}" * 40, "characters or items by join"),
+            ("{% set x = id %}" + "{% set x = x + x %}" * 40, "characters or items by +"),
+            ("{% set x = [1] %}" + "{% set x = x + x %}" * 40, "characters or items by +"),
+            ("{% set x = 'aa' %}" + "{% set x = x|replace('a', x) %}" * 40, "characters or items by replace"),
+            ("{% set x = 'aa' %}" + "{% set x = [x, x]|join(x) %}" * 40, "characters or items by join"),
+            ("{% set x = [id, [id ~ (id ~ 'x' * 6000)]] %}" + "{{ x[1][0] ~ x[1][0] }}" * 9, "characters or items"),
+            ("{{ id.replace('', id * 99) }}", "unsafe"),
+            ("{{ (id * 99).join(id * 99) }}", "unsafe"),
+            ("{% set x %}{{ id }}{% endset %}", "must not use assignblock"),
+            ("{% set x = [id] %}" + "{% set x = [x, x] %}" * 40 + "{{ x }}", "lists or tables of more than"),
+            ("{% set x = {} %}" + "{% set x = {'a': x, 'b': x} %}" * 40 + "{{ x|tojson }}", "lists or tables of more"),
+            ("{% set x = (id,) %}" + "{% set x = (x, x) %}" * 40 + "{{ x|upper }}", "lists or tables of more than"),
             ("x" * 65_537, "at most 65536 bytes"),
             ("{{ " + "(" * 3_000 + "1" + ")" * 3_000 + " }}", "must be a Jinja template"),
         ],

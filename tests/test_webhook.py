@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import random
 import shutil
 import signal
@@ -239,7 +240,9 @@ def test_a_huge_answer_is_cut_off(outbox, clock):
     assert receiver.connections == connections + 2, "what was not read to its end is not read on"
 
 
+BOMB = gzip.compress(bytes(50_000_000))
 GARBAGE = [
+    b"HTTP/1.1 500 No\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(BOMB) + BOMB,
     b"",
     b"\x00" * 100,
     b"SSH-2.0-OpenSSH\r\n",

@@ -5,12 +5,12 @@ same notification always gives the same bytes, so nothing of chance or time is t
 error, never an empty text; a template that gives nothing but blanks leaves the notification out.
 
 The sandbox (`jinja2.sandbox`, Jinja 3.1 documentation, "Sandbox") keeps a template from Python. What it does not bound
-is bounded here: text repeated or raised to a power, `range`, loops within loops, macros (which may call themselves),
-filters that pad, and the output, which is counted while it is made. A template is the operator's own file all the
-same: one that doubles a text by hand thirty times still takes the memory that it asks for.
+is bounded here: texts put together, repeated or replaced, lists and tables within each other, numbers raised to a
+power, `range`, loops within loops, macros (which may call themselves), blocks kept as a text, filters that pad, and the
+output, which is counted while it is made.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -32,7 +32,7 @@ RANGE_MAX = 100
 DEPTH_MAX = 3
 """Loops within loops: with `RANGE_MAX` turns each, a million turns at most."""
 TEXT_CHARS_MAX = 10_000
-"""Of what `*` makes."""
+"""Of what `*`, `+`, `~`, `join` and `replace` make: doubling a text line by line comes to an end."""
 
 FILTERS = frozenset({
     "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "forceescape",
@@ -42,21 +42,27 @@ FILTERS = frozenset({
 })  # fmt: skip
 """Those that give the same each time, and not much more than they are given."""
 
-_PADDING = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
+_PADDING = frozenset({
+    "center", "encode", "expandtabs", "format", "format_map", "join", "ljust", "replace", "rjust", "translate", "zfill",
+})  # fmt: skip
 """Methods of texts that make a little into as much as they are asked for."""
 
-_REFUSED = (nodes.Macro, nodes.CallBlock, nodes.Import, nodes.FromImport, nodes.Include, nodes.Extends)
+_REFUSED = (
+    nodes.Macro, nodes.CallBlock, nodes.Import, nodes.FromImport, nodes.Include, nodes.Extends, nodes.AssignBlock,
+    nodes.FilterBlock,
+)  # fmt: skip
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja without Python, without chance, and with bounds."""
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    intercepted_binops = frozenset({"*", "**", "%", "+"})
 
     def __init__(self) -> None:
         # JSON is most of what is written; `tojson` does its own escaping, which HTML's would spoil.
         super().__init__(undefined=StrictUndefined, autoescape=False)
         self.filters = {name: filter_ for name, filter_ in self.filters.items() if name in FILTERS}
+        self.filters |= {"join": _joined, "replace": _replaced, "held": _held}
         self.globals = {"range": _range}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -72,8 +78,71 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"a template must not use {operator} here")
         for one, other in ((left, right), (right, left)):
             if isinstance(one, str | list | tuple) and isinstance(other, int) and len(one) * other > TEXT_CHARS_MAX:
-                raise SecurityError(f"a template must not make more than {TEXT_CHARS_MAX} characters or items by *")
+                raise _too_long("*")
+        if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+            _require_short("+", len(left) + len(right))
         return super().call_binop(context, operator, left, right)
+
+
+def _too_long(what: str) -> SecurityError:
+    return SecurityError(f"a template must not make more than {TEXT_CHARS_MAX} characters or items by {what}")
+
+
+def _require_short(what: str, length: int) -> None:
+    if length > TEXT_CHARS_MAX:
+        raise _too_long(what)
+
+
+def _joined(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
+    """Stand in for Jinja's `join`; `attribute` is the name of one field, without dots."""
+    texts = [str(value if attribute is None else value[attribute]) for value in values]
+    _require_short("join", sum(map(len, texts)) + len(separator) * len(texts))
+    return separator.join(texts)
+
+
+def _replaced(value: Any, old: str, new: str, count: int = -1) -> str:
+    """Stand in for Jinja's `replace`."""
+    text = str(value)
+    _require_short("replace", len(text) + text.count(old) * len(new))
+    return text.replace(old, new, count)
+
+
+def _held(value: Any) -> Any:
+    """Return a list or table that a template makes, if all of it together is not too large."""
+    if _size(value) > OUTPUT_BYTES_MAX:
+        raise SecurityError(f"a template must not make lists or tables of more than {OUTPUT_BYTES_MAX} bytes")
+    return value
+
+
+def _size(value: Any) -> int:
+    """Return about how many bytes a value is when written; what stands in it twice counts twice."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_size(key) + _size(inner) for key, inner in value.items()) + 2
+    return sum(map(_size, value)) + 2 if isinstance(value, list | tuple) else 8
+
+
+def _guarded(tree: nodes.Template) -> nodes.Template:
+    """Put a bound around what no operator or filter goes through: `~`, lists and tables written out."""
+    for parent in [tree, *tree.find_all(nodes.Node)]:
+        for name, value in parent.iter_fields():
+            if isinstance(value, list):
+                value[:] = map(_guard, value)
+            else:
+                setattr(parent, name, _guard(value))
+    return tree
+
+
+def _guard(node: Any) -> Any:
+    if isinstance(node, nodes.Concat):
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno, environment=node.environment), "join")
+    written = isinstance(node, nodes.List | nodes.Dict) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
+    return _filtered(node, "held") if written else node
+
+
+def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=node.environment)
 
 
 def _range(*arguments: int) -> range:
@@ -116,7 +185,7 @@ def _compiled(text: str) -> Template:
     try:
         tree = sandbox.parse(text)
         _check(tree)
-        return sandbox.from_string(tree)
+        return sandbox.from_string(_guarded(tree))
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         where = "" if line is None else f" (line {line})"
