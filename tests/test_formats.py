@@ -64,6 +64,35 @@ class TestGoldenFiles:
         assert {case.partition("/")[0] for case in CASES} == set(VENDORS)
 
 
+class TestReportsInTheUsualOrder:
+    @given(
+        values=st.lists(
+            st.sampled_from(["0", "0.0", "1.5", "100", "127", "4.1", "", "x", "65535"]), min_size=8, max_size=8
+        ),
+        left_out=st.sets(
+            st.sampled_from(["SessionDesc", "JitterBuffer", "BurstGapLoss", "Signal", "LocalMAC", "DialogID"])
+        ),
+        end=st.sampled_from(["\n", "\r\n"]),
+    )
+    def test_they_are_read_as_those_in_any_other_order(self, values, left_out, end):
+        nlr, jdr, rtd, iaj, mos, listening, port, stop = values
+        lines = [
+            "VQSessionReport: CallTerm", "CallID: a1", "LocalID: <sip:1@x>", "RemoteID: <sip:2@x>", "OrigID: <sip:1@x>",
+            f"LocalAddr: IP=192.0.2.1 PORT={port}", "LocalMAC: 1", "RemoteAddr: IP=192.0.2.2", "LocalMetrics:",
+            f"Timestamps: START=2026-01-02T10:30:05Z STOP=2026-01-02T10:31:05Z{stop}", "SessionDesc: PT=8 PD=PCMA",
+            "JitterBuffer: JBA=3", f"PacketLoss: NLR={nlr} JDR={jdr}", "BurstGapLoss: BLD=1",
+            f"Delay: RTD={rtd} IAJ={iaj}", "Signal: SL=1", f"QualityEst: MOSLQ={listening} MOSCQ={mos}",
+            "DialogID: a1;to-tag=1",
+        ]  # fmt: skip
+        kept = [line for line in lines if line.partition(":")[0] not in left_out]
+        usual = read("vqrtcpxr", end.join([*kept, ""]).encode())
+        # An unknown line between them makes it a report of another order.
+        other = read("vqrtcpxr", end.join([*kept[:-1], "x-Unknown: 1", kept[-1], ""]).encode())
+        assert [item.line if isinstance(item, Converted) else item.detail for item in usual] == [
+            item.line if isinstance(item, Converted) else item.detail for item in other
+        ]
+
+
 class TestBytes:
     @pytest.mark.parametrize("case", CASES)
     @given(cuts=st.lists(st.integers(0, 1 << 20), max_size=6))

@@ -181,9 +181,11 @@ class NumberPlan(Struct, frozen=True):
         """Return a number as digits, with its country code as far as it can be known; a name in lower case.
 
         Takes a number with the usual separators, a tel URI (RFC 3966) or a SIP URI (RFC 3261), of which the user
-        part counts.
+        part counts. An IPv4 address stays as it is: without its dots it would be another one's too.
         """
         user = _SCHEME.sub("", text.strip()).partition(";")[0].partition("@")[0]
+        if _IPV4.fullmatch(user):
+            return user
         digits = re.sub(r"[^0-9]", "", user)
         if not digits or not _NUMBER.fullmatch(user.lstrip(" (")):
             return user.lower()
@@ -200,6 +202,7 @@ class NumberPlan(Struct, frozen=True):
 
 _SCHEME = re.compile(r"^(?:sips?|tel):", re.IGNORECASE)
 _NUMBER = re.compile(r"\+?[0-9 ()./-]+")
+_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(?:\.(?=[0-9])|$)){4}")
 
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"

@@ -53,11 +53,15 @@ _REASON = re.compile(
 _CAUSE = re.compile(r"cause\s*=\s*\"?([0-9]{1,5})\b", re.IGNORECASE)
 _TEXT = re.compile(r"text\s*=\s*(?:\"([^\"]*)\"|([^;\s]+))", re.IGNORECASE)
 _CODEC = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,31}")
+_PUNCTUATION = re.compile(r"[ .-]")
 _CODEC_NAMES = {
     "G711U": "PCMU", "G711MU": "PCMU", "G711ULAW": "PCMU", "ULAW": "PCMU", "G711A": "PCMA", "G711ALAW": "PCMA",
     "ALAW": "PCMA", "PCMA": "PCMA", "PCMU": "PCMU", "G729A": "G729", "G729B": "G729", "G729AB": "G729",
 }  # fmt: skip
 """Encoding names (RFC 3551) of what else is written for them."""
+
+PAYLOADS = {0: "PCMU", 3: "GSM", 4: "G723", 8: "PCMA", 9: "G722", 15: "G728", 18: "G729"}
+"""Static payload types (RFC 3551, table 4)."""
 
 _ADDRESS = re.compile(
     r"@|[0-9]{4}|(?:[0-9][ ().-]{0,2}){7}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2}|[0-9A-Fa-f]{12}"
@@ -269,7 +273,7 @@ def codec_of(value: Value) -> str | None:
     if not isinstance(value, str):
         return None
     name = value[:64].strip().partition("/")[0]
-    name = _CODEC_NAMES.get(name.upper().replace(".", "").replace("-", ""), name)
+    name = _CODEC_NAMES.get(_PUNCTUATION.sub("", name.upper()), name)
     return name if _CODEC.fullmatch(name) and not _ADDRESS.search(name) else None
 
 

@@ -21,6 +21,7 @@ from schemas.deadletters import DeadReason
 from schemas.errors import InputError
 from schemas.formats import Line, Options, Tokens
 from schemas.formats.calls import (
+    PAYLOADS,
     SPAN_MS_MAX,
     Call,
     End,
@@ -54,9 +55,6 @@ LACKS = (
 )
 
 _NULLS = frozenset({None, "", "\\N", "NULL", "null"})
-_PAYLOADS = {0: "PCMU", 3: "GSM", 4: "G723", 8: "PCMA", 9: "G722", 15: "G728", 18: "G729"}
-"""Static payload types (RFC 3551, table 4)."""
-
 _RTP_STOPPED = 104
 _NO_BYE = frozenset({102, 103, 104, 105, 107})
 """`bye` where the sniffer ended the call because nothing came any more."""
@@ -241,7 +239,7 @@ def _codec(*payloads: Value) -> str | None:
     for payload in payloads:
         kind = count(payload)
         if kind is not None:
-            return _PAYLOADS.get(kind)
+            return PAYLOADS.get(kind)
     return None
 
 
