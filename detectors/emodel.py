@@ -227,8 +227,17 @@ def delay_impairment_pure(delay_ms: F64) -> F64:
 
 def mos_from_r(r: F64) -> F64:
     """Return MOS = 1 + 0.035 R + R (R - 60) (100 - R) 7e-6, in 1..4.5 (G.107, annex B). NaN stays NaN."""
-    r = np.clip(r, R_MIN, 100.0)
-    return np.clip(1.0 + 0.035 * r + 7e-6 * r * (r - 60.0) * (100.0 - r), 1.0, 4.5)
+    return np.clip(_mos_inside(np.clip(r, R_MIN, 100.0)), 1.0, 4.5)
+
+
+def mos_of(r: float) -> float:
+    """Return what `mos_from_r` does for one R that is known."""
+    return min(max(_mos_inside(min(max(r, R_MIN), 100.0)), 1.0), 4.5)
+
+
+def _mos_inside(r: Number) -> Number:
+    mos: Number = 1.0 + 0.035 * r + 7e-6 * r * (r - 60.0) * (100.0 - r)
+    return mos
 
 
 def r_from_mos(mos: F64) -> F64:

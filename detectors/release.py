@@ -32,13 +32,10 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from schemas.columns import CallColumns
 from schemas.kernels import inlined, loop
 from schemas.text import F32, I8, I16, I32, I64, Bools, CodeColumn
-
-_F64 = npt.NDArray[np.float64]
 
 
 class Outcome(IntEnum):
@@ -206,9 +203,28 @@ _MEDIA_COUNT = np.array([outcome not in {Outcome.BLOCKED, Outcome.IGNORED} for o
 """By outcome: whether silence can turn the call into a drop. A call that policy cut off was cut off on purpose."""
 _ZERO = np.float32(0.0)
 _DROP = np.int8(Outcome.DROP)
+_NETWORK = _CLEARERS.index("network")
 _SILENT_MS = _TABLES.silence.rise_ms[0]
 """An answered call that ended in longer silence has media evidence."""
 _ONE_WAY_MS = _TABLES.one_way.rise_ms[0]
+
+
+class _Slopes(NamedTuple):
+    """A `_Hump` as the loop sees it."""
+
+    weight: float
+    rise_from_ms: int
+    rise_to_ms: int
+    fall_from_ms: int
+    fall_to_ms: int
+    floor: float
+
+    @classmethod
+    def of(cls, hump: _Hump) -> Self:
+        return cls(hump.weight, *hump.rise_ms, *hump.fall_ms, hump.floor)
+
+
+_SILENCE, _ONE_WAY = _Slopes.of(_TABLES.silence), _Slopes.of(_TABLES.one_way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,14 +293,10 @@ class Releases:
 def classify(ends: CallEnds) -> Releases:
     """Say of each call what ended it. Rows do not affect each other."""
     count = len(ends.answered)
-    outcome, one_way, heard = np.empty(count, np.int8), np.empty(count, np.bool_), np.empty(count, np.bool_)
+    outcome, one_way = np.empty(count, np.int8), np.empty(count, np.bool_)
     drop_weight, setup_weight = np.empty(count, np.float32), np.empty(count, np.float32)
     columns = _Columns._make([*(getattr(ends, name) for name in _Columns._fields[:-1]), _reason_rows(ends.reason)])
-    _judge(columns, ends.reason.codes, _Verdicts(outcome, drop_weight, setup_weight, one_way, heard))
-    # Few calls have media evidence: the costly part is done for these alone.
-    rows = np.flatnonzero(heard)
-    drop_weight[rows] = 1.0 - (1.0 - drop_weight[rows]) * (1.0 - _media_weight(ends, one_way, rows))
-    outcome[rows[drop_weight[rows] >= DROP_WEIGHT_MIN]] = Outcome.DROP
+    _judge(columns, ends.reason.codes, _Verdicts(outcome, drop_weight, setup_weight, one_way))
     return Releases(outcome, drop_weight, setup_weight, one_way)
 
 
@@ -304,18 +316,17 @@ class _Columns(NamedTuple):
 
 
 class _Verdicts(NamedTuple):
-    """What the loop says; `heard`: media evidence may add to it."""
+    """What the loop says."""
 
     outcome: I8
     drop_weight: F32
     setup_weight: F32
     one_way: Bools
-    heard: Bools
 
 
 @loop
 def _judge(ends: _Columns, reason_code: I32, verdicts: _Verdicts) -> None:
-    """Look up each call's verdict by its causes alone, and whether the media may add to it."""
+    """Look up each call's verdict by its causes, and let the media add to it where they may."""
     for i in range(len(reason_code)):
         answered = ends.answered[i]
         phase = 1 if answered else 0
@@ -331,12 +342,14 @@ def _judge(ends: _Columns, reason_code: I32, verdicts: _Verdicts) -> None:
         row = reason if _SPECIFIC[reason] else row
         case = phase * len(_CLEARERS) + _CLEARER_OF[ends.released_by[i] + 1]
         at = (case * len(_DIRECTIONS) + ends.direction[i] + 1) * _ROWS + row
-        weight = _WEIGHT[at]
+        weight, outcome = _WEIGHT[at], _OUTCOME[at]
         one_way = answered and _is_one_way(ends.duration_ms[i], ends.packets_received[i], ends.packets_sent[i])
         silent = answered and ends.silence_ms[i] > _SILENT_MS
+        if _MEDIA_COUNT[outcome] and (one_way or silent):
+            # Few calls have media evidence.
+            weight = np.float32(1.0 - (np.float32(1.0) - weight) * (1.0 - _media_weight(ends, one_way, i)))
         verdicts.one_way[i] = one_way
-        verdicts.heard[i] = _MEDIA_COUNT[_OUTCOME[at]] and (one_way or silent)
-        verdicts.outcome[i] = _DROP if answered and weight >= DROP_WEIGHT_MIN else _OUTCOME[at]
+        verdicts.outcome[i] = _DROP if answered and weight >= DROP_WEIGHT_MIN else outcome
         verdicts.drop_weight[i] = weight if answered else _ZERO
         verdicts.setup_weight[i] = _ZERO if answered else weight
 
@@ -350,35 +363,42 @@ def _is_one_way(duration_ms: int, received: int, sent: int) -> bool:
     return confirmed and 0 <= received < RECEIVED_RATIO_MAX * expected and duration_ms >= _ONE_WAY_MS
 
 
-def _media_weight(ends: CallEnds, one_way: Bools, rows: I64) -> _F64:
-    """Return how much the media alone make these rows look like a drop, 0..1.
+@inlined
+def _media_weight(ends: _Columns, one_way: bool, i: int) -> float:  # noqa: FBT001  a fact of the row
+    """Return how much the media alone make an answered call look like a drop, 0..1.
 
     Silence counts as far as the call reaches. Where the network cleared, long silence is no sign of a call on
     hold but of a media guard timer (rtpengine 60 s, FreeSWITCH 300 s), so its weight does not fall. Where no
     packet was received, silence adds nothing to what the packet counts say.
     """
-    duration_ms, silence_ms = ends.duration_ms[rows], ends.silence_ms[rows]
-    network = _CLEARER_OF[ends.released_by[rows] + 1] == _CLEARERS.index("network")
-    silence = _hump(np.minimum(silence_ms, duration_ms), _TABLES.silence, stays=network)
-    silence[silence_ms >= WHOLE_RATIO * duration_ms] *= UNCONFIRMED
-    silence[ends.packets_received[rows] == 0] = 0.0
-    starved = _hump(duration_ms, _TABLES.one_way, stays=np.zeros_like(network))
-    starved[ends.packets_sent[rows] < 0] *= UNCONFIRMED
-    starved[~one_way[rows]] = 0.0
-    return np.maximum(silence, starved)
+    duration_ms, silence_ms = ends.duration_ms[i], ends.silence_ms[i]
+    network = _CLEARER_OF[ends.released_by[i] + 1] == _NETWORK
+    silence = _hump(min(silence_ms, duration_ms), _SILENCE, network)
+    if silence_ms >= WHOLE_RATIO * duration_ms:
+        silence *= UNCONFIRMED
+    if ends.packets_received[i] == 0:
+        silence = 0.0
+    if not one_way:
+        return silence
+    starved = _hump(duration_ms, _ONE_WAY, False)  # noqa: FBT003  it falls
+    if ends.packets_sent[i] < 0:
+        starved *= UNCONFIRMED
+    return max(silence, starved)
 
 
-def _hump(at_ms: I64, hump: _Hump, stays: Bools) -> _F64:
-    """Return the hump's weight at each time; where it `stays`, it does not fall again."""
-    fall = np.where(stays, 0.0, _smoothstep(at_ms, hump.fall_ms))
-    return hump.weight * _smoothstep(at_ms, hump.rise_ms) * (1.0 - (1.0 - hump.floor) * fall)
+@inlined
+def _hump(at_ms: int, hump: _Slopes, stays: bool) -> float:  # noqa: FBT001  a fact of the row
+    """Return the hump's weight at a time; where it `stays`, it does not fall again."""
+    fall = 0.0 if stays else _smoothstep(at_ms, hump.fall_from_ms, hump.fall_to_ms)
+    rise = _smoothstep(at_ms, hump.rise_from_ms, hump.rise_to_ms)
+    return hump.weight * rise * (1.0 - (1.0 - hump.floor) * fall)
 
 
-def _smoothstep(at_ms: I64, span_ms: tuple[int, int]) -> _F64:
+@inlined
+def _smoothstep(at_ms: int, from_ms: int, to_ms: int) -> float:
     """Return 3t^2 - 2t^3, where t goes from 0 to 1 over the span."""
-    t = np.clip((at_ms - span_ms[0]) / (span_ms[1] - span_ms[0]), 0.0, 1.0)
-    smooth: _F64 = t * t * (3.0 - 2.0 * t)
-    return smooth
+    t = min(max((at_ms - from_ms) / (to_ms - from_ms), 0.0), 1.0)
+    return t * t * (3.0 - 2.0 * t)
 
 
 def _reason_rows(reason: CodeColumn) -> I16:

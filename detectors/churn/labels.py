@@ -37,7 +37,7 @@ class Example(Struct, frozen=True):
     left: bool
 
 
-class PendingExample(Struct, frozen=True, forbid_unknown_fields=True):
+class PendingExample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An example whose label is not known yet."""
 
     customer: str
