@@ -15,6 +15,7 @@ from bench.harness import Report
 from bench.peers.race import PEERS
 from bench.simulator import TelcoSpec, simulate
 from dataflows.checkpoints import Checkpoints
+from dataflows.checkpoints.engines import keep
 from dataflows.deadletters import DeadLetterFile
 from dataflows.flow import OpenInput, Stop, build, execute
 from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place
@@ -168,6 +169,7 @@ def run_flow_durably(
     write: Callable[[Sequence[Notification]], None],
     *,
     ends: bool = True,
+    resumes: bool = False,
 ) -> None:
     """Run the flow as `stayline run` does: with checkpoints, which wait for dead letters to be on disk.
 
@@ -177,11 +179,15 @@ def run_flow_durably(
         folder: where a folder for its state is made; it is removed at the end.
         write: is given the notifications.
         ends: take every decision that waits at the end of the input.
+        resumes: the engine knows something, all of which a checkpoint holds already, as behind a restart.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         state = Path(name)
         letters = DeadLetterFile(state / "dead-letters.ndjson")
         checkpoints = Checkpoints(state / "engine")
+        if resumes:
+            keep(engine, {}, checkpoints)
+            checkpoints.settle()
         flow = build(
             open_input,
             engine,

@@ -236,7 +236,7 @@ def take(offer: Offer, rate: int, events_max: int, resident: int, folder: Path) 
         now_s = time.perf_counter()
         told.update((one.id, (now_s, one.body)) for one in some)
 
-    run_flow_durably(reader.open, engine, folder, write, ends=False)
+    run_flow_durably(reader.open, engine, folder, write, ends=False, resumes=True)
     ended_s = time.perf_counter()
     # The last slice may reach beyond the events offered here.
     expected = {name: body for name, (cause, body) in offer.causes.items() if cause + SLICE <= len(lines)}
