@@ -32,6 +32,9 @@ CHANNELS: tuple[str, ...] = ("drop", "setup", "quality", "redial")
 
 DROP, SETUP, QUALITY, REDIAL = range(4)
 
+SKIPPED: tuple[int, ...] = (DROP, QUALITY, REDIAL)
+"""Channels that a call may say nothing of. Every attempt is observed for its set-up."""
+
 RISES: tuple[float, ...] = (0.20, 0.50)
 """The alternatives: p1 = p0 + (1 - p0) * rise. One call in five, and half of them."""
 
@@ -102,7 +105,25 @@ def likelihood_ratio(x: float, p0: float, p1: float) -> float:
 
 
 @inlined
-def accrue(evidence: F32, days: float) -> None:
+def days_passed(one: Any, channel: int, days: float, observed: bool) -> np.float32:  # noqa: FBT001  # numba takes no keywords here
+    """Return the days since a channel was observed last.
+
+    Args:
+        one: the customer's row; changed in place.
+        channel: index into `CHANNELS`.
+        days: since the customer's previous call.
+        observed: whether this call says something of the channel: its days begin anew.
+    """
+    passed = np.float32(days)
+    if channel != SETUP:
+        at = channel - (channel > SETUP)
+        passed = np.float32(one["days"][at] + passed)
+        one["days"][at] = np.float32(0.0) if observed else passed
+    return passed
+
+
+@inlined
+def accrue(evidence: F32, days: float | np.float32) -> None:
     """Add the days that passed since a channel was observed to its processes: M + w."""
     for j in range(evidence.shape[0]):
         evidence[j] = np.float32(evidence[j] + days)

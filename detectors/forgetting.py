@@ -6,6 +6,7 @@ What was learnt of many together stays: the counts of elements, the weights of t
 import numpy as np
 
 from detectors.history import BAD_KEPT, GOOD_KEPT, HISTORY
+from detectors.locks import party_of
 from detectors.memory import Memory
 from detectors.notes import DRAFT, NOTE
 from detectors.snapshots import raw
@@ -45,9 +46,10 @@ def _erase_far_end(memory: Memory, key: int) -> int:
     """Erase a customer from what others' rows and histories say of whom they called; return in how many places."""
     peer = np.uint32(key & 0xFFFF_FFFF)
     rows, shelf = memory.roster.book.rows[: len(memory.roster)], memory.histories.shelf.items
-    places = (rows["last_peer"], rows["lock_peer"], shelf["bad"]["peer"], shelf["good"]["peer"])
+    places = (rows["last_peer"], shelf["bad"]["peer"], shelf["good"]["peer"])
     count = sum(int(np.count_nonzero(place == peer)) for place in places) if peer else 0
     for place in places:
         place[place == peer] = 0
+    rows["lock_peer"][rows["lock_peer"] == party_of(peer)] = 0
     memory.write_whole()
     return count

@@ -28,6 +28,8 @@ timeouts (60, 300 s), RFC 4028 session timers (90, 600, 1800 s; their refresh at
 comes 32 s early, 568 and 1768 s), guard timers of session border controllers (3600, 7200 s)."""
 
 TOLERANCE_S = 1.5
+HELD_S = 0.25
+"""Locks are held in these steps, up to four and a half hours; longer calls name none."""
 SHORTEST_S = 20.0
 """Shorter calls end for a hundred reasons."""
 MEDIAN_S, SIGMA = 80.0, 1.5
@@ -78,9 +80,9 @@ def _step(value_s: float) -> int:
 
 
 @inlined
-def _party(peer: np.uint32) -> np.uint32:
-    """Return sixteen bits of a far end; 0: not known."""
-    return max(peer & np.uint32(0xFFFF), np.uint32(1)) if peer != 0 else np.uint32(0)
+def party_of(peer: np.uint32) -> np.uint16:
+    """Return the sixteen bits of a far end that are held beside a lock; 0: not known."""
+    return np.uint16(max(int(peer) & 0xFFFF, 1)) if peer != 0 else np.uint16(0)
 
 
 @inlined
@@ -100,12 +102,12 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
     duration_s = duration_ms / 1000.0
     if duration_s < SHORTEST_S or share > WHOLE_MINUTES:
         return False
-    party = _party(peer)
+    party = party_of(peer)
     cut = False
     near = False
     weakest = 0
     for k in range(LOCKS):
-        lock_s = one["lock_s"][k]
+        lock_s = one["lock"][k] * HELD_S
         if one["lock_evidence"][k] < one["lock_evidence"][weakest]:
             weakest = k
         if lock_s <= 0.0 or duration_s < lock_s - TOLERANCE_S:
@@ -114,18 +116,17 @@ def observe_duration(one: Any, duration_ms: int, peer: np.uint32, days: float) -
         ratio = (1.0 - CUT_SHARE) / (1.0 - chance)
         if duration_s <= lock_s + TOLERANCE_S:
             near = True
-            first, newest = one["lock_peer"][k] >> np.uint32(16), one["lock_peer"][k] & np.uint32(0xFFFF)
-            if peer != 0 and party in (first, newest):
+            if peer != 0 and party in (one["lock_peer"][k, 0], one["lock_peer"][k, 1]):
                 continue
             ratio = CUT_SHARE / chance
-            one["lock_peer"][k] = first << np.uint32(16) | party
+            one["lock_peer"][k, 1] = party
             cut = True
         one["lock_evidence"][k] = np.float32(min(one["lock_evidence"][k] * ratio, EVIDENCE_MAX))
     fresh = days * _BOOST[_step(duration_s)]
     if not near and fresh >= one["lock_evidence"][weakest]:
-        one["lock_s"][weakest] = np.float32(duration_s)
+        one["lock"][weakest] = min(round(duration_s / HELD_S), 0xFFFF)
         one["lock_evidence"][weakest] = np.float32(fresh)
-        one["lock_peer"][weakest] = party << np.uint32(16) | party
+        one["lock_peer"][weakest, :] = party
     return cut
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.changes import Hand, again, copied, words
-from detectors.evidence import CHANNELS, RISES
+from detectors.evidence import CHANNELS, RISES, SKIPPED
 from detectors.notes import DRAFT
 from detectors.order import LONG_AGO, SEEN
 from detectors.snapshots import raw
@@ -32,16 +32,16 @@ ROW = np.dtype(
         ("seen", np.uint32, (SEEN,)),  # keys of the latest calls, newest first (detectors.order); 0: a free place
         ("gap", np.uint16, (SEEN,)),  # and the time from each back to the next; LONG_AGO: there is none
         ("evidence", np.float32, (len(CHANNELS), len(RISES))),
-        ("days", np.float32, (len(CHANNELS),)),  # that passed since each channel was observed
+        ("days", np.float32, (len(SKIPPED),)),  # that passed since each channel that calls may skip was observed
         ("weight", np.float32, (len(CHANNELS),)),  # baseline: sum of the x of the observations learnt
         ("count", np.uint16, (len(CHANNELS),)),  # and how many those are
-        ("lock_s", np.float32, (LOCKS,)),  # durations that calls may be cut at (detectors.locks)
         ("lock_evidence", np.float32, (LOCKS,)),
-        ("lock_peer", np.uint32, (LOCKS,)),  # far ends of the first and of the newest call cut there, 16 bits each
         ("rating", np.float32),  # mean R-factor of healthy calls
         ("rating_spread", np.float32),  # and their mean absolute deviation from it
         ("last_peer", np.uint32),  # far end of the newest call
         ("note", np.int32),  # place of what is known for a while only (detectors.notes); DRAFT: nothing
+        ("lock_peer", np.uint16, (LOCKS, 2)),  # far ends of the first and of the newest call cut there, 16 bits each
+        ("lock", np.uint16, (LOCKS,)),  # durations that calls may be cut at, in steps (detectors.locks); 0: none
         ("minutes_share", np.uint16),  # durations in whole minutes, of MINUTES_ALL, recent ones weighing more
         ("written", np.uint16),  # how far the next checkpoint has come with this row (`touch`); not kept
         ("rating_count", np.uint8),  # calls that `rating` rests on, up to `watch.RATING_MEMORY`
@@ -161,9 +161,9 @@ def clear_row(rows: Rows, row: int) -> None:
     one["rating"] = 0.0
     one["rating_spread"] = 0.0
     one["rating_count"] = 0
-    one["lock_s"][:] = 0.0
+    one["lock"][:] = 0
     one["lock_evidence"][:] = 0.0
-    one["lock_peer"][:] = 0
+    one["lock_peer"][:, :] = 0
     one["minutes_share"] = MINUTES_BEGIN
     one["last_peer"] = 0
     one["again"] = 0
@@ -209,18 +209,21 @@ class Roster:
     def _begin(self) -> None:
         self.evicted_count = 0
         self.hand = Hand()
-        self.book = self._allocate(np.zeros(min(1024, self.customers_max), ROW), np.array([0, 0, 0, STATES], np.int64))
+        self.book = self._allocate(min(1024, self.customers_max), np.array([0, 0, 0, STATES], np.int64))
         self._done = self._again = 0
 
     @staticmethod
-    def _allocate(rows: Rows, tally: npt.NDArray[np.int64]) -> Book:
+    def _allocate(size: int, tally: npt.NDArray[np.int64]) -> Book:
+        """Return a book of so many empty rows."""
         # At most half full: a probe for a key then looks at 1.5 slots in the mean (Knuth, vol. 3, section 6.4).
-        slots = np.zeros(1 << max(4, int(2 * len(rows) - 1).bit_length()), np.int32)
+        slots = 1 << max(4, int(2 * size - 1).bit_length())
         # To make a list from the marks takes as long as to copy an eighth of the rows.
-        listed = max(LISTED_MIN, len(rows) // 8)
-        book = Book(rows, slots, tally, np.zeros(listed, np.int32), np.zeros(listed, np.int32))
-        _index(book)
-        return book
+        listed = max(LISTED_MIN, size // 8)
+        # In one piece: a large one goes back to the system when the next larger one replaces it. Small ones would stay
+        # with the process as holes, none of which is large enough for their successors.
+        piece = np.zeros(size * ROW.itemsize + 4 * (slots + 2 * listed), np.uint8)
+        rows, rest = piece[: size * ROW.itemsize].view(ROW), piece[size * ROW.itemsize :].view(np.int32)
+        return Book(rows, rest[:slots], tally, rest[slots : slots + listed], rest[slots + listed :])
 
     def __len__(self) -> int:
         return int(self.book.tally[0])
@@ -243,6 +246,8 @@ class Roster:
         rows = self.book.rows
         if len(rows) < self.customers_max:
             self._grow(min(2 * len(rows), self.customers_max))
+            self._list()
+            _index(self.book)
             return np.zeros(0, ROW)
         used = rows[: len(self)]
         free = used["mode"] == CALM
@@ -254,11 +259,10 @@ class Roster:
         return self.remove(leave)
 
     def _grow(self, size: int) -> None:
+        """Have more rows; nobody can be found in them yet."""
         old = self.book
-        rows = np.zeros(size, ROW)
-        raw(rows)[: len(old.rows)] = raw(old.rows)
-        self.book = self._allocate(rows, old.tally)
-        self._list()
+        self.book = self._allocate(size, old.tally)
+        raw(self.book.rows)[: len(old.rows)] = raw(old.rows)
 
     def remove(self, leave: Bools) -> Rows:
         """Remove the customers marked in `leave` (one a used row); return their rows. The last ones fill the gaps."""
@@ -285,9 +289,11 @@ class Roster:
     def _list(self) -> None:
         """Make the lists of what changed anew, from the marks."""
         for at, state, room in ((1, LISTED, self.book.changed), (2, LISTED_AGAIN, self.book.changed_again)):
-            marked = self._marked(state)
-            self.book.tally[at] = len(marked)
-            room[: len(marked)] = marked[: len(room)]
+            written = self.book.rows["written"][: len(self)]
+            count = np.count_nonzero(written == self.book.tally[3] + state)
+            self.book.tally[at] = count
+            if count <= len(room):
+                room[:count] = self._marked(state)
 
     def _listed(self, at: int, state: int, room: I32) -> I32:
         """Return what a list holds; where it was too short, what it should hold."""
@@ -360,9 +366,7 @@ class Roster:
             size: customers there are.
         """
         if size > len(self.book.rows):
-            grown = np.zeros(max(size, min(1 << (size - 1).bit_length(), self.customers_max)), ROW)
-            raw(grown)[: len(self)] = raw(self.book.rows)[: len(self)]
-            self.book = self.book._replace(rows=grown)
+            self._grow(max(size, min(1 << (size - 1).bit_length(), self.customers_max)))
         here = index < size
         words(self.book.rows)[index[here]] = words(rows)[here]
         words(self.book.rows)[size:] = 0
@@ -377,7 +381,7 @@ class Roster:
         missing = int(np.count_nonzero(self.book.rows["key"][: len(self)] == 0))
         if missing:
             raise StateError(f"the state must hold every customer, {missing} of {len(self)} were missing")
-        self.book = self._allocate(self.book.rows, self.book.tally)
+        _index(self.book)
 
     def reset(self) -> None:
         """Know nobody, with nothing written yet."""

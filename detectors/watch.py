@@ -33,6 +33,7 @@ from detectors.evidence import (
     SETUP,
     accrue,
     correct,
+    days_passed,
     expected,
     observe,
     observe_nothing,
@@ -107,7 +108,8 @@ LOW_DAYS, QUIET_CALLS = 1.0, 6.0
 """Evidence below one day's worth, or below what six calls of a light caller accrue, is none: trouble that was counted
 is over. Without trouble the processes level off at a few times what passes between two calls."""
 
-ROW_LINES = ROW.itemsize // 64 + 1
+ROW_LINES = (ROW.itemsize - 1) // 64 + 2
+"""Cache lines that a row may lie in, wherever it begins."""
 
 INSIDE, MUTED = 1, 2
 PROBE = ELEMENTS.index("probe")
@@ -397,10 +399,9 @@ def _judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float,
             x = float(calls.setup[i])
         elif channel == QUALITY:
             x = poor
-        one["days"][channel] += np.float32(days)
+        passed = days_passed(one, channel, days, x >= 0.0)
         if x >= 0.0:
-            accrue(one["evidence"][channel], one["days"][channel])
-            one["days"][channel] = 0.0
+            accrue(one["evidence"][channel], passed)
             if x > 0.0:
                 observe(one["evidence"][channel], x, expected(one, note, channel))
             else:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from dataflows.meters import Meters, Timing
 from dataflows.metrics import Disk, Gauges
 from detectors.casebook import Case
-from detectors.roster import ROW, Roster
+from detectors.roster import ROW
 from schemas.alerts import Alert, Cause, ChurnRisk, Pattern, notification
 from schemas.deadletters import DeadLetter, DeadReason
 from sinks.outbox import Outbox
@@ -37,9 +37,8 @@ def crowded():
     risk = engine(customers_max=1_000_000)
     rows = np.zeros(1_000_000, ROW)
     rows["key"] = np.random.default_rng(1).permutation(np.arange(1, 1_000_001, dtype=np.uint64) << np.uint64(20))
-    tally = risk.memory.roster.book.tally
-    tally[0] = len(rows)
-    risk.memory.roster.book = Roster._allocate(rows, tally)
+    risk.memory.roster.take(np.arange(len(rows), dtype=np.int32), rows, len(rows))
+    risk.memory.roster.settle()
     for number in range(20_000):
         risk.memory.elements.serial("access_node", f"node-{number}")
     kinds = itertools.cycle(["drop_rate", "quality", "redial", "worsening"])

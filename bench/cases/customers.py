@@ -2,7 +2,7 @@
 
 Each size runs in a process of its own. Everybody makes one good call, which grows the state; then traffic goes on at
 `CALLS_PER_DAY` from random customers, whatever their number, with some calls that are dropped, so that evidence builds
-up as it would.
+up as it would. Memory is measured between the two, of customers without recent bad calls.
 """
 
 import gc
@@ -32,8 +32,6 @@ class Residence(Struct, frozen=True):
         detect_per_s, both_per_s, orjson_per_s: rate of the detectors, of decoding and the detectors, and of
             `orjson.loads` over the same calls, chunk by chunk.
         held_bytes: memory of the process when everybody had called, less that before the first customer.
-        ended_bytes: the same at the end; some customers have recent bad calls by then.
-        with_calls: how many those are.
         told: notifications.
     """
 
@@ -44,8 +42,6 @@ class Residence(Struct, frozen=True):
     both_per_s: list[float]
     orjson_per_s: list[float]
     held_bytes: int
-    ended_bytes: int
-    with_calls: int
     told: int
 
 
@@ -59,8 +55,6 @@ def growing_customers(bench: Bench) -> None:
             "customers resident": f"{one.customers:,}",
             "bytes each": f"{one.held_bytes / one.customers:,.0f}",
             "each further": _each_further(one, found[0]),
-            "bad calls of": f"{one.with_calls:,}",
-            "then each": f"{one.ended_bytes / one.customers:,.0f}",
             "new/s": f"{one.first_per_s:,.0f}",
         }
         bench.report.row(cells | _rates(one, found[0]))
@@ -124,8 +118,6 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
         chunks: how many, of `CHUNK_CALLS` each.
     """
     rng = np.random.default_rng(size)
-    ranked = rng.permutation(size)
-    reach = np.cumsum(_shares(size, exponent))
     _warm_up(rng)
     before = resident_bytes()
     decoder, engine = Decoder(), new_engine()
@@ -136,7 +128,10 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
         begun = time.perf_counter()
         told += len(engine.apply(batch))
         spent_s += time.perf_counter() - begun
-    held_bytes = _settled_bytes() - before
+    gc.collect()
+    held_bytes = resident_bytes() - before
+    ranked = rng.permutation(size)
+    reach = np.cumsum(_shares(size, exponent))
     step_ms = max(1, CHUNK_CALLS * DAY_MS // (CALLS_PER_DAY * size))
     times = []
     for k in range(chunks):
@@ -150,7 +145,6 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
         told += len(engine.apply(batch))
         moments.append(time.perf_counter())
         times.append(np.diff(moments))
-    ended_bytes = _settled_bytes() - before
     if engine.counts.applied != size + chunks * CHUNK_CALLS:
         raise RuntimeError(f"every call must be applied, {engine.counts} were")
     orjson_s, decode_s, detect_s = np.array(times).T
@@ -162,15 +156,8 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
         (CHUNK_CALLS / (decode_s + detect_s)).tolist(),
         (CHUNK_CALLS / orjson_s).tolist(),
         held_bytes,
-        ended_bytes,
-        engine.memory.sizes()["with recent calls"],
         told,
     )
-
-
-def _settled_bytes() -> int:
-    gc.collect()
-    return resident_bytes()
 
 
 def _warm_up(rng: np.random.Generator) -> None:
