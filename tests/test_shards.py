@@ -227,3 +227,13 @@ def test_dead_letters_that_brokers_do_not_take_stay(monkeypatch):
         rewriting.rewrite(reached, [DeadLetter("kafka", "t[1]@0", "not_json", "", "e30=")], whole=False)
     with pytest.raises(DeliveryError, match="must be the place of a message"):
         rewriting.rewrite(reached, [DeadLetter("kafka", "elsewhere", "not_json", "", "e30=")], whole=False)
+
+
+def test_of_a_letter_that_keeps_an_outline_the_whole_message_is_written_again_once(broker, parted):
+    fill(broker.address, parted, [(b"k", b"one\ntwo")], 3)
+    letters = [DeadLetter("kafka", f"{parted}[3]@0", "not_json", "", record) for record in ("b25l", "dHdv")]
+    reached = {"bootstrap.servers": broker.address, "log_level": "0"}
+    rewriting.rewrite(reached, letters, whole=True)
+    assert held(broker.address, parted)[3] == [b"one\ntwo"] * 2
+    with pytest.raises(DeliveryError, match=r"\[3\]@9: must be the place of a message on its topic, is not"):
+        rewriting.rewrite(reached, [DeadLetter("kafka", f"{parted}[3]@9", "not_json", "", "e30=")], whole=True)

@@ -20,7 +20,7 @@ ROWS = 16_384
 def arrow_streams(bench: Bench) -> None:
     """Measure decoding and the whole flow from Arrow, beside `orjson.loads` over the same calls as JSON."""
     path = bench.folder / "calls.arrow"
-    calls = _calls(bench.telco, bench.folder / "calls.ndjson")
+    calls = calls_of(bench.telco, bench.folder / "calls.ndjson")
     with path.open("wb") as out:
         write_arrow(calls.lines, out, rows=ROWS)
     bench.report.say(f"{len(calls):,} calls, {path.stat().st_size / len(calls):.0f} bytes each as Arrow")
@@ -33,7 +33,7 @@ def arrow_streams(bench: Bench) -> None:
     bench.report.race(race(len(calls), bench.options.rounds, works))
 
 
-def _calls(events: Events, path: Path) -> Events:
+def calls_of(events: Events, path: Path) -> Events:
     """Keep the calls, those that a stream of one type can hold."""
     lines = [line for line in events.lines if line.startswith(b'{"type":"call"') and _is_json(line)]
     path.write_bytes(b"\n".join(lines) + b"\n")

@@ -32,9 +32,9 @@ POLL_S = 0.05
 MESSAGES_MAX = 5_000
 """Messages of one poll; fewer where they are large, so that a chunk stays near `CHUNK_BYTES`."""
 
-STEP = 250
-"""Messages that are taken from the client at once: they are in a cache of the processor still when they are let go of,
-and so it takes two thirds of the time that whole polls of them take."""
+STEPS = 20
+"""A chunk is taken from the client in so many steps: its messages are in a cache of the processor still when they are
+let go of, and so it takes two thirds of the time that one step of them all takes."""
 
 QUEUE_KB = 8_192
 """What the client fetches ahead: more than comes while a chunk is worked on, and so little that it stays in a cache."""
@@ -260,9 +260,9 @@ class KafkaReader:
         """Take what comes, by partition where those are kept apart; return it, and what came in a message's place."""
         taken: dict[int, Taken] = {}
         failed: list[Message] = []
-        left, deadline_s = self._count, time.monotonic() + POLL_S
+        left, step, deadline_s = self._count, max(1, self._count // STEPS), time.monotonic() + POLL_S
         while left > 0 and not failed and (rest_s := deadline_s - time.monotonic()) > 0:
-            messages = self._consumer.consume(min(left, STEP), rest_s)
+            messages = self._consumer.consume(min(left, step), rest_s)
             left -= len(messages)
             # Errors are few, and found without a step of Python for each message. (An error is true; it must not be
             # compared with None, which leaves an exception behind.)
