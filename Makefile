@@ -70,7 +70,7 @@ release: setup audit sbom ## wheel, bill of materials and their digests: build/r
 readme: setup ## run the sessions of the README and write down what they print
 	$(BIN)/python -m bench.readme
 
-BENCHES := throughput+profile kafka stalls delivery+desk+metering formats detection market peers
+BENCHES := throughput+profile kafka stalls day delivery+desk+metering formats detection market peers
 
 bench-all: setup ## every benchmark, then docs/numbers.md; takes hours (CHURN="--table FILE --label COLUMN --id COLUMN")
 	@for cases in $(BENCHES); do $(BIN)/stayline bench $$(echo $$cases | tr + ' ') --out bench/results || exit 1; done

@@ -14,6 +14,7 @@ from bench.cases.broken import flow_with_broken_records
 from bench.cases.churn import churn, market
 from bench.cases.common import Bench, Case, Options
 from bench.cases.customers import growing_customers, hot_customers
+from bench.cases.day import day_of_checkpoints
 from bench.cases.decode import decode_only
 from bench.cases.delivery import delivery_rates
 from bench.cases.desk import desk_updates
@@ -39,6 +40,7 @@ CASES: dict[str, Case] = {
     "flow": whole_flow,
     "checkpoints": flow_with_checkpoints,
     "stalls": checkpoint_stalls,
+    "day": day_of_checkpoints,
     "broken": flow_with_broken_records,
     "flood": flood_of_strangers,
     "customers": growing_customers,
