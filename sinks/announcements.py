@@ -13,7 +13,7 @@ from sinks.outputs import OutputDownError
 
 
 class Announcements(KafkaOutput):
-    """A stream output that writes incidents to every partition of a topic, and of all else nothing."""
+    """A stream output that writes incidents to every partition of a topic, keyed by element; of all else nothing."""
 
     def _records(self, producer: Producer, notification: Notification) -> list[Record]:
         event = event_of(notification)
@@ -25,7 +25,8 @@ class Announcements(KafkaOutput):
             raise OutputDownError(f"output {self.name}: topic {self.topic} must be known, was not: {error}") from None
         if found.error is not None or not found.partitions:
             raise OutputDownError(f"output {self.name}: topic {self.topic} must have partitions: {found.error}")
-        return [Record(event, "", number) for number in sorted(found.partitions)]
+        key = orjson.loads(event)["element_id"]
+        return [Record(event, key, number) for number in sorted(found.partitions)]
 
 
 def event_of(notification: Notification) -> bytes | None:

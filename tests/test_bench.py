@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
-from bench.cases import CASES, GROUPS, Options, customers, kafka, latency, run
+from bench.cases import CASES, GROUPS, Options, customers, day, kafka, latency, run
 from bench.cases.broken import EVERY, broken_lines
 from bench.cases.common import Events
 from bench.cases.latency import PacedReader
@@ -56,8 +56,9 @@ def everything(tmp_path_factory):
         # The broker has tests of its own; here it is not worth the seconds.
         patched.setattr(kafka, "broker_elsewhere", no_broker)
         # One case with a process of its own, the flood, shows that this works; the others save the start.
-        for module in (customers, latency):
+        for module in (customers, latency, day):
             patched.setattr(module, "isolated", lambda work, *arguments: work(*arguments))
+        patched.setattr(day, "CHECKPOINTS", 72)
         # A table of churn has to be given: tests/test_bench_churn.py.
         return run([*GROUPS, *(case for case in CASES if case != "churn")], TINY, shown.append, folder), shown, folder
 
@@ -110,6 +111,13 @@ class TestCases:
         assert [one["name"] for one in raw["latency"]] == ["2,000/s", "4,000/s", "4,000/s, 500 more"]
         assert raw["latency"][1]["digest"] == raw["latency"][2]["digest"]
         assert all(one["applied_quantiles_ms"] == sorted(one["applied_quantiles_ms"]) for one in raw["latency"])
+
+    def test_a_day_of_checkpoints_is_told_by_the_hour_and_nothing_of_it_piles_up(self, raw):
+        found = raw["day"][0]["day"]
+        assert [one["hour"] for one in found["hours"]] == list(range(1, 25))
+        assert sum(one["calls"] for one in found["hours"]) > found["customers"]
+        assert max(one["files"] for one in found["hours"]) < 24
+        assert found["hours"][-1]["held_bytes"] < sum(one["written_bytes"] for one in found["hours"]) / 2
 
     def test_the_parts_of_the_flow_are_all_told_and_all_took_time(self, raw):
         assert list(raw["profile"][0]["flow_us"]) == list(PARTS)

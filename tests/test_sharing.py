@@ -88,6 +88,17 @@ def test_customers_inside_a_fault_that_no_partition_could_see_alone_have_no_aler
     assert alerts(single) == []
 
 
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_who_has_room_for_a_fifth_of_the_customers_finds_the_fault_all_the_same(seed):
+    events = [*telco(seed, of_node_1), *aftermath()]
+    customers = len({one["customer_id"] for one in events})
+    found = [one for one in run(events, customers_max=customers // 5) if ".incident." in one["type"]]
+    assert [(one["type"], one["subject"]) for one in found] == [
+        ("stayline.incident.opened", "node-1"),
+        ("stayline.incident.cleared", "node-1"),
+    ]
+
+
 def test_what_is_announced_twice_counts_once():
     opened = {
         "type": "incident", "incident_id": "in_1", "element_kind": "cpe_firmware", "element_id": "box/1.0",
