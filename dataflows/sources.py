@@ -101,7 +101,9 @@ def _opener(config: Config, secrets: configuration.Secrets) -> Callable[[], Form
     """Return what opens `input.format`; None: contract events."""
     if config.input.format == "stayline":
         return None
-    return partial(open_format, config.input.format, configuration.format_options(config, secrets.token_key))
+    follows = config.input.kind == "file" and config.input.file.follow
+    options = configuration.format_options(config, secrets.token_key, endless=follows)
+    return partial(open_format, config.input.format, options)
 
 
 def _packets(config: Config, secrets: configuration.Secrets, folder: Path) -> Source:

@@ -4,6 +4,7 @@ import itertools
 import tracemalloc
 from pathlib import Path
 
+import orjson
 import pytest
 import zstandard
 from hep_kit import MONDAY_MS, TOKENS, Dialog
@@ -217,6 +218,83 @@ class TestJoined:
         assert [letter.reason for letter in letters_of(read(write(tmp_path, first, second), open_format=self.hep))] == [
             DeadReason.TRUNCATED
         ]
+
+
+def given_by(cuts):
+    """Name every event; chunks of nothing but rejects have no lines."""
+    return lines_of([cut for cut in cuts if cut.chunk.originals])
+
+
+class TestJoinedRows:
+    """Rows of one call may lie in several files: a switch writes CDR and CMR apart, and turns its files by the hour."""
+
+    CDR = (
+        "cdrRecordType,globalCallID_callManagerId,globalCallID_callId,origLegCallIdentifier,dateTimeOrigination,"
+        "callingPartyNumber,destLegIdentifier,finalCalledPartyNumber,dateTimeConnect,dateTimeDisconnect\n"
+    )
+    CMR = (
+        "cdrRecordType,globalCallID_callManagerId,globalCallID_callId,directoryNum,callIdentifier,dateTimeStamp,"
+        "numberPacketsSent,numberPacketsReceived,numberPacketsLost,jitter\n"
+    )
+
+    @staticmethod
+    def cdr(call, end_s):
+        return f"1,1,{call},{2 * call},{end_s - 60},100{call},{2 * call + 1},2001,{end_s - 50},{end_s}\n"
+
+    @staticmethod
+    def cmr(call, leg, end_s):
+        return f"2,1,{call},100{call},{2 * call + leg},{end_s},3000,3000,0,{call}\n"
+
+    @staticmethod
+    def cucm(**options):
+        return lambda: open_format("cucm", Options(tokens=TOKENS, **options))
+
+    def files(self, folder):
+        first = self.CDR + self.cdr(1, 1_767_346_265) + self.cdr(2, 1_767_346_300) + "1,1,3,6,0,1003,7,2001,0,\n"
+        reports = [self.cmr(1, 0, 1_767_346_266), self.cmr(2, 1, 1_767_346_301), self.cmr(1, 1, 1_767_346_266)]
+        return write(folder, first.encode(), (self.CMR + "".join(reports) + "2,1,4\n").encode(), self.CDR.encode())
+
+    def test_a_cdr_is_given_with_the_cmrs_of_another_file_under_its_own_name(self, tmp_path):
+        found = read(self.files(tmp_path), open_format=self.cucm())
+        told = [(name, position, orjson.loads(line)["jitter_ms"]) for name, position, line in given_by(found)]
+        assert told == [("0.ndjson", 2, 1.0), ("0.ndjson", 3, 2.0)]
+        assert sorted(letter.at.rpartition("/")[2] for letter in letters_of(found)) == ["0.ndjson:4", "1.ndjson:5"]
+
+    @given(chunk_bytes=CHUNKS)
+    def test_reading_on_from_any_place_gives_the_rest(self, folder, chunk_bytes):
+        paths = self.files(folder)
+        cuts = read(paths, open_format=self.cucm(), chunk_bytes=chunk_bytes)
+        assert len(given_by(cuts)) == 2
+        for index, cut in enumerate(cuts):
+            assert given_by(read(paths, cut.place, open_format=self.cucm())) == given_by(cuts[index + 1 :])
+
+    def test_a_cdr_waits_until_cmrs_of_ten_minutes_later_have_come(self):
+        end_s = 1_767_346_265
+        both = self.CDR + self.cdr(1, end_s) + self.cdr(2, end_s + 5) + self.CMR
+        reader = self.cucm()()
+        assert reader.feed((both + self.cmr(7, 0, end_s + 600)).encode()) == []
+        (item,) = reader.feed(self.cmr(8, 0, end_s + 601).encode())
+        assert item.position == 2
+
+    def test_without_end_any_record_of_ten_minutes_later_ends_the_waiting(self):
+        end_s = 1_767_346_265
+        rows = self.CDR + self.cdr(1, end_s) + self.cdr(2, end_s + 601)
+        assert self.cucm()().feed(rows.encode()) == []
+        assert len(self.cucm(endless=True)().feed(rows.encode())) == 1
+
+    def test_a_call_is_not_cut_in_two_where_accounting_turns_its_file(self, tmp_path):
+        row = {
+            "callid": "c1",
+            "from_tag": "f",
+            "to_tag": "t",
+            "sip_code": "200",
+            "src_user": "1001",
+            "dst_user": "2001",
+        }
+        parts = [orjson.dumps({"method": method, "time": at, **row}) for method, at in (("INVITE", 100), ("BYE", 160))]
+        found = read(write(tmp_path, *parts), open_format=lambda: open_format("kamailio", Options(tokens=TOKENS)))
+        assert [(name, position) for name, position, _ in lines_of(found)] == [("1.ndjson", 1)]
+        assert letters_of(found) == []
 
 
 class TestTooLong:

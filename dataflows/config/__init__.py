@@ -322,8 +322,11 @@ def _token_key(config: Config, environ: Mapping[str, str], problems: list[str]) 
     return key
 
 
-def format_options(config: Config, token_key: bytes | None) -> formats.Options:
+def format_options(config: Config, token_key: bytes | None, *, endless: bool = False) -> formats.Options:
     """Return what `schemas.formats.open_format` needs to open `input.format`.
+
+    Args:
+        endless: the input goes on for ever.
 
     Raises:
         ConfigError: `input.tokens.customers_file` does not hold.
@@ -339,6 +342,7 @@ def format_options(config: Config, token_key: bytes | None) -> formats.Options:
         csv=config.input.csv,
         timezone=config.input.timezone,
         customer_networks=config.input.hep.customer_networks,
+        endless=endless,
     )
 
 

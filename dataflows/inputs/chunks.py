@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from msgspec import structs
+
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter, DeadReason, Reject, dead_letter
 from schemas.decode import Decoder
@@ -49,16 +51,20 @@ class Read(Protocol):
     def place(self) -> tuple[int, ...]: ...  # noqa: D102 - see above
 
 
-def converted(source: str, name: str, items: list[Converted | Reject]) -> Chunk:
-    """Make a chunk of what a vendor format gave."""
+def converted(source: str, name: str, items: list[Converted | Reject], before: int = 0) -> Chunk:
+    """Make a chunk of what a vendor format gave.
+
+    Args:
+        before: so many positions belong to files before this one.
+    """
     events = [item for item in items if isinstance(item, Converted)]
     return Chunk(
         source=source,
         name=name,
         data=b"\n".join(event.line for event in events),
-        positions=[event.position for event in events],
+        positions=[event.position - before for event in events],
         originals=events,
-        rejects=[item for item in items if isinstance(item, Reject)],
+        rejects=[structs.replace(item, position=item.position - before) for item in items if isinstance(item, Reject)],
     )
 
 

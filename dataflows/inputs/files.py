@@ -6,7 +6,9 @@ record that the decoder refuses, the rest is read and dropped.
 
 import os
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -100,6 +102,7 @@ class FileReader:
         """Give chunks; None where a followed file has nothing new yet."""
         read = 0
         reader = self._opened()
+        ends: list[int] = []
         # Where calls go on from one file to the next, so must the reader: it begins with the first file again.
         joins, begun = isinstance(reader, JoiningFormat), self._place.file
         for index in range(0 if joins else begun, len(self._paths)):
@@ -114,9 +117,11 @@ class FileReader:
             else:
                 last = index == len(self._paths) - 1
                 end = reader.turn if isinstance(reader, JoiningFormat) and not last else reader.finish
-                for cut in self._cut_records(data, path, begin, reader.feed, end):
+                for cut in self._cut_records(data, begin, ends, reader.feed, end):
                     if cut is None or cut.place.file >= begun:
                         yield cut
+                if isinstance(reader, JoiningFormat):
+                    ends.append(reader.position)
             reader = reader if joins else self._opened()
             read += path.stat().st_size if path.exists() else 0
 
@@ -156,10 +161,15 @@ class FileReader:
             yield Cut(Chunk("file", str(path), lines, (place.line,)), place)
 
     def _cut_records(
-        self, pieces: Iterator[bytes | None], path: Path, place: Place, feed: Feed, end: End
+        self, pieces: Iterator[bytes | None], place: Place, ends: list[int], feed: Feed, end: End
     ) -> Iterator[Cut | None]:
-        """Convert a file from its beginning, whatever the place: a format may carry state from its first line on."""
-        known, fed, given, line = _Beginning(path, place), 0, 0, 0
+        """Convert a file from its beginning, whatever the place: a format may carry state from its first line on.
+
+        Args:
+            ends: the last position of each file before it, if positions are counted over all of them.
+        """
+        path, before = self._paths[place.file], ends[-1] if ends else 0
+        known, fed, given, line = _Beginning(path, place), 0, 0, before
         try:
             for piece in _ended(known.checked(pieces)):
                 if piece is None:
@@ -167,14 +177,19 @@ class FileReader:
                     continue
                 items = feed(piece) if piece else end()
                 fed, given = fed + len(piece), given + len(items)
-                line = items[-1].position if items else line
+                line = max(line, items[-1].position) if items else line
                 fresh = items[max(0, len(items) - max(0, given - place.line)) :]
-                if fresh:
-                    yield Cut(converted("file", str(path), fresh), Place(place.file, fed, given, known.mark(fed)))
+                last = given - len(fresh)
+                # What waited for this file may lie in one before it.
+                for file, some in groupby(fresh, lambda item: bisect_left(ends, item.position)):
+                    several, source = list(some), self._paths[place.file - len(ends) + file]
+                    last += len(several)
+                    chunk = converted("file", str(source), several, ends[file - 1] if file else 0)
+                    yield Cut(chunk, Place(place.file, fed, last, known.mark(fed)))
         except EndedEarlyError as error:
             # What the format still holds may be half a record: it goes with the part that is lost.
             end()
-            yield _truncated(path, place.file, line + 1, str(error), b"")
+            yield _truncated(path, place.file, line - before + 1, str(error), b"")
         except InputError as error:
             raise _named(path, error) from None
 

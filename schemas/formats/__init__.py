@@ -133,10 +133,17 @@ class Packet(Protocol):
 
 @runtime_checkable
 class JoiningFormat(Protocol):
-    """A `Format` whose calls may go on from one file to the next: files of one input are one stream to it."""
+    """A `Format` whose calls may go on from one file to the next: files of one input are one stream to it.
+
+    Attributes:
+        position: of the last record that was taken, counted over all files: what belongs together may lie in several.
+    """
+
+    @property
+    def position(self) -> int: ...  # noqa: D102 - see above
 
     def turn(self) -> "list[Converted | Reject]":
-        """Say that another file begins; return what was left of the one before. Positions count from 1 again."""
+        """Say that another file begins; return what was left of the one before."""
 
 
 @runtime_checkable
@@ -279,12 +286,14 @@ class Options(Struct, frozen=True):
         timezone: of times that a vendor writes without an offset, a name of the IANA database; the `csv` format has
             its own in the map.
         customer_networks: for `hep`, where customers' equipment is; empty: anywhere.
+        endless: the input goes on for ever: what belongs to a call and has not come in time is not waited for.
     """
 
     tokens: Tokens | None = None
     csv: "ColumnMap | None" = None
     timezone: str = "UTC"
     customer_networks: tuple[str, ...] = ()
+    endless: bool = False
 
     def required_tokens(self) -> Tokens:
         """Return the tokens.
@@ -372,6 +381,11 @@ class Lines:
         self._position = 1
         self._held = bytearray()
         self._held_bytes = 0
+
+    @property
+    def position(self) -> int:
+        """How many lines have been returned."""
+        return self._position - 1
 
     def feed(self, chunk: bytes) -> list[Line]:
         """Return the lines that this chunk completes."""

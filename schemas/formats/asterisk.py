@@ -44,7 +44,7 @@ from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,
     Items,
-    LineReader,
+    JoiningReader,
     Records,
     Waiting,
     converted,
@@ -105,6 +105,9 @@ _EVENTS = frozenset({
     "PARK_START", "PICKUP", "STREAM_BEGIN", "STREAM_END", "USER_DEFINED",
 })  # fmt: skip
 
+_OWN_EVENT = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+"""What a dial plan calls an event (CELGenUserEvent)."""
+
 _DISPOSITIONS = {"NO ANSWER": 19, "BUSY": 17, "CONGESTION": 42, "FAILED": 127, "CANCEL": None, "ANSWERED": None}
 """The nearest Q.850 cause of an unanswered row; FAILED says no more than that the true one was lost: interworking."""
 
@@ -164,7 +167,10 @@ class _Cel(Struct, gc=False):
 class _Call:
     """What has come of the call of one `linkedid`."""
 
-    __slots__ = ("answer_ms", "callee", "caller", "done", "end_ms", "hangups", "position", "record", "rows", "start_ms")
+    __slots__ = (
+        "answer_ms", "callee", "caller", "done", "end_ms", "hangups", "position", "record", "rows", "someone",
+        "start_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.position = 0
@@ -174,6 +180,8 @@ class _Call:
         self.end_ms: int | None = None
         self.caller: str | None = None
         self.callee: str | None = None
+        self.someone: str | None = None
+        """The first number that shows anywhere: who a call is made for that the switch itself began."""
         self.hangups: dict[str, tuple[int | None, str, str]] = {}
         """By `uniqueid`: cause, who hung up, and which channel this was."""
         self.rows: list[tuple[int, bytes, _Cdr]] = []
@@ -191,7 +199,7 @@ def open_asterisk(options: Options) -> "AsteriskReader":
     return AsteriskReader(options.required_tokens(), options.timezone)
 
 
-class AsteriskReader(LineReader):
+class AsteriskReader(JoiningReader):
     """One open input of CDR and CEL rows. See `schemas.formats` for what every format keeps."""
 
     def __init__(self, tokens: Tokens, timezone: str) -> None:
@@ -205,6 +213,8 @@ class AsteriskReader(LineReader):
         self._cdr_names: tuple[str, ...] = ()
         self._cel_names: tuple[str, ...] = _CEL
         self._cel_event = 0
+        self._cel_headed = False
+        """The last header was one of CEL rows: their events may have names of the dial plan's own."""
         self._calls: Waiting[_Call] = Waiting(_Call)
         self._over: Waiting[_Call] = Waiting(_Call, ENDED_MAX)
         """Calls that their caller's channel has left: what is still written of them comes soon."""
@@ -254,9 +264,9 @@ class AsteriskReader(LineReader):
         named = [cell.strip().lower() for cell in cells]
         names = tuple(_SAME.get(name, name) for name in named)
         if "eventtype" in names and "uniqueid" in names:
-            self._cel_names, self._cel_event = names, names.index("eventtype")
+            self._cel_names, self._cel_event, self._cel_headed = names, names.index("eventtype"), True
         elif "disposition" in names and "dst" in names:
-            self._cdr_names = names
+            self._cdr_names, self._cel_headed = names, False
         else:
             return False
         return True
@@ -264,8 +274,10 @@ class AsteriskReader(LineReader):
     def _names(self, cells: list[str]) -> tuple[str, ...] | None:
         """Return the names of a row's columns."""
         width = len(cells)
-        if width == len(self._cel_names) and cells[self._cel_event] in _EVENTS:
-            return self._cel_names
+        if width == len(self._cel_names):
+            event = cells[self._cel_event]
+            if event in _EVENTS or (self._cel_headed and _OWN_EVENT.fullmatch(event)):
+                return self._cel_names
         if self._cdr_names:
             return self._cdr_names if width == len(self._cdr_names) else None
         if width >= len(_CSV) and cells[14] in _DISPOSITIONS and _is_date(cells[9]):
@@ -294,6 +306,9 @@ class AsteriskReader(LineReader):
         if key is None or channel is None:
             raise Unfit(DeadReason.MISSING_FIELD, "uniqueid must be present, was absent")
         if event not in ("CHAN_START", "ANSWER", "HANGUP"):
+            begun = self._calls.get(key)
+            if begun is not None and begun.someone is None:
+                begun.someone = text_of(row.cidnum, row.cidani)
             return []
         time_ms = time_of(self._times, "eventtime", text_of(row.eventtime))
         call = self._held(key)
@@ -301,12 +316,16 @@ class AsteriskReader(LineReader):
             call.position, call.record = line.position, head(line.data)
         if event == "HANGUP":
             call.hangups[channel] = (*_hangup(row.extra), text_of(row.channame) or "")
-        if channel == key:
-            _on_caller(call, event, time_ms, row)
         if event != "HANGUP":
+            if channel == key:
+                _on_caller(call, event, time_ms, row)
             return []
-        if channel == key:
-            self._calls.move(key, self._over)
+        if channel == key or channel in self._calls:
+            # A channel that was bridged into another call has that one's linkedid from then on.
+            own = self._held(channel)
+            _on_caller(own, event, time_ms, row)
+            own.hangups[channel] = call.hangups[channel]
+            self._calls.move(channel, self._over)
         ready = [held for held in call.rows if held[2].uniqueid == channel]
         call.rows = [held for held in call.rows if held[2].uniqueid != channel]
         return self._given(call, ready)
@@ -355,8 +374,13 @@ class AsteriskReader(LineReader):
                 q850=cause,
                 released_by=released_by(side, by),
             )
-            for side in self._parties.sides(call.caller, call.callee)
+            for side in self._parties.sides(*self._ends(call))
         ]
+
+    def _ends(self, call: _Call) -> tuple[str | None, str | None]:
+        """Return caller and callee; where neither is anybody, whose call it is that the switch made."""
+        named = self._parties.names(call.caller) or self._parties.names(call.callee)
+        return (call.caller, call.callee) if named else (call.someone, None)
 
     def _events(self, row: _Cdr, call: _Call | None) -> list[Call]:
         """Return the events of one CDR."""

@@ -146,6 +146,10 @@ class Parties:
             return Side("in", far[0], near[0])
         return found[0]
 
+    def names(self, text: str | None) -> bool:
+        """Tell whether an end names somebody."""
+        return self._end(text)[0] is not None
+
     def _read_end(self, text: str | None) -> tuple[str | None, bool]:
         """Return the token of an end, None where it names nobody, and whether it is known to be a customer's."""
         if text is None:

@@ -4,10 +4,11 @@ A file begins with a row of names and a row of types (`INTEGER,VARCHAR(50),...`)
 one input, each under its own two rows. A CDR is a call between two legs, a CMR the media of one leg as its device
 counted them; they belong together by `globalCallID_*` and the leg's call identifier.
 
-A CDR waits for the CMRs of its legs, in bounded memory and in the order of the CDRs; what has not come when the bound
-is reached or the input ends is not waited for. A CMR without a CDR (its file is read on its own, or the CDR is gone)
-becomes a `media` event of its own, with the `call_id` that the leg's call has; one without a directory number is a
-trunk's, of which no customer is known, and becomes none.
+A CDR waits for the CMRs of its legs, which may be in another file, in bounded memory and in the order of the CDRs. What
+has not come when the bound is reached or the input ends is not waited for, nor what should have come before CMRs of
+`WAIT_S` later (in an input without end, before any record of then: CMR may be off). A CMR without a CDR (its file is
+read on its own, or the CDR is gone) becomes a `media` event of its own, with the `call_id` that the leg's call has; one
+without a directory number is a trunk's, of which no customer is known, and becomes none.
 
 **Who released.** Cisco sets the cause of the party that cleared and leaves the other at 0.
 
@@ -45,7 +46,7 @@ from schemas.formats.calls import (
 )
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
-from schemas.formats.records import Items, LineReader, Records, Waiting, converted, csv_row, head
+from schemas.formats.records import Items, JoiningReader, Records, Waiting, converted, csv_row, head
 from schemas.formats.rows import Unfit
 
 GIVES = (
@@ -106,7 +107,9 @@ _REQUIRED = {
     "cmr": ("globalCallID_callId", "callIdentifier", "numberPacketsReceived"),
 }
 
-_TYPE = re.compile(r"(?:INTEGER|VARCHAR|UNIQUEIDENTIFIER|CHAR|BIGINT|SMALLINT|TINYINT|FLOAT|TEXT|BIT)(?:\([0-9]+\))?")
+_TYPE = re.compile(
+    r"(?:INTEGER|STRING|VARCHAR|UNIQUEIDENTIFIER|CHAR|BIGINT|SMALLINT|TINYINT|FLOAT|TEXT|BIT)(?:\([0-9]+\))?"
+)
 _METRIC = re.compile(r"(MLQKav|MLQK)\s*=\s*([0-9]{1,2}(?:\.[0-9]{1,6})?)")
 _PHONE = re.compile(r"(?:SEP|ATA|AN[0-9A-F]|VG|BOT|CSF|TCT|TAB)", re.IGNORECASE)
 """How Cisco names devices that are a person's: by MAC address or by user."""
@@ -119,6 +122,9 @@ _CAPABILITIES: dict[int | None, str] = {
 
 _CISCO_MIN = 1 << 16
 
+WAIT_S = 600
+"""So much later CMRs come, by their own times: nodes write a file a minute and the publisher hands them on in turn."""
+
 DURATION_S_MAX = 1_000_000
 """Eleven days: no call lasts longer."""
 
@@ -126,9 +132,11 @@ DURATION_S_MAX = 1_000_000
 class _Call:
     """The records of one global call."""
 
-    __slots__ = ("media", "rows")
+    __slots__ = ("ended_s", "media", "rows")
 
     def __init__(self) -> None:
+        self.ended_s = 0
+        """By the newest of its records."""
         self.rows: list[tuple[int, bytes, _Cdr]] = []
         self.media: dict[str, tuple[int, bytes, _Cmr]] = {}
         """By the leg's call identifier."""
@@ -149,14 +157,16 @@ def open_cucm(options: Options) -> "CucmReader":
     Raises:
         ConfigError: there is no key for tokens.
     """
-    return CucmReader(options.required_tokens())
+    return CucmReader(options.required_tokens(), endless=options.endless)
 
 
-class CucmReader(LineReader):
+class CucmReader(JoiningReader):
     """One open input of CDR and CMR rows. See `schemas.formats` for what every format keeps."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, *, endless: bool = False) -> None:
         super().__init__()
+        self._endless = endless
+        self._now_s = 0
         self._tokens = tokens
         self._parties = Parties(tokens)
         self._cdrs, self._cmrs = Records(_Cdr), Records(_Cmr)
@@ -172,17 +182,22 @@ class CucmReader(LineReader):
         if self._kind == "cdr":
             cdr = self._cdrs.of_row(cells)
             _checked(cdr)
-            self._held(cdr, line).rows.append((line.position, line.data, cdr))
+            self._held(cdr, line, cdr.disconnect).rows.append((line.position, line.data, cdr))
         else:
             cmr = self._cmrs.of_row(cells)
-            self._held(cmr, line).media[cmr.leg.strip()] = (line.position, head(line.data), cmr)
+            self._held(cmr, line, cmr.time).media[cmr.leg.strip()] = (line.position, head(line.data), cmr)
         return self._ready()
 
-    def _held(self, row: _Cdr | _Cmr, line: Line) -> _Call:
+    def _held(self, row: _Cdr | _Cmr, line: Line, time: str) -> _Call:
         call_id = row.call.strip()
         if not call_id:
             raise Unfit(DeadReason.MISSING_FIELD, "globalCallID_callId must be present, was absent")
-        return self._calls.hold(f"{row.cluster}-{call_id}", line.data)
+        call, time_s = self._calls.hold(f"{row.cluster}-{call_id}", line.data), _whole(time) or 0
+        call.ended_s = max(call.ended_s, time_s)
+        if self._endless or isinstance(row, _Cmr):
+            # Not the newest of all: one record with a wrong clock must not end the waiting for ever.
+            self._now_s = time_s
+        return call
 
     def _rest(self) -> Items:
         return [item for call in self._calls.all() for item in self._given(call)]
@@ -191,7 +206,7 @@ class CucmReader(LineReader):
         """Give calls in order, as far as they are complete or too many wait."""
         items: Items = []
         oldest = self._calls.oldest()
-        while oldest is not None and oldest.complete():
+        while oldest is not None and (oldest.complete() or oldest.ended_s + WAIT_S < self._now_s):
             items += self._given(self._calls.pop())
             oldest = self._calls.oldest()
         for call in self._calls.surplus():

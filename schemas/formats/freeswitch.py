@@ -168,7 +168,8 @@ class _Cdr(Struct, gc=False):
     switchname: Value = None
     channel_data: _Channel = field(default_factory=_Channel)
     call_stats: _Stats = field(default_factory=_Stats, name="callStats")
-    callflow: list[_Flow] = field(default_factory=list)
+    callflow: list[_Flow] | _Flow = field(default_factory=list)
+    """Its newest part first; versions before 1.6 write the only one without a list."""
 
 
 _NO_FLOW = _Flow()
@@ -236,7 +237,8 @@ class FreeswitchReader(LineReader):
 
     def _event(self, cdr: _Cdr) -> Call:
         """Return the event of one leg."""
-        given, flow = cdr.variables, cdr.callflow[-1] if cdr.callflow else _NO_FLOW
+        flows = [cdr.callflow] if isinstance(cdr.callflow, _Flow) else cdr.callflow
+        given, flow = cdr.variables, flows[-1] if flows else _NO_FLOW
         caller = _text(flow.caller_profile.caller_id_number, given.caller_id_number, given.sip_from_user)
         callee = _text(flow.caller_profile.destination_number, given.destination_number, given.sip_to_user)
         gateway = _text(given.sip_gateway_name, given.sip_gateway)
@@ -244,7 +246,7 @@ class FreeswitchReader(LineReader):
         # Behind a gateway there is no customer: such a leg is rather of the party at the other end.
         side = self._parties.leg_side(caller, callee, of_callee=outbound != (gateway is not None))
         answer_ms = _time("answer", given.answer_uepoch, given.answer_epoch, flow.times.answered_time)
-        hangup_time = cdr.callflow[0].times.hangup_time if cdr.callflow else None
+        hangup_time = flows[0].times.hangup_time if flows else None
         own = (side.direction == "in") == outbound
         agent = agent_of(_text(given.sip_user_agent) if own and gateway is None else None)
         media = _media(cdr, own=own)

@@ -27,7 +27,7 @@ from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,
     Items,
-    LineReader,
+    JoiningReader,
     Waiting,
     converted,
     head,
@@ -109,7 +109,7 @@ def open_kamailio(options: Options) -> "KamailioReader":
     return KamailioReader(options.required_tokens(), options.timezone)
 
 
-class KamailioReader(LineReader):
+class KamailioReader(JoiningReader):
     """One open input of rows and events. See `schemas.formats` for what every format keeps."""
 
     def __init__(self, tokens: Tokens, timezone: str) -> None:

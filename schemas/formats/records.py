@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import COUNT_MAX, TIME_MS_MAX
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines, shape
+from schemas.formats.arrays import ArrayObjects
 from schemas.formats.calls import Call, Media, Value
 from schemas.formats.masks import refused
 from schemas.formats.rows import Unfit
@@ -31,7 +32,8 @@ ENDED_MAX = 4_096
 ENTRY_BYTES = 512
 """About what an entry costs besides its records."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""What some write at the beginning of UTF-8."""
 
 Items = list[Converted | Reject]
 
@@ -40,7 +42,9 @@ class LineReader(ABC):
     """Reads records of one line each; a format of them says what a line gives. See `schemas.formats`."""
 
     def __init__(self) -> None:
-        self._lines = Lines()
+        self._lines: Lines | ArrayObjects = Lines()
+        self._before = 0
+        """Lines of files before this one."""
 
     def feed(self, chunk: bytes) -> Items:
         """Take the next bytes; return what they completed.
@@ -72,8 +76,8 @@ class LineReader(ABC):
         return ()
 
     def _take(self, line: Line) -> Iterable[Converted | Reject]:
-        if line.position == 1 and line.data.startswith(_BOM):
-            line = structs.replace(line, data=line.data.removeprefix(_BOM))
+        if line.position == self._before + 1 and line.data.startswith(BOM):
+            line = structs.replace(line, data=line.data.removeprefix(BOM))
         if line.too_long:
             return (too_large(line.position, line.data),)
         if not line.data or line.data.isspace():
@@ -85,6 +89,21 @@ class LineReader(ABC):
             cut_off = not line.ended and unfit.reason == DeadReason.NOT_JSON
             reason = DeadReason.TRUNCATED if cut_off else unfit.reason
             return (refused(line.position, reason, unfit.detail, line.data),)
+
+
+class JoiningReader(LineReader):
+    """Reads records of which those of one call may lie in several files (`schemas.formats.JoiningFormat`)."""
+
+    @property
+    def position(self) -> int:
+        """How many lines have been read, of all files."""
+        return self._lines.position
+
+    def turn(self) -> Items:
+        """Say that another file begins; return what its last line gives if it had no line end."""
+        items = [item for line in self._lines.finish() for item in self._take(line)]
+        self._before = self._lines.position
+        return items
 
 
 def too_large(position: int, head: bytes) -> Reject:

@@ -1,4 +1,4 @@
-"""VoIPmonitor's `cdr` table, exported as CSV under a header or as JSON lines.
+"""VoIPmonitor's `cdr` table, exported as CSV under a header or as JSON lines, or the array that its API answers with.
 
 The sniffer sees both ends of a call: `a_*` is the stream that the caller sent, `b_*` the one that the callee sent. So
 the caller receives b, and the silence that the caller heard at the end is b's `last_rtp_from_end`.
@@ -19,7 +19,8 @@ from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
-from schemas.formats import Line, Options, Tokens
+from schemas.formats import HEAD_BYTES, Line, Options, Tokens
+from schemas.formats.arrays import ArrayObjects
 from schemas.formats.calls import (
     PAYLOADS,
     SPAN_MS_MAX,
@@ -40,7 +41,7 @@ from schemas.formats.calls import (
     status_of,
     worse,
 )
-from schemas.formats.records import Items, LineReader, Records, converted, csv_row, span_ms, time_of
+from schemas.formats.records import BOM, Items, LineReader, Records, converted, csv_row, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -87,6 +88,7 @@ class _Row(Struct, gc=False):
     number: Value = field(default=None, name="ID")
     id: Value = None
     fbasename: Value = None
+    callid: Value = None
     call_id: Value = None
     payload: Value = None
     a_ua: Value = None
@@ -144,9 +146,28 @@ class VoipmonitorReader(LineReader):
         self._rows = Records(_Row)
         self._names: list[str] = []
         self._delimiter = ","
+        self._blank: bytes | None = b""
+        """What came before anything that says whether this is an array; None: it is known."""
+
+    def feed(self, chunk: bytes) -> Items:
+        """Take the next bytes; return what they completed.
+
+        Raises:
+            InputError: the first row does not name the columns.
+        """
+        if self._blank is not None:
+            chunk = self._blank + chunk
+            said = chunk.removeprefix(BOM).lstrip()
+            if not said and len(chunk) < HEAD_BYTES:
+                self._blank = chunk
+                return []
+            if said.startswith(b"["):
+                self._lines, chunk = ArrayObjects(), said
+            self._blank = None
+        return super().feed(chunk)
 
     def _record(self, line: Line) -> Items:
-        if line.data.lstrip().startswith(b"{"):
+        if line.data.lstrip().startswith(b"{") or isinstance(self._lines, ArrayObjects):
             return converted(line.position, line.data, self._events(self._rows.of_json(line.data)))
         if not self._names:
             self._header(line)
@@ -174,7 +195,7 @@ class VoipmonitorReader(LineReader):
         bye = count(row.bye)
         by: End | None = "network" if bye in _NO_BYE else _ENDS.get(row.whohanged)
         caller, callee = _said(row.caller), _said(row.called)
-        name = _first(row.fbasename, row.call_id)
+        name = _first(_first(row.fbasename, row.callid), row.call_id)
         if name is None:
             name = f"{_said(row.id_sensor)}-{_first(row.number, row.id)}-{start_ms}-{caller}"
         call_id, probe = self._tokens.opaque(name), _first(row.id_sensor, row.sensor)

@@ -105,9 +105,7 @@ class HepReader:
 
     def turn(self) -> list[Converted | Reject]:
         """Say that another file begins; return what was left of broken packets. Calls stay open."""
-        items = self.settle()
-        self.position = 0
-        return items
+        return self.settle()
 
     def finish(self) -> list[Converted | Reject]:
         """Return what was still open at the end."""
