@@ -18,9 +18,14 @@ from detectors.remedies.choice import Situation, Tried, value_at_risk
 from detectors.remedies.chooser import CaseFacts, Chooser
 from detectors.remedies.credits import Measured
 from detectors.remedies.followup import FollowUp as Watched
+from detectors.remedies.losses import SHOWING, Losses, Span
+from detectors.remedies.statutory import days_lost, statutory
 from detectors.settings import Settings
-from schemas.alerts import Alert, ChurnRisk, FollowUp, Order, Pattern
+from schemas.alerts import Alert, ChurnRisk, Credit, FollowUp, Order, Pattern
 from schemas.events import Outcome
+
+BILL_MS = 30 * DAY_MS
+"""What was lost in so long a time stands on one bill."""
 
 ALERTS_KEPT = 100_000
 """Outcomes name an alert; so many of the latest are remembered with their customer."""
@@ -51,6 +56,7 @@ class Advisor:
         self.deferred_count = 0
         self._alerts: Ledger[str, int] = Ledger(int)
         self._lines: Ledger[int, dict[str, float]] = Ledger(dict[str, float])
+        self._losses = Losses(settings.customers_max)
 
     def has_room(self, now_ms: int) -> bool:
         """Take one of today's alerts if there is one left; days are UTC, by event time."""
@@ -101,8 +107,8 @@ class Advisor:
         self._relations.outcome(customer, event)
         return self.chooser.outcome(customer, event, self._relations.of(customer).currency)
 
-    def read_line(self, customer: int, metric: str, value: float) -> None:
-        """Keep the newest reading of a customer's line."""
+    def read_line(self, customer: int, metric: str, value: float, at_ms: int) -> None:
+        """Keep the newest reading of a customer's line, and since when nothing has come through it."""
         readings = self._lines.get(customer)
         if readings is None:
             while len(self._lines) >= self._settings.customers_max:
@@ -110,10 +116,13 @@ class Advisor:
             readings = self._lines[customer] = {}
         readings[metric] = value
         self._lines.touch(customer)
+        if metric in SHOWING:
+            self._losses.read(customer, at_ms, readings)
 
     def forget(self, customer: int) -> None:
         """Forget a customer's line and what was scored of them."""
         self._lines.take_out(customer)
+        self._losses.forget(customer)
         self._labels.forget(str(customer))
         self.chooser.forget(customer)
 
@@ -125,7 +134,7 @@ class Advisor:
 
     def erase(self, customer: int) -> dict[str, int]:
         """Forget a customer, and which alerts were theirs; return how much of each sort there was."""
-        lines = len(self._lines.take_out(customer) or ())
+        lines = len(self._lines.take_out(customer) or ()) + self._losses.forget(customer)
         mine = [alert_id for alert_id, whose in self._alerts.items() if whose == customer]
         for alert_id in mine:
             del self._alerts[alert_id]
@@ -201,12 +210,17 @@ class Advisor:
     def _situation(
         self, case: Case, relation: Relation, risk: ChurnRisk, now_ms: int, *, fault_open: bool
     ) -> Situation:
+        lost = self._losses.since(case.customer, now_ms - BILL_MS)
         return Situation(
             cause=likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer)),
             churn=risk,
             now_ms=now_ms,
             fault_open=fault_open,
-            measured=Measured(bad_calls=case.bad, bad_days=len(case.bad_days)),
+            measured=Measured(
+                bad_calls=case.bad,
+                bad_days=len(case.bad_days),
+                interrupted_ms=sum(one.until_ms - max(one.began_ms, now_ms - BILL_MS) for one in lost),
+            ),
             fee_minor=relation.monthly_fee_minor,
             currency=relation.currency,
             segment=relation.segment,
@@ -215,7 +229,23 @@ class Advisor:
             tried=tuple(Tried(name, at_ms, result) for at_ms, name, result in relation.remedies if name),
             failed=tuple(case.failed),
             call_ids=tuple(call.call_id for call in case.evidence_calls),
+            due_by_law=self._due_by_law(case, relation, lost),
         )
+
+    def _due_by_law(self, case: Case, relation: Relation, lost: list[Span]) -> Credit | None:
+        """Return what law or a scheme pays for the newest loss that was reported."""
+        scheme, fee_minor, currency = self._settings.business.statutory, relation.monthly_fee_minor, relation.currency
+        if scheme is None or fee_minor is None or currency is None:
+            return None
+        told = [at for at, topic in relation.contacts if topic == "quality"]
+        spoke = [call.end_ms for call in case.evidence_calls if call.duration_ms > 0]
+        for one in reversed(lost):
+            reported = min((at for at in told if one.began_ms <= at <= one.until_ms), default=None)
+            days = [] if reported is None else days_lost(scheme, reported, one.until_ms, spoke)
+            due = statutory(scheme, days, fee_minor, currency)
+            if due is not None:
+                return due
+        return None
 
     def _name(self, case: Case) -> None:
         self._alerts[case.alert_id] = case.customer
@@ -242,7 +272,7 @@ class Advisor:
     @property
     def floor(self) -> int:
         """Number of the first checkpoint that is needed beside the newest."""
-        return min(self.chooser.floor, self._labels.floor, self._alerts.floor, self._lines.floor)
+        return min(self.chooser.floor, self._labels.floor, self._alerts.floor, self._lines.floor, self._losses.floor)
 
     def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
         """Return what the checkpoint of this number has to hold."""
@@ -255,6 +285,7 @@ class Advisor:
             "deferred": self.deferred_count,
             "alerts": self._alerts.changes(number, whole=whole),
             "lines": self._lines.changes(number, whole=whole),
+            "losses": self._losses.changes(number, whole=whole),
         }
 
     def take(self, state: dict[str, Any], number: int) -> None:
@@ -266,6 +297,7 @@ class Advisor:
         self.deferred_count = state["deferred"]
         self._alerts.take(state["alerts"], number)
         self._lines.take(state["lines"], number)
+        self._losses.take(state["losses"], number)
 
     def settle(self) -> None:
         """Make ready what was taken over.
@@ -277,6 +309,7 @@ class Advisor:
         self._labels.settle()
         self._alerts.settle("alerts")
         self._lines.settle("lines")
+        self._losses.settle()
 
     def reset(self) -> None:
         """Know nothing, with nothing written yet."""

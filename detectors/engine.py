@@ -51,7 +51,7 @@ from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usa
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import U64
 
-LAYOUT = 4
+LAYOUT = 5
 """The layout of the state; another one is refused."""
 
 NEVER_MS = 2**62

@@ -61,6 +61,7 @@ class LineReadings:
         self._customers = customers[own].tolist()
         self._metrics = links.metric.take(own)
         self._values = links.value[own].tolist()
+        self._at_ms = links.at_ms[own].tolist()
         self._at = 0
 
     def read_up_to(self, position: int) -> None:
@@ -68,5 +69,6 @@ class LineReadings:
         while self._at < len(self._positions) and self._positions[self._at] < position:
             metric = self._metrics[self._at]
             if metric is not None:
-                self._advisor.read_line(self._customers[self._at], metric, self._values[self._at])
+                at = self._at
+                self._advisor.read_line(self._customers[at], metric, self._values[at], self._at_ms[at])
             self._at += 1

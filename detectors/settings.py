@@ -25,6 +25,7 @@ class Business(Struct, frozen=True):
         contacts_max, contact_days: to nobody more offers in so many days, repairs apart.
         budget_minor: by currency, what offers may cost in a calendar month (UTC), repairs apart; none: no limit.
         cap_percent: most that credits on one bill may come to, in percent of the monthly fee.
+        statutory: the scheme by which a total loss of service is paid for (`remedies.statutory`); None: none.
 
     Raises:
         ConfigError: if one is out of range; every problem is listed.
@@ -41,6 +42,7 @@ class Business(Struct, frozen=True):
     contact_days: int = 30
     budget_minor: dict[str, int] = field(default_factory=dict)
     cap_percent: int = 50
+    statutory: str | None = None
 
     def __post_init__(self) -> None:
         """Hold every value against its range."""

@@ -17,7 +17,7 @@ from detectors.churn.calibration import (
     log_odds,
     logistic,
 )
-from detectors.churn.features import FEATURE_MAX, FEATURES
+from detectors.churn.features import FEATURE_MAX, FEATURES, known_in, row_of
 from detectors.churn.labels import DAY_MS, Example, LabelDesk
 from detectors.churn.measures import BIN_EDGES, Meter
 from detectors.churn.model import (
@@ -449,6 +449,22 @@ class NaiveDesk:
         due = sorted((each for each in self.pending if now - each[0] >= HORIZON), key=lambda each: each[0])
         self.pending = [each for each in self.pending if each not in due]
         return [Example(each[1], each[0], each[2], left=False) for each in due]
+
+
+@given(st.dictionaries(st.sampled_from(list(FEATURES)), st.floats(-FEATURE_MAX, FEATURE_MAX)))
+def test_features_wait_as_a_row_of_numbers_and_come_back_as_they_were(features):
+    row = row_of(features)
+    assert len(row) == 8 * len(FEATURES)
+    assert known_in(row) == features
+    desk = LabelDesk()
+    desk.remember("ada", 0, features)
+    features.clear()  # what is kept is of the time of scoring
+    assert desk.left("ada", 1)[0].features == known_in(row)
+
+
+def test_a_feature_that_nobody_knows_is_not_kept():
+    with pytest.raises(ValueError, match=r"must be one of tenure_days, .* was 'dorps_7d'"):
+        LabelDesk().remember("ada", 0, {"dorps_7d": 1.0})
 
 
 actions = st.lists(

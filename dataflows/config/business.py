@@ -2,12 +2,19 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dataflows.config.kinds import File, Section
 from detectors.remedies.catalogue import Catalogue, default_catalogue_text
+from detectors.remedies.statutory import scheme_names
 from detectors.settings import Business, Serve
 from schemas.errors import ConfigError
+
+
+def _scheme(name: str | None) -> str | None:
+    if name is not None and name not in scheme_names():
+        raise ValueError(f"must be one of {', '.join(scheme_names())}")
+    return name
 
 
 class Churn(Section):
@@ -41,9 +48,14 @@ class Remedies(Section):
 
 
 class Credits(Section):
-    """`[credits]`: most that one bill may credit, in percent of the monthly fee, statutory pay included."""
+    """`[credits]`: most that one bill may credit, in percent of the monthly fee, statutory pay included.
+
+    `statutory` names the scheme that this deployment is under (`detectors/remedies/statutory.toml`); it is due whatever
+    the cap says.
+    """
 
     cap_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    statutory: Annotated[str | None, AfterValidator(_scheme)] = None
 
 
 def business_of(churn: Churn, remedies: Remedies, credit: Credits) -> Business:
@@ -60,6 +72,7 @@ def business_of(churn: Churn, remedies: Remedies, credit: Credits) -> Business:
         contact_days=remedies.contact_days,
         budget_minor=dict(remedies.budget_minor),
         cap_percent=credit.cap_percent,
+        statutory=credit.statutory,
     )
 
 

@@ -69,6 +69,7 @@ MEANINGS: dict[str, str] = {
     "remedies.contact_days": "see `contacts_max`",
     "remedies.budget_minor": "currency -> what offers may cost in a calendar month, UTC, repairs apart; none: no limit",
     "credits.cap_percent": "of the monthly fee: most that credits on one bill may come to",
+    "credits.statutory": "scheme that pays for a total loss here: `uk_automatic_compensation`, `de_tkg_58`; none: none",
     "output.name": "in metrics and commands; the kind's if not given",
     "output.backlog_max": "notifications that may wait; then the input stops",
     "output.only.types": "of notifications; empty: all",

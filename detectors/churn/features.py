@@ -4,9 +4,11 @@ A feature that is not known is absent from the mapping: never zero, never NaN. A
 refused, so that a misspelt one cannot learn quietly beside the right one.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 from msgspec import Struct
 
 FEATURE_MAX: Final = 1e15
@@ -49,6 +51,26 @@ FEATURES: Final[Mapping[str, FeatureWords]] = {
     "evidence": FeatureWords("the weight of evidence for a fault (log10)"),
 }
 """Every feature, in the order in which sums over features are taken."""
+
+
+def row_of(features: Mapping[str, float]) -> bytes:
+    """Return features as one row of float64[len(FEATURES)], in their order; NaN where one is not known.
+
+    A row is an eighth of the mapping, so that hundreds of thousands can wait for their labels.
+
+    Raises:
+        ValueError: if a name is not in `FEATURES`.
+    """
+    if not features.keys() <= FEATURES.keys():
+        unknown = next(iter(features.keys() - FEATURES.keys()))
+        raise ValueError(f"a feature must be one of {', '.join(FEATURES)}, was {unknown!r}")
+    return np.array([features.get(name, math.nan) for name in FEATURES], np.float64).tobytes()
+
+
+def known_in(row: bytes) -> dict[str, float]:
+    """Return the features of a row that are known."""
+    values = np.frombuffer(row, np.float64).tolist()
+    return {name: value for name, value in zip(FEATURES, values, strict=True) if not math.isnan(value)}
 
 
 def checked(features: Mapping[str, float], known: Mapping[str, FeatureWords]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct
 
 from detectors.changes import Ledger
+from detectors.churn.features import known_in, row_of
 from schemas.errors import ConfigError
 
 DAY_MS: Final = 86_400_000
@@ -25,7 +26,7 @@ GAP_MS: Final = 7 * DAY_MS
 daily alerts must not outvote the quiet ones."""
 
 PENDING_MAX: Final = 200_000
-"""Examples that wait for their label, at most; some 200 MB."""
+"""Examples that wait for their label, at most; some 130 MB."""
 
 
 class Example(Struct, frozen=True):
@@ -38,11 +39,15 @@ class Example(Struct, frozen=True):
 
 
 class PendingExample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """An example whose label is not known yet."""
+    """An example whose label is not known yet; its features are a row of float64 (`features.row_of`)."""
 
     customer: str
     at_ms: int
-    features: dict[str, float]
+    row: bytes
+
+    def labelled(self, *, left: bool) -> Example:
+        """Return the example, now that its label is known."""
+        return Example(self.customer, self.at_ms, known_in(self.row), left)
 
 
 class _Entry(NamedTuple):
@@ -96,12 +101,12 @@ class LabelDesk:
         """
         if not self.wants(customer, at_ms):
             return False
-        self.keep(customer, at_ms, dict(features))
+        self.keep(customer, at_ms, features)
         return True
 
-    def keep(self, customer: str, at_ms: int, features: dict[str, float]) -> None:
-        """Keep the features of a customer of whom an example is wanted; nobody changes them any more."""
-        self._add(PendingExample(customer, at_ms, features))
+    def keep(self, customer: str, at_ms: int, features: Mapping[str, float]) -> None:
+        """Keep the features of a customer of whom an example is wanted, as they are now."""
+        self._add(PendingExample(customer, at_ms, row_of(features)))
         self._make_room()
 
     def wants(self, customer: str, at_ms: int) -> bool:
@@ -120,7 +125,7 @@ class LabelDesk:
         fresh = [entry.example for entry in entries[len(kept) :]]
         positives = [example for example in fresh if example.at_ms <= at_ms]
         self.discarded_count += len(fresh) - len(positives)
-        return [Example(customer, example.at_ms, example.features, left=True) for example in positives]
+        return [example.labelled(left=True) for example in positives]
 
     def mature(self, now_ms: int) -> list[Example]:
         """Return the examples whose horizon has passed at `now_ms` without leaving, oldest first: negatives.
@@ -134,7 +139,7 @@ class LabelDesk:
         negatives = []
         while (oldest := self._oldest()) is not None and now_ms - oldest.at_ms >= self._horizon_ms:
             self._remove_oldest()
-            negatives.append(Example(oldest.customer, oldest.at_ms, oldest.features, left=False))
+            negatives.append(oldest.labelled(left=False))
         return negatives
 
     def wait_for(self, customers: set[str]) -> None:

@@ -93,6 +93,7 @@ class Situation(Struct, frozen=True, kw_only=True):
         call_ids: the newest bad calls.
         repairs_only: nothing but repairs may be offered: the hold-out, or enough contacts.
         room_minor: what is left of the month's budget; None: no limit.
+        due_by_law: what law or a scheme pays for the trouble, in `currency`, whatever is offered.
     """
 
     cause: Cause
@@ -111,6 +112,7 @@ class Situation(Struct, frozen=True, kw_only=True):
     call_ids: tuple[str, ...] = ()
     repairs_only: bool = False
     room_minor: int | None = None
+    due_by_law: Credit | None = None
 
 
 Uplift = Callable[[RemedyTerms, Situation], float]
@@ -180,8 +182,16 @@ def choose(
             continue
         benefit_minor = 0 if at_risk is None else rounded(at_risk * uplift(terms, situation))
         offers.append(_offer(terms, situation, due, cost_minor, benefit_minor - cost_minor))
+    offers = _paid_once(offers)
     offers.sort(key=lambda offer: -offer.expected_gain_minor)
     return offers[:limit]
+
+
+def _paid_once(offers: list[Remedy]) -> list[Remedy]:
+    """Leave of several credits for the same trouble the largest."""
+    most = max((one.credit.amount_minor for one in offers if one.credit is not None), default=0)
+    largest = next((one for one in offers if one.credit is not None and one.credit.amount_minor == most), None)
+    return [one for one in offers if one.credit is None or one is largest]
 
 
 def _at_risk(
@@ -202,8 +212,10 @@ def _may_offer(terms: RemedyTerms, situation: Situation) -> bool:
     # The catalogue was checked for these two; a table made by hand must not get around them.
     if terms.adds_bandwidth and cause not in BANDWIDTH_CAUSES:
         return False
-    if terms.credit_rule is not None and cause in NO_CREDIT_CAUSES:
-        return False
+    if terms.credit_rule is not None:
+        rule = find_rule(terms.credit_rule)
+        if cause in NO_CREDIT_CAUSES or getattr(situation.measured, rule.unit) < rule.least:
+            return False
     return _is_eligible(terms, situation)
 
 
@@ -242,6 +254,7 @@ def _credit(terms: RemedyTerms, situation: Situation, cap_percent: int) -> Credi
         situation.currency,
         situation.measured,
         credited_minor=situation.credited_minor,
+        statutory_minor=0 if situation.due_by_law is None else situation.due_by_law.amount_minor,
         cap_percent=cap_percent,
         call_ids=situation.call_ids,
     )
@@ -258,6 +271,11 @@ def _offer(terms: RemedyTerms, situation: Situation, due: Credit | None, cost_mi
         expected_gain_minor=gain_minor,
         credit=due,
     )
+
+
+def told_by_law(terms: RemedyTerms, situation: Situation, due: Credit) -> Remedy:
+    """Return what is due by law as a card tells it; it costs what it is, and nothing is gained by withholding it."""
+    return _offer(terms, situation, due, due.amount_minor, 0)
 
 
 def _talk_track(terms: RemedyTerms, situation: Situation, due: Credit | None) -> str:

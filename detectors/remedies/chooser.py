@@ -12,8 +12,9 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from detectors.remedies import statutory
 from detectors.remedies.catalogue import Catalogue, RemedyTerms
-from detectors.remedies.choice import REMEDIES_MAX, Assumptions, Situation, choose, value_basis
+from detectors.remedies.choice import REMEDIES_MAX, Assumptions, Situation, choose, told_by_law, value_basis
 from detectors.remedies.followup import FOLLOW_UP_DAYS, FollowUp, FollowUps
 from detectors.remedies.ledger import DAY_MS, Decision, Ledger
 from detectors.remedies.partners import Partners
@@ -61,7 +62,8 @@ class Chooser:
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         business = settings.business
         self._deployment, self._business, self._catalogue = settings.deployment, business, catalogue
-        self._terms = {terms.id: terms for terms in catalogue.remedies}
+        self._by_law = statutory.terms()
+        self._terms = {terms.id: terms for terms in (*catalogue.remedies, self._by_law)}
         self._spent: dict[str, int] = {}
         self._month = 0
         self.assumptions = Assumptions(business.margin_ratio, business.remaining_months)
@@ -95,10 +97,14 @@ class Chooser:
         decision = self.ledger.of(facts.alert_id)
         if decision is None or decision.attempt != facts.attempt:
             decision = self._decide(facts, situation, offers, held_out=held_out)
+        shown = _shortened(offers, decision.action)
+        if situation.due_by_law is not None:
+            due = told_by_law(self._by_law, situation, situation.due_by_law)
+            offers, shown = [*offers, due], [*shown, due]
         if offers:
             decision.prices_minor = {one.remedy_id: one.cost_minor for one in offers}
             decision.credits = {one.remedy_id: one.credit for one in offers if one.credit is not None}
-        return _shortened(offers, decision.action), self._told(decision)
+        return shown, self._told(decision)
 
     def _uplift(self, terms: RemedyTerms, situation: Situation) -> float:
         option = Option(terms.id, terms.uplift_prior, 0)
@@ -173,13 +179,17 @@ class Chooser:
             event: the report; the case is known.
             currency: the customer's.
         """
-        self.ledger.reported(event.alert_id, event.result, event.remedy_id)
+        # What is due anyway is no offer: it teaches nothing, and mends nothing that could be watched.
+        is_offer = event.remedy_id != self._by_law.id
+        if is_offer:
+            self.ledger.reported(event.alert_id, event.result, event.remedy_id)
         decision = self.ledger.of(event.alert_id)
         remedy_id = event.remedy_id or (None if decision is None or decision.action == ALONE else decision.action)
         if event.result not in ("accepted", "fixed") or remedy_id is None:
             return None
         terms = self._terms.get(remedy_id)
-        self._watch(customer, event, remedy_id, FOLLOW_UP_DAYS if terms is None else terms.follow_up_days)
+        if is_offer:
+            self._watch(customer, event, remedy_id, FOLLOW_UP_DAYS if terms is None else terms.follow_up_days)
         if event.result == "fixed" or terms is None or decision is None:
             return None
         cost_minor = decision.prices_minor.get(remedy_id, 0)

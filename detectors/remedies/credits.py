@@ -123,6 +123,7 @@ def credit(
     measured: Measured,
     *,
     credited_minor: int = 0,
+    statutory_minor: int = 0,
     cap_percent: int = CAP_PERCENT,
     call_ids: tuple[str, ...] = (),
 ) -> Credit | None:
@@ -137,6 +138,7 @@ def credit(
         currency: the fee's.
         measured: the bad service.
         credited_minor: what the same bill already credits, statutory compensation included.
+        statutory_minor: what law or a scheme pays for this very trouble: of the rule's amount what is beyond it is due.
         cap_percent: most that one bill may credit, in percent of the monthly fee.
         call_ids: the calls that justify it.
 
@@ -149,12 +151,15 @@ def credit(
     if units < rule.least:
         return None
     full_minor = share(max(fee_minor, 0), units, rule.parts)
-    room_minor = max(max(fee_minor, 0) * cap_percent // 100 - max(credited_minor, 0), 0)
-    amount_minor = min(full_minor, room_minor)
+    beyond_minor = full_minor - statutory_minor
+    room_minor = max(max(fee_minor, 0) * cap_percent // 100 - max(credited_minor, 0) - statutory_minor, 0)
+    amount_minor = min(beyond_minor, room_minor)
     if amount_minor <= 0:
         return None
     basis = f"{rule.rule_id}: {_arithmetic(rule, units, fee_minor, currency)} = {money_text(full_minor, currency)}"
-    if amount_minor < full_minor:
+    if statutory_minor > 0:
+        basis += f", less {money_text(statutory_minor, currency)} due by law"
+    if amount_minor < beyond_minor:
         basis += f", capped at {money_text(amount_minor, currency)}: {cap_percent}% of the monthly fee a bill"
         if credited_minor > 0:
             basis += f", less {money_text(credited_minor, currency)} already credited"

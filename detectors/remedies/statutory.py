@@ -1,11 +1,12 @@
 """What law or a published scheme pays for a total loss of service: dated tables, as data.
 
-These sums are paid by others' rules, whatever we offer; goodwill for the same bill is what remains under its cap
-(`credits.credit`, `credited_minor`), so that the two never add up.
+These sums are paid by others' rules, whatever we offer. Goodwill for the same trouble is what it is worth beyond them
+(`credits.credit`, `statutory_minor`), so that the two never add up.
 """
 
 import datetime as dt
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from detectors.remedies.catalogue import RemedyTerms
 from schemas.alerts import Credit
 from schemas.money import money_text, share
+
+DAY_MS = 86_400_000
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +37,7 @@ class StatutoryTable(Struct, frozen=True, forbid_unknown_fields=True):
     begins: dt.date = msgspec.field(name="from")
     free_days: int
     working: bool
+    utc_offset_minutes: int
     step: list[Step]
     source: str
     until: dt.date | None = None
@@ -50,8 +55,13 @@ class StatutoryTable(Struct, frozen=True, forbid_unknown_fields=True):
 @cache
 def tables() -> tuple[StatutoryTable, ...]:
     """Return every table that is on record, oldest first within a scheme."""
+    return tuple(msgspec.convert(_file()["table"], list[StatutoryTable]))
+
+
+@cache
+def _file() -> dict[str, Any]:
     text = resources.files("detectors.remedies").joinpath("statutory.toml").read_text(encoding="utf-8")
-    return tuple(msgspec.convert(tomllib.loads(text)["table"], list[StatutoryTable]))
+    return tomllib.loads(text)
 
 
 def scheme_names() -> tuple[str, ...]:
@@ -59,12 +69,32 @@ def scheme_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(table.id.partition("@")[0] for table in tables()))
 
 
+def terms() -> RemedyTerms:
+    """Return the terms under which what is due is told: like a remedy's, and withheld by nothing."""
+    return msgspec.convert(_file()["remedy"], RemedyTerms)
+
+
+def days_lost(scheme: str, reported_ms: int, until_ms: int, spoke_ms: Sequence[int] = ()) -> list[dt.date]:
+    """Return the days that a scheme counts: after the day of the report, wholly within the loss.
+
+    Args:
+        scheme: name without version; its tables say when a day begins.
+        reported_ms: when the customer reported the loss, which had begun by then.
+        until_ms: how long it is known to have lasted.
+        spoke_ms: times of calls that got through all the same: the loss was not total until the last of them.
+    """
+    offset_ms = next(60_000 * one.utc_offset_minutes for one in tables() if one.id.startswith(f"{scheme}@"))
+    first = (max([reported_ms, *(at for at in spoke_ms if at <= until_ms)]) + offset_ms) // DAY_MS + 1
+    behind = (until_ms + offset_ms) // DAY_MS
+    return [dt.date(1970, 1, 1) + dt.timedelta(day) for day in range(first, behind)]
+
+
 def statutory(scheme: str, lost: list[dt.date], fee_minor: int, currency: str) -> Credit | None:
     """Compute what a scheme pays for a loss of service.
 
     Args:
         scheme: name without version.
-        lost: the days without any service, ascending, without gaps.
+        lost: the days without any service after that of the report, ascending, without gaps.
         fee_minor: the monthly fee.
         currency: the fee's: a scheme pays in its own only.
 
@@ -72,24 +102,23 @@ def statutory(scheme: str, lost: list[dt.date], fee_minor: int, currency: str) -
         The sum with its arithmetic; None: nothing is due, or the amounts of those days are not on record. None is not
         a statement that nothing is owed.
     """
-    total_minor, used = 0, dict[str, int]()
-    whole = counted = 0
+    # A new amount holds for losses that begin under it.
+    holding = (one for one in tables() if lost and one.id.startswith(f"{scheme}@") and one.holds_on(lost[0]))
+    table = next(holding, None)
+    if table is None or table.currency != currency:
+        return None
+    whole = counted = paid = total_minor = 0
     for day in lost:
-        table = next((one for one in tables() if one.id.startswith(f"{scheme}@") and one.holds_on(day)), None)
-        if table is None or table.currency != currency:
-            return None
-        counts_as_free = not table.working or day.weekday() < 5
         if whole < table.free_days:
-            whole += counts_as_free
+            whole += not table.working or day.weekday() < 5
             continue
         counted += 1
         amount = table.daily_minor(counted, fee_minor)
-        if amount:
-            total_minor += amount
-            used[table.id] = used.get(table.id, 0) + 1
+        total_minor += amount
+        paid += amount > 0
     if total_minor == 0:
         return None
-    days = ", ".join(f"{name}: {count} day{'s' if count > 1 else ''}" for name, count in used.items())
+    days = f"{table.id}: {paid} day{'s' if paid > 1 else ''}"
     return Credit(total_minor, currency, f"{days} of total loss = {money_text(total_minor, currency)}")
 
 

@@ -1,0 +1,95 @@
+"""Total losses of service, as readings of customers' own lines show them: from when until when.
+
+A line is lost while its newest readings say that the equipment is not registered, or that the line has no sync. What
+nobody read is not claimed: where readings are further than a day apart, the loss is taken to have ended with the last
+one that showed it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from detectors.changes import Ledger
+
+DAY_MS: Final = 86_400_000
+
+SILENT_MS: Final = DAY_MS
+"""Two readings further apart prove nothing of the time between."""
+
+KEPT_MS: Final = 60 * DAY_MS
+LOSSES_KEPT: Final = 16
+
+SHOWING: Final = frozenset({"registered", "sync_kbps"})
+"""The metrics that show a loss."""
+
+
+class Span(Struct):
+    """One loss: from the first reading that showed it to the newest one, or to the one that showed its end."""
+
+    began_ms: int
+    until_ms: int
+    is_over: bool = False
+
+
+class Losses:
+    """The losses of all customers that had any.
+
+    Args:
+        customers_max: so many customers are kept; beyond, the one whose first loss is the oldest gives way.
+    """
+
+    def __init__(self, customers_max: int) -> None:
+        self._customers_max = customers_max
+        self._known: Ledger[int, list[Span]] = Ledger(list[Span])
+
+    def read(self, customer: int, at_ms: int, readings: Mapping[str, float]) -> None:
+        """Take over what a customer's line shows at a time."""
+        spans = self._known.get(customer)
+        last = None if spans is None else spans[-1]
+        if last is not None and at_ms < last.until_ms:
+            return
+        lost = readings.get("registered", 1.0) < 0.5 or readings.get("sync_kbps", 1.0) <= 0.0
+        goes_on = last is not None and not last.is_over and at_ms - last.until_ms <= SILENT_MS
+        if last is not None and not last.is_over:
+            if goes_on:
+                last.until_ms = at_ms
+            last.is_over = not (lost and goes_on)
+            self._known.touch(customer)
+        if lost and not goes_on:
+            self._begin(customer, at_ms)
+
+    def _begin(self, customer: int, at_ms: int) -> None:
+        while customer not in self._known and len(self._known) >= self._customers_max:
+            del self._known[next(iter(self._known))]
+        spans = [one for one in self._known.get(customer, ()) if at_ms - one.until_ms < KEPT_MS]
+        self._known[customer] = [*spans[1 - LOSSES_KEPT :], Span(at_ms, at_ms)]
+
+    def since(self, customer: int, from_ms: int) -> list[Span]:
+        """Return a customer's losses that lasted beyond a time, oldest first."""
+        return [one for one in self._known.get(customer, ()) if one.until_ms > from_ms]
+
+    def forget(self, customer: int) -> int:
+        """Forget a customer's losses; return how many there were."""
+        return len(self._known.take_out(customer) or ())
+
+    @property
+    def floor(self) -> int:
+        """Number of the first checkpoint that is needed beside the newest."""
+        return self._known.floor
+
+    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
+        """Return what the checkpoint of this number has to hold."""
+        return self._known.changes(number, whole=whole)
+
+    def take(self, state: dict[str, Any], number: int) -> None:
+        """Take over the changes of a checkpoint, behind those of the one before it."""
+        self._known.take(state, number)
+
+    def settle(self) -> None:
+        """Make ready what was taken over.
+
+        Raises:
+            StateError: a customer's are missing.
+        """
+        self._known.settle("losses")
