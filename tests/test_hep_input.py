@@ -191,6 +191,34 @@ class TestListener:
         listener.start()
         listener.stop()
 
+    def test_a_drain_that_dies_is_replaced(self, tmp_path):
+        listener = Listener(Spool(tmp_path / "spool"), "127.0.0.1", 0)
+        listener.start()
+        host, _, port = listener.address.rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.sendto(keepalive(MONDAY_MS), (host, int(port)))
+            until(lambda: listener.received == 1, "the first packet")
+            first = listener._drain
+            first.kill()
+            udp.sendto(keepalive(MONDAY_MS), (host, int(port)))
+            until(lambda: listener.received == 2, "the packet after it")
+        listener.stop()
+        assert (first.returncode, listener._drain.returncode) == (-signal.SIGKILL, 0)
+
+    def test_what_waits_in_the_drain_is_written_before_the_end(self, tmp_path):
+        spool = Spool(tmp_path / "spool")
+        listener = Listener(spool, "127.0.0.1", 0)
+        host, _, port = listener.address.rpartition(":")
+        packets = packets_of(traffic(2, 8))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            for packet in packets:
+                udp.sendto(packet, (host, int(port)))
+        listener.start()
+        listener.stop()
+        assert (listener.received, listener.lost) == (len(packets), 0)
+        taken = b"".join(base64.b64decode(line) for path in (tmp_path / "spool").iterdir() for line in lines(path))
+        assert packets_of(taken) == packets
+
     def test_a_full_spool_loses_nothing_that_was_taken(self, tmp_path):
         spool = Spool(tmp_path / "spool", bytes_max=10)
         listener = Listener(spool, "127.0.0.1", 0)

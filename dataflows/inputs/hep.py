@@ -1,9 +1,10 @@
 """HEP3 over UDP and TCP: what capture agents send is on disk before it is read, and open calls survive a restart.
 
-    agents ──► listener ──► spool: segments of packets ──► source: the format's reader ──► chunks
+    agents ──► drain ──► listener ──► spool: segments of packets ──► source: the format's reader ──► chunks
 
 A line of the spool is a batch of whole packets in base64, so that the spool is the one that HTTP input has. Nobody
-waits for an answer, so what comes over UDP comes as best it can: what the kernel dropped is counted.
+waits for an answer, so what comes over UDP comes as best it can: a process of its own takes it (`drain`), and what the
+kernel dropped is counted.
 
 Calls last for hours, longer than segments are kept. So beside each segment but the first lies the table of the calls
 that were open where it begins. A restart takes that table, reads the segment again from there, and passes over what
@@ -15,7 +16,7 @@ import contextlib
 import os
 import selectors
 import socket
-import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from dataflows.durable import sync_folder
+from dataflows.inputs import drain
 from dataflows.inputs.chunks import Chunk, converted
+from dataflows.inputs.drain import DATAGRAM_BYTES, HEAD, mended
 from dataflows.inputs.files import Cut, Place
 from dataflows.inputs.spool import Spool
 from dataflows.logs import log
@@ -41,13 +44,11 @@ FLUSH_S = 0.05
 BATCH_BYTES = 512 << 10
 """A batch is written at this size whatever its age."""
 
-DRAINED_MAX = 512
-"""Datagrams taken at once, before connections and the clock are looked at."""
-
-DATAGRAM_BYTES = 65_536
+RECEIVED_BYTES = 1 << 20
+"""So much is taken from the stream at once."""
 
 BUFFER_BYTES = 64 << 20
-"""What the kernel is asked to hold while a batch is written: a second of fifty thousand packets. Without the right to
+"""What the kernel is asked to hold while nobody takes it: a second of fifty thousand packets. Without the right to
 more it gives what `net.core.rmem_max` allows."""
 
 CONNECTIONS_MAX = 256
@@ -80,14 +81,16 @@ class Listener:
         except OSError as error:
             raise ConfigError([f"listen: must be a free address, was {host}:{port}: {error.strerror}"]) from None
         _enlarge(self._udp)
-        self._udp.settimeout(0)
         self._tcp.settimeout(0)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._udp, selectors.EVENT_READ)
         self._selector.register(self._tcp, selectors.EVENT_READ)
+        self._stream: socket.socket | None = None
+        self._drain: subprocess.Popen[bytes] | None = None
+        self._unread = b""
         self._connections: dict[socket.socket, Framer] = {}
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+        self._batch_count = 0
         self._batch_begun_s = 0.0
         self._stopping = threading.Event()
         self.address = f"{host}:{self._udp.getsockname()[1]}"
@@ -97,6 +100,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to listen."""
+        self._open_drain()
         self._thread.start()
 
     def stop(self) -> None:
@@ -122,26 +126,65 @@ class Listener:
     def _run(self) -> None:
         while not self._stopping.is_set():
             for key, _ in self._selector.select(FLUSH_S):
-                if key.fileobj is self._udp:
-                    self._drain()
+                if key.fileobj is self._stream:
+                    self._pass_on()
                 elif key.fileobj is self._tcp:
                     self._accept()
                 else:
                     self._receive(key.fileobj)  # type: ignore[arg-type]  # we registered sockets alone
             if self._batch and (self._batch_bytes >= BATCH_BYTES or time.monotonic() - self._batch_begun_s >= FLUSH_S):
                 self._flush()
-        self._drain()
+        self._close_drain()
         self._flush()
 
-    def _drain(self) -> None:
-        """Take the datagrams that have come."""
-        receive, take = self._udp.recv, self._take
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(DRAINED_MAX):
-                data = receive(DATAGRAM_BYTES)
-                whole = data.startswith(MAGIC) and data[4:6] == len(data).to_bytes(2, "big")
-                # A datagram is one packet: its true length is known, whatever it says itself.
-                take(data if whole else mended(data))
+    def _open_drain(self) -> None:
+        self._stream, theirs = socket.socketpair()
+        self._stream.settimeout(0)
+        self._unread = b""
+        self._drain = drain.started(self._udp, theirs)
+        theirs.close()
+        self._selector.register(self._stream, selectors.EVENT_READ)
+
+    def _pass_on(self) -> bool:
+        """Take the batches that have come; return whether the drain is there."""
+        assert self._stream is not None  # noqa: S101  open as long as this runs
+        try:
+            data = self._stream.recv(RECEIVED_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        self._unread += data
+        while len(self._unread) >= HEAD.size:
+            size, count = HEAD.unpack_from(self._unread)
+            if len(self._unread) < HEAD.size + size:
+                break
+            self._take(self._unread[HEAD.size : HEAD.size + size], count)
+            self._unread = self._unread[HEAD.size + size :]
+        if not data and not self._stopping.is_set():
+            log("hep.drain_ended")
+            self._end_drain()
+            self._open_drain()
+        return bool(data)
+
+    def _close_drain(self) -> None:
+        """Take what it still holds."""
+        assert self._stream is not None  # noqa: S101  open as long as this runs
+        self._stream.shutdown(socket.SHUT_WR)
+        self._stream.settimeout(STOP_S / 2)
+        while self._pass_on():
+            pass
+        self._end_drain()
+
+    def _end_drain(self) -> None:
+        assert self._stream is not None and self._drain is not None  # noqa: S101, PT018  likewise
+        self._selector.unregister(self._stream)
+        self._stream.close()
+        try:
+            self._drain.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._drain.kill()
+            self._drain.wait()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -169,12 +212,14 @@ class Listener:
             del self._connections[connection]
             connection.close()
 
-    def _take(self, packet: bytes) -> None:
+    def _take(self, packets: bytes, count: int = 1) -> None:
+        """Hold whole packets until they are written."""
         if not self._batch:
             self._batch_begun_s = time.monotonic()
-        self._batch.append(packet)
-        self._batch_bytes += len(packet)
-        self.received += 1
+        self._batch.append(packets)
+        self._batch_bytes += len(packets)
+        self._batch_count += count
+        self.received += count
 
     def _flush(self) -> None:
         """Make the batch durable. While there is no room nothing is taken: TCP waits, the kernel counts the rest."""
@@ -187,12 +232,12 @@ class Listener:
                     log("hep.refused", error=str(error))
                 told = True
                 if self._stopping.wait(RETRY_S):
-                    self.lost += len(self._batch)
-                    log("hep.lost", packets=len(self._batch))
+                    self.lost += self._batch_count
+                    log("hep.lost", packets=self._batch_count)
                     break
             else:
                 break
-        self._batch, self._batch_bytes = [], 0
+        self._batch, self._batch_bytes, self._batch_count = [], 0, 0
 
 
 class Framer:
@@ -236,19 +281,6 @@ class Framer:
         except BadPacketError:
             return 0
         return size
-
-
-def mended(data: bytes) -> bytes:
-    """Make one packet of what is none, so that those beside it in the spool are read as they are.
-
-    What begins like a packet gets its true length, and is read if that was all that was wrong. Anything else becomes
-    the payload of a packet without time and protocol: a dead letter in its place.
-    """
-    data = data[: DATAGRAM_BYTES - 64]
-    if data.startswith(MAGIC):
-        data = data.ljust(HEAD_BYTES, b"\0")
-        return MAGIC + struct.pack(">H", len(data)) + data[HEAD_BYTES:]
-    return MAGIC + struct.pack(">HHHH", 12 + len(data), 0, 0x0F, 6 + len(data)) + data
 
 
 class Source:
