@@ -74,6 +74,15 @@ def test_no_trace_of_a_forgotten_customer_is_left_in_the_state():
     assert one.forget(CANARY) == {}
 
 
+def test_a_lock_that_a_forgotten_customer_was_cut_at_does_not_say_who_he_was():
+    one = engine()
+    one.apply(batch([call("b", START_MS + at * DAY_MS, talk_s=437.0, peer_id=CANARY) for at in range(1, 5)]))
+    row = one.memory.roster.find(key_of("b"))
+    assert one.memory.roster.book.rows[row]["lock_peer"].any()
+    one.forget(CANARY)
+    assert not one.memory.roster.book.rows[row]["lock_peer"].any()
+
+
 def test_a_history_that_is_used_again_holds_nothing_of_who_was_forgotten():
     one = engine()
     one.apply(batch(about_canary()))

@@ -20,6 +20,7 @@ from schemas.text import F64
 
 CALLS_PER_DAY = 10
 CHUNKS_A_ROUND = 12
+WARM_UP_CHUNKS = 16
 HOT_AMONG = 100_000
 """Hot customers are the busiest of so many."""
 
@@ -161,9 +162,9 @@ def reside(size: int, exponent: float, chunks: int) -> Residence:
 
 
 def _warm_up(rng: np.random.Generator) -> None:
-    """Load compiled code and whatever a chunk needs in passing, so that neither counts."""
+    """Load compiled code and whatever chunks and growth need in passing, so that neither counts."""
     decoder, engine = Decoder(), new_engine()
-    for chunk in everybody(2 * CHUNK_CALLS, BEGIN_MS, DAY_MS, rng):
+    for chunk in everybody(WARM_UP_CHUNKS * CHUNK_CALLS, BEGIN_MS, DAY_MS, rng):
         engine.apply(decoder.decode(chunk))
         parse(chunk.splitlines())
     del decoder, engine
