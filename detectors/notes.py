@@ -19,11 +19,8 @@ NOTE = np.dtype(
     [
         ("since_ms", np.int64),  # end of the first bad call since the evidence was last low; -1: none
         ("last_bad_ms", np.int64),  # end of the newest bad call; -1: none
-        (
-            "waiting_weight",
-            np.float32,
-            (len(CHANNELS),),
-        ),  # observations that may yet turn out to be trouble: sum of x
+        # observations that may yet turn out to be trouble: sum of their x
+        ("waiting_weight", np.float32, (len(CHANNELS),)),
         ("waiting_count", np.uint16, (len(CHANNELS),)),  # and how many there are
         ("media_call", np.uint32),  # the call that media reports came for last
         ("media_rating", np.float32),  # and the mean R-factor they gave
