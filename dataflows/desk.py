@@ -16,7 +16,7 @@ from dataflows.inputs.http import Server
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
 from detectors.churn.model import ModelReport
-from detectors.elements import E_DROP, E_QUALITY, E_SETUP, Elements, element_total
+from detectors.elements import E_CHANNELS, Elements, element_total
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
 from schemas.events import Outcome
@@ -36,9 +36,6 @@ SUSPECT_DAYS = 1.0
 """Elements with less evidence than a healthy one shows every day are not worth a line."""
 
 SUSPECTS_MAX = 40
-
-SUSPECT_COUNTS = ((E_DROP, "drops", "answered"), (E_QUALITY, "poor", "rated"), (E_SETUP, "failures", "attempts"))
-"""Channel, and the counts of an element that are its bad calls and all its calls."""
 
 
 def open_store(config: Config, folder: Path, clock: Clock) -> DeskStore:
@@ -143,19 +140,15 @@ def _suspects(elements: Elements) -> list[Suspect]:
     """List the elements whose evidence is up."""
     array = elements.network.elements[: len(elements)].copy()
     found = []
-    for serial in np.flatnonzero((array["since_ms"] >= 0) & (array["attempts"] > 0)):
+    for serial in np.flatnonzero((array["since_ms"] >= 0) & (array["attempts"] > 0)).tolist():
         one = array[serial]
-        for channel, bad, calls in (
-            (E_DROP, "drops", "answered"),
-            (E_QUALITY, "poor", "rated"),
-            (E_SETUP, "failures", "attempts"),
-        ):
-            days = float(element_total(one, channel))
-            usual = elements.p0(int(serial), channel)
+        for channel in range(E_CHANNELS):
+            days, usual = float(element_total(one, channel)), elements.p0(serial, channel)
+            bad, calls = elements.counts(serial, channel)
             is_known = one["incident"] > 0 and one["channel"] == channel
-            if (days >= SUSPECT_DAYS or is_known) and one[bad] > usual * one[calls]:
+            if (days >= SUSPECT_DAYS or is_known) and bad > usual * calls:
                 kind, name = elements.names[serial]
-                found.append(Suspect(kind, name, int(one[calls]), int(one[bad]), usual, days, bool(is_known)))
+                found.append(Suspect(kind, name, calls, bad, usual, days, bool(is_known)))
     return found
 
 

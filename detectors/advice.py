@@ -212,7 +212,9 @@ class Advisor:
     ) -> Situation:
         lost = self._losses.since(case.customer, now_ms - BILL_MS)
         return Situation(
-            cause=likely_cause(case.kind, case.dimension, shared=False, line_readings=self._line(case.customer)),
+            cause=likely_cause(
+                case.kind, case.dimension, shared=case.incident_id is not None, line_readings=self._line(case.customer)
+            ),
             churn=risk,
             now_ms=now_ms,
             fault_open=fault_open,

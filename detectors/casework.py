@@ -19,7 +19,7 @@ from detectors.locks import TOLERANCE_S
 from detectors.memory import Memory
 from detectors.patterns import Finding, View, added_log10, read
 from detectors.remedies.followup import FollowUp, FollowUps
-from detectors.roster import CALM, CASE, FULL
+from detectors.roster import CALM, CASE, FULL, HELD
 from detectors.showing import newest_shown, shown_calls, view_of
 from detectors.watch import evidence_days, opening_log10
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
@@ -57,7 +57,8 @@ class Casework:
         if self._memory.note_of(one)["history"] < 0:
             return
         view = view_of(self._memory, row, now_ms)
-        evidence_log10 = float(opening_log10(one, added_log10(view.kept())))
+        history = self._memory.histories.shelf.items[self._memory.note_of(one)["history"]]
+        evidence_log10 = float(opening_log10(one, history, added_log10(view.kept())))
         if len(view.bad) < 2 or evidence_log10 < np.log10(self._memory.settings.false_alarm_days):
             return
         self._open(row, customer_id, view, read(view), evidence_log10)
@@ -85,7 +86,6 @@ class Casework:
         _count(case, view)
         case.severity = case.judge()
         self._memory.histories.shelf.items[history]["enough"] = case.good_calls_needed()
-        one["mode"] = CASE
         self._casebook.cases[case.customer] = case
         self._casebook.reschedule()
         self._memory.relations.case_opened(case.customer, view.now_ms)
@@ -93,8 +93,9 @@ class Casework:
         if relapse is not None and relapse.alert_id != case.alert_id:
             case.previous_alert_id, case.failed = relapse.alert_id, [relapse.remedy_id]
         if _sudden(view) or self._may_be_shared(case, view):
-            case.due_ms = view.now_ms + HOLD_MS
+            one["mode"], case.due_ms = HELD, view.now_ms + HOLD_MS
         else:
+            one["mode"] = CASE
             self._tell(case, "stayline.alert.opened", view.now_ms)
 
     def _region(self, view: View) -> str | None:
@@ -230,11 +231,13 @@ class Casework:
             self._casebook.taken_over_count += 1
             self._drop(case)
             return
-        view = view_of(self._memory, self._memory.roster.find(case.customer), now_ms)
+        row = self._memory.roster.find(case.customer)
+        view = view_of(self._memory, row, now_ms)
         _name(case, read(view), view)
         if may_wait and now_ms + HOLD_MS <= case.detected_ms + HELD_MAX_MS and self._may_be_shared(case, view):
             case.due_ms = now_ms + HOLD_MS
         else:
+            self._memory.row(row)["mode"] = CASE
             self._tell(case, "stayline.alert.opened", now_ms)
 
     def absolve(self, row: int, incident: OpenIncident) -> None:
@@ -253,6 +256,10 @@ class Casework:
             else:
                 self.decide(case, incident.detected_ms)
             self._casebook.reschedule()
+        elif (explained := self._incident_of(case)) is not None:
+            # Told too soon: it is handed over to the incident, and nothing is left for this customer to be called for.
+            case.incident_id = explained.incident_id
+            self._close(case, incident.detected_ms)
 
     def _enough(self, one: Any) -> bool:
         return bool(LEAP * evidence_days(one) >= self._memory.settings.false_alarm_days)

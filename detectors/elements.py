@@ -249,6 +249,15 @@ class Elements:
         usual = self.network.usual[one["kind"], channel]
         return float(element_p0(channel, one["count"][channel], one["weight"][channel], usual))
 
+    def counts(self, serial: int, channel: int) -> tuple[int, int]:
+        """Return (bad calls, calls that could be bad) of an element in a channel, since its trouble began."""
+        one = self.network.elements[serial]
+        if channel == E_DROP:
+            return int(one["drops"]), int(one["answered"])
+        if channel == E_SETUP:
+            return int(one["failures"]), int(one["attempts"] - one["answered"])
+        return int(one["poor"]), int(one["rated"])
+
     def serials_of(self, calls: CallColumns) -> I32:
         """Return int32[n, len(ELEMENTS)]: the serial of each element that each call ran through; -1 unknown."""
         table = np.full((len(calls), len(ELEMENTS)), -1, np.int32)

@@ -153,14 +153,20 @@ def observe_nothing(evidence: F32) -> None:
 
 
 @inlined
+def total_of(evidence: F32, channel: int) -> float:
+    """Return the part of the evidence that a channel holds, in days."""
+    part = 0.0
+    for j in range(evidence.shape[1]):
+        part += evidence[channel, j]
+    return float(_SHARE[channel] * part)
+
+
+@inlined
 def total(evidence: F32) -> float:
     """Return the average of all processes, channels weighed by their share: compare it with D."""
     value = 0.0
     for channel in range(evidence.shape[0]):
-        part = 0.0
-        for j in range(evidence.shape[1]):
-            part += evidence[channel, j]
-        value += _SHARE[channel] * part
+        value += total_of(evidence, channel)
     return value
 
 

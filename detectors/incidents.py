@@ -37,6 +37,8 @@ RECOVERY_SHARE = 0.5
 PROBE_DROP_EXCESS = 2.0
 """A probe lies if its media readings collapse while calls drop less than this many times as often as they should."""
 
+DAY_MS = 86_400_000
+
 NAMES = {
     "access_node": "access node",
     "trunk": "trunk",
@@ -130,14 +132,14 @@ class Incidents:
             if channel == E_QUALITY and ELEMENTS[one["kind"]] == "probe" and self._drops_too(element):
                 continue
             p0 = self.elements.p0(element, channel)
-            score = excess(*self._counts(element, channel), p0)
+            # Calls inside another open incident are in the log too, but not in the counts.
+            bad, size = self.elements.counts(element, channel)
+            score = excess(min(_voices(calls), bad), size, p0)
             blames.append(Blame(element, channel, int(one["since_ms"]), score, calls))
         return blames
 
     def shared_ratio(self, elements: Iterable[int], customer: int) -> float:
         """Return the share of bad calls that others suffer on the sickest of some elements; 0.0 where none looks ill.
-
-        Each of the others counts once: it is they, not one bad line among them, who make an element suspicious.
 
         Args:
             elements: serials.
@@ -152,9 +154,11 @@ class Incidents:
                 continue
             through = log[(log["end_ms"] >= one["since_ms"]) & np.any(log["elements"] == element, axis=1)]
             for channel in range(E_CHANNELS):
-                bad = len(np.unique(through["key"][through["signs"][:, channel] >= BAD]))
-                size = max(self._counts(element, channel)[1], bad)
-                if bad >= OTHERS_MIN and excess(bad, size, self.elements.p0(element, channel)) >= SUSPICION:
+                calls = through[through["signs"][:, channel] >= BAD]
+                counted, size = self.elements.counts(element, channel)
+                bad = min(_voices(calls), counted)
+                looks_ill = bad > 0 and excess(bad, size, self.elements.p0(element, channel)) >= SUSPICION
+                if looks_ill and len(np.unique(calls["key"])) >= OTHERS_MIN:
                     ratios.append(bad / size)
         return max(ratios)
 
@@ -167,7 +171,7 @@ class Incidents:
         one = self._array()[blame.element]
         kind, name = self.elements.names[blame.element]
         p0 = self.elements.p0(blame.element, blame.channel)
-        bad, size = self._counts(blame.element, blame.channel)
+        bad, size = self.elements.counts(blame.element, blame.channel)
         identity = case_id("in", self.deployment, kind, name, blame.since_ms)
         incident = self._enter(identity, blame.element, detected_ms, blame.since_ms, blame.channel, p0)
         incident.evidence = float(np.log10(max(element_total(one, blame.channel), 1.0)))
@@ -195,15 +199,6 @@ class Incidents:
             one["since_ms"] = -1
             for name in ("attempts", "answered", "drops", "failures", "poor", "rated"):
                 one[name] = 0
-
-    def _counts(self, element: int, channel: int) -> tuple[int, int]:
-        """Return (bad calls, calls that could be bad) in a channel, since the trouble began."""
-        one = self._array()[element]
-        if channel == E_DROP:
-            return int(one["drops"]), int(one["answered"])
-        if channel == E_SETUP:
-            return int(one["failures"]), int(one["attempts"] - one["answered"])
-        return int(one["poor"]), int(one["rated"])
 
     def told(self, event: KnownIncident) -> OpenIncident | None:
         """Take over an alarm that somebody else raised or cleared; return an incident that is new by it."""
@@ -259,7 +254,7 @@ class Incidents:
         """Return an incident as it is sent; call before `stop`."""
         one = self._array()[incident.element]
         kind, name = self.elements.names[incident.element]
-        bad, size = self._counts(incident.element, incident.channel)
+        bad, size = self.elements.counts(incident.element, incident.channel)
         baseline = incident.baseline_ratio
         if incident.channel == E_SETUP and one["attempts"]:
             # Told of all attempts, not of those alone that nobody answered.
@@ -295,6 +290,11 @@ class Incidents:
         self._serial = state["serial"]
         self.open = {one["serial"]: OpenIncident(**one) for one in state["open"]}
         self.closed = {one["serial"]: OpenIncident(**one) for one in state["closed"]}
+
+
+def _voices(calls: npt.NDArray[np.void]) -> int:
+    """Count bad calls, each customer once a day: it is many who make an outage, not one line with many calls."""
+    return len(np.unique(np.stack([calls["key"], (calls["end_ms"] // DAY_MS).astype(np.uint64)]), axis=1).T)
 
 
 def _plain(incident: OpenIncident) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from detectors.history import Histories
 from detectors.incidents import Incidents
 from detectors.notes import DRAFT, NOTE, Notes
 from detectors.remedies.catalogue import Catalogue
-from detectors.roster import CASE, ROW, Roster, Rows
+from detectors.roster import CALM, ROW, Roster, Rows
 from detectors.settings import Settings
 from detectors.shelves import give_back
 from schemas.text import I32, Translation
@@ -142,7 +142,7 @@ class Memory:
 
     def _copied(self, index: I32, rows: Rows) -> dict[str, Any]:
         """Return copied rows with what is kept beside them; the case of a changed row is written too."""
-        for key in rows["key"][rows["mode"] == CASE].tolist():
+        for key in rows["key"][rows["mode"] != CALM].tolist():
             if key in self.casebook.cases:
                 self.casebook.cases.touch(key)
         notes = self.notes.copy(_noted(rows))

@@ -45,7 +45,7 @@ ROW = np.dtype(
         ("minutes_share", np.uint16),  # durations in whole minutes, of MINUTES_ALL, recent ones weighing more
         ("written", np.uint16),  # how far the next checkpoint has come with this row (`touch`); not kept
         ("rating_count", np.uint8),  # calls that `rating` rests on, up to `watch.RATING_MEMORY`
-        ("mode", np.uint8),  # CALM or CASE
+        ("mode", np.uint8),  # CALM, CASE or HELD
         # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
         ("again", np.uint8),
         # how much the newest answered call looked dropped, 0..FULL, until the parties have parted; FULL: settled
@@ -54,7 +54,8 @@ ROW = np.dtype(
     align=True,
 )
 
-CALM, CASE = 0, 1
+CALM, CASE, HELD = range(3)
+"""Modes of a customer: without a case; with one that was told; with one that waits."""
 
 FULL = 255
 """A whole drop, in units of `doubt`."""

@@ -30,6 +30,7 @@ from detectors.evidence import (
     DROP,
     LEAP,
     QUALITY,
+    REDIAL,
     SETUP,
     accrue,
     correct,
@@ -39,6 +40,7 @@ from detectors.evidence import (
     observe_nothing,
     remember,
     total,
+    total_of,
 )
 from detectors.history import (
     ANSWERED,
@@ -99,7 +101,7 @@ GOOD_RATING, GOOD_RATING_COUNT = 80.0, 5.0
 SPREAD, SPREAD_COUNT, SPREAD_MIN = 5.0, 10.0, 3.0
 """The mean absolute deviation of R expected of a customer not yet known, how many calls that is worth, and the least
 that anybody is held to."""
-POOR_FROM, POOR_FULL = 2.5, 5.0
+POOR_FROM, POOR_FULL = 3.25, 4.25
 """Media is poor from so many deviations below the customer's own mean R, and wholly so at so many."""
 RATING_MEMORY = 100
 LOCK_BAD_DAYS = 5.0
@@ -318,7 +320,8 @@ def _watch_elements(
     customer = world.book.rows[row]
     note = world.notes.items[customer["note"]]
     lately = note["last_bad_ms"] >= 0 and calls.end_ms[i] - note["last_bad_ms"] < SPEAK_AGAIN_MS
-    speaks = customer["mode"] == CALM and not lately and not state & INSIDE
+    # A line that is known to be bad by itself blames nobody else; one whose case waits may be the fault's.
+    speaks = customer["mode"] != CASE and not lately and not state & INSIDE
     for e in range(len(ELEMENTS)):
         serial = calls.elements[i, e]
         if serial < 0:
@@ -358,9 +361,21 @@ def evidence_days(one: Any) -> float:
 
 
 @inlined
-def opening_log10(one: Any, added_log10: float) -> float:
-    """Return log10 of a customer's whole evidence with what structure adds to it, as it is held against the promise."""
-    return math.log10(max(LEAP * (total(one["evidence"]) * 10.0**added_log10 + lock_total(one)), 1e-9))
+def opening_log10(one: Any, history: Any, added_log10: float) -> float:
+    """Return log10 of the evidence that may open a case, with what structure adds to it.
+
+    A channel counts if calls show it that are bad by themselves: a customer cannot be told of what no call shows.
+
+    Args:
+        one: the customer's row.
+        history: what is kept of the calls since the trouble began.
+        added_log10: from `detectors.patterns.added_log10`.
+    """
+    value = total_of(one["evidence"], DROP) if history["drops"] > 0 else 0.0
+    value += total_of(one["evidence"], SETUP) if history["failures"] > 0 else 0.0
+    value += total_of(one["evidence"], QUALITY) if history["poor"] > 0 else 0.0
+    value += total_of(one["evidence"], REDIAL) if history["redials"] > 0 else 0.0
+    return math.log10(max(LEAP * (value * 10.0**added_log10 + lock_total(one)), 1e-9))
 
 
 @inlined
@@ -483,7 +498,7 @@ def _may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, sc
         within.day_bad,
         within.room,
     )
-    return opening_log10(one, added_log10(kept)) >= limits.open_log10
+    return opening_log10(one, history, added_log10(kept)) >= limits.open_log10
 
 
 @inlined
@@ -582,7 +597,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         note["last_bad_ms"] = max(note["last_bad_ms"], calls.end_ms[i])
     if not state & INSIDE:
         bad = (signs & BAD_CALL) != 0
-        if one["mode"] == CASE:
+        if one["mode"] != CALM:
             stop |= STOP_CASE * (bad or _may_be_over(world, note, calls.end_ms[i]))
         elif (bad or confirmed) and note["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
             # The first bad call of a trouble is looked at with the second. What is found of an element may change it.
@@ -590,7 +605,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     one["again"] = calls.direction[i] + 1 if redial == REDIAL_ONE_SIDED and not answered else 0
     if answered:
         # What was not judged by halves needs nobody to settle it.
-        whole = one["mode"] == CASE or (state & INSIDE) != 0 or calls.one_way[i] or calls.drop[i] >= CERTAIN
+        whole = one["mode"] != CALM or (state & INSIDE) != 0 or calls.one_way[i] or calls.drop[i] >= CERTAIN
         one["doubt"] = FULL if whole and calls.drop[i] >= LIKELY else np.uint8(calls.drop[i] * FULL)
     elif not one["again"]:
         one["doubt"] = 0

@@ -313,3 +313,22 @@ def test_a_case_far_worse_than_the_fault_around_it_is_told():
     events = sorted([*slow_firmware(1, 0.2, days=3), *own], key=lambda event: event["end_ms"])
     told = [one for one in run(events) if one["type"] == "stayline.alert.opened"]
     assert [one["data"]["customer_id"] for one in told] == ["own"]
+
+
+def test_a_case_told_before_its_incident_is_handed_over_to_it():
+    # One line takes the whole fault first; the others meet it a day later.
+    places = {"cpe_model": "box", "cpe_firmware": "2.0"}
+    start = MONDAY_MS + 3 * DAY_MS
+    events = [event for event in slow_firmware(5, 0.006) if event["end_ms"] < start]
+    events += [call("first", start + at * HOUR_MS, dropped=True, **places) for at in range(1, 6)]
+    events += [
+        call(f"c{4 * who}", start + 6 * HOUR_MS + at * HOUR_MS + who * MINUTE_MS, dropped=at % 3 == 0, **places)
+        for at in range(6)
+        for who in range(30)
+    ]
+    told = run(sorted(events, key=lambda event: event["end_ms"]))
+    shared = next(one["data"]["incident_id"] for one in told if one["type"] == "stayline.incident.opened")
+    mine = [one for one in told if one["subject"] == "first"]
+    assert (mine[0]["type"], mine[-1]["type"]) == ("stayline.alert.opened", "stayline.alert.resolved")
+    assert [one["data"]["incident_id"] for one in mine] == [None] * (len(mine) - 1) + [shared]
+    assert mine[-1]["data"]["cause"]["kind"] == "shared_outage"
