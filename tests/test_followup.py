@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from detectors.remedies.followup import DAY_MS, FollowUp, FollowUps
-from detectors.remedies.partners import PARTNERS_MAX, Partners
+from detectors.remedies.partners import PARTNERS_MAX, Job, Partners
 
 
 def follow_up(customer=1, begun_ms=0, days=3, **facts):
@@ -78,9 +78,9 @@ def test_what_is_watched_survives_a_restart_and_can_be_forgotten():
 def test_the_next_job_goes_to_whom_keeps_deadlines():
     partners = Partners()
     for partner, took_days in (("slow", 9), ("quick", 2)):
-        for _ in range(5):
-            partners.ordered("technician_visit", partner)
-            partners.fixed("technician_visit", partner, took_days * DAY_MS, 7 * DAY_MS)
+        for n in range(5):
+            partners.ordered(Job(1, f"{partner}{n}", "technician_visit", partner, 0))
+            assert partners.fixed(f"{partner}{n}", "technician_visit", took_days * DAY_MS, 7 * DAY_MS) == partner
             partners.judged("technician_visit", partner, "worked")
     assert partners.best("technician_visit") == "quick"
     assert partners.best("cpe_swap") is None
@@ -92,8 +92,8 @@ def test_the_next_job_goes_to_whom_keeps_deadlines():
 def test_jobs_that_do_not_help_cost_a_partner_the_next_one():
     partners = Partners()
     for partner, verdict in (("a", "failed"), ("b", "worked")):
-        partners.ordered("cpe_swap", partner)
-        partners.fixed("cpe_swap", partner, DAY_MS, 7 * DAY_MS)
+        partners.ordered(Job(1, partner, "cpe_swap", partner, 0))
+        partners.fixed(partner, "cpe_swap", DAY_MS, 7 * DAY_MS)
         partners.judged("cpe_swap", partner, verdict)
     partners.judged("cpe_swap", "a", "unproven")
     partners.judged("cpe_swap", "", "failed")
@@ -104,8 +104,12 @@ def test_jobs_that_do_not_help_cost_a_partner_the_next_one():
 def test_partners_are_bounded_and_survive_a_restart():
     partners = Partners()
     for index in range(PARTNERS_MAX + 5):
-        partners.ordered("cpe_swap", f"p{index}")
+        partners.ordered(Job(index, f"a{index}", "cpe_swap", f"p{index}", 0))
     assert len(partners.table()) == PARTNERS_MAX
     restored = Partners()
     restored.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(partners.snapshot())))
     assert restored.table() == partners.table()
+    assert restored.fixed("a9", "cpe_swap", DAY_MS, DAY_MS) == "p9"
+    assert restored.fixed("a9", "cpe_swap", DAY_MS, DAY_MS) == "", "a job is done once"
+    restored.forget(10)
+    assert restored.fixed("a10", "cpe_swap", DAY_MS, DAY_MS) == ""

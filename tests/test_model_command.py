@@ -16,6 +16,7 @@ from dataflows.config import engine_settings, load
 from dataflows.config.business import catalogue_of
 from detectors.engine import RiskEngine
 from detectors.remedies.catalogue import default_catalogue_text
+from detectors.remedies.partners import Job
 from schemas.errors import ConfigError, StateError
 
 CONFIG = """
@@ -49,7 +50,7 @@ def engine_of(config, labels):
         tenure = float(rng.exponential(500.0))
         advisor.model.learn({"tenure_days": tenure}, bool(rng.random() < 0.3 * math.exp(-tenure / 500.0)))
     advisor.chooser.bandit.learn("cpe_swap", "cpe_or_firmware", "", left=True, expected=0.2)
-    advisor.chooser.partners.ordered("cpe_swap", "north <script>")
+    advisor.chooser.partners.ordered(Job(7, "a", "cpe_swap", "north <script>", 0))
     return engine
 
 

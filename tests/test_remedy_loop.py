@@ -47,6 +47,23 @@ def running():
     return one, opened(one)
 
 
+VISIT = "technician_visit"
+REPAIRS = {terms.id for terms in CATALOGUE.remedies if terms.is_repair}
+
+
+def trouble(customer, first_day):
+    """A profile, a healthy day, and a bad one."""
+    profile = PROFILE | {"customer_id": customer, "at_ms": MONDAY_MS + first_day * DAY_MS}
+    healthy = calls(first_day, 12, dropped=False, customer=customer)
+    return [profile, *healthy, *calls(first_day + 2, 6, dropped=True, customer=customer)]
+
+
+def first_alert(one, customer, first_day):
+    """Bring a customer to a case; return its first alert."""
+    told_so = [each["data"] for each in apply(one, *trouble(customer, first_day)) if "alert.opened" in each["type"]]
+    return next(each for each in told_so if each["customer_id"] == customer)
+
+
 def now_of(alert):
     return alert["detected_ms"] + 20 * HOUR_MS
 
@@ -192,6 +209,36 @@ def test_a_budget_that_is_used_up_leaves_repairs():
     offered = {each["remedy_id"] for each in opened(business(budget_minor={"EUR": 0}))["remedies"]}
     assert "line_reprofile" in offered
     assert not offered & {"service_credit", "retention_offer"}
+
+
+def test_what_was_accepted_is_taken_from_the_month_s_budget_and_the_next_month_has_its_own():
+    one = business(budget_minor={"EUR": 250})
+    offered = []
+    for customer, first_day in (("ana", 0), ("ben", 5), ("cid", 10), ("dora", 30)):  # the last one in February
+        alert = first_alert(one, customer, first_day)
+        costs = {each["remedy_id"]: each["cost_minor"] for each in alert["remedies"]}
+        offered.append("service_credit" in costs)
+        assert costs.get("service_credit", 100) == 100
+        assert REPAIRS & costs.keys()
+        if offered[-1]:
+            apply(one, outcome(alert["alert_id"], now_of(alert), "accepted", "service_credit"))
+    assert offered == [True, True, False, True]
+
+
+def test_the_next_job_goes_to_the_partner_who_kept_the_deadline_and_whose_work_the_calls_confirm():
+    one = engine()
+    for customer, partner, days_taken in (("ida", "slow", 20), ("joe", "quick", 1)):
+        first = first_alert(one, customer, 0)
+        accepted_ms = MONDAY_MS + 3 * DAY_MS
+        (told_so,) = apply(one, outcome(first["alert_id"], accepted_ms, "accepted", VISIT, partner_id=partner))
+        assert told_so["data"]["order"]["partner_id"] == partner
+        apply(one, outcome(first["alert_id"], accepted_ms + days_taken * DAY_MS, "fixed", VISIT, partner_id=partner))
+    records = {partner: record for _, partner, record in one.memory.advisor.chooser.partners.table()}
+    slow, quick = records["slow"], records["quick"]
+    assert (slow.hours_mean(), quick.hours_mean()) == (480.0, 24.0)
+    assert (slow.in_time, quick.in_time) == (0, 1)
+    offered = {each["remedy_id"]: each["partner_id"] for each in first_alert(one, "kim", 30)["remedies"]}
+    assert offered[VISIT] == "quick"
 
 
 def test_a_customer_who_had_enough_offers_is_offered_repairs_alone():

@@ -17,7 +17,7 @@ from detectors.remedies.catalogue import Catalogue, RemedyTerms
 from detectors.remedies.choice import REMEDIES_MAX, Assumptions, Situation, choose, told_by_law, value_basis
 from detectors.remedies.followup import FOLLOW_UP_DAYS, FollowUp, FollowUps
 from detectors.remedies.ledger import DAY_MS, Decision, Ledger
-from detectors.remedies.partners import Partners
+from detectors.remedies.partners import Job, Partners
 from detectors.remedies.uplift import ALONE, Option, UpliftBandit, uniforms
 from detectors.settings import Settings
 from schemas.alerts import Choice, Order, Remedy
@@ -208,13 +208,11 @@ class Chooser:
         )
 
     def _watch(self, customer: int, event: Outcome, remedy_id: str, days: int) -> None:
-        before = self.follow_ups.of(customer)
-        same = before is not None and (before.alert_id, before.remedy_id) == (event.alert_id, remedy_id)
-        partner = event.partner_id or (before.partner if before is not None and same else "")
-        if partner and event.result == "accepted":
-            self.partners.ordered(remedy_id, partner)
-        elif partner and before is not None and same:
-            self.partners.fixed(remedy_id, partner, event.at_ms - before.begun_ms, days * DAY_MS)
+        partner = event.partner_id or ""
+        if event.result == "fixed":
+            partner = self.partners.fixed(event.alert_id, remedy_id, event.at_ms, days * DAY_MS) or partner
+        elif partner:
+            self.partners.ordered(Job(customer, event.alert_id, remedy_id, partner, event.at_ms))
         self.follow_ups.watch(
             FollowUp(event.alert_id, customer, remedy_id, event.at_ms, event.at_ms + days * DAY_MS, partner)
         )
@@ -226,6 +224,7 @@ class Chooser:
 
     def forget(self, customer: int) -> int:
         """Forget a customer; return how much there was."""
+        self.partners.forget(customer)
         return self.ledger.forget(customer) + self.follow_ups.forget(customer)
 
     # State

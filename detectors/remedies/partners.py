@@ -13,6 +13,10 @@ PARTNERS_MAX: Final = 2_000
 """Pairs of remedy and partner that are kept; beyond, the one met first gives way."""
 
 
+JOBS_MAX: Final = 20_000
+"""Jobs that nobody has reported as done; beyond, the one given first gives way."""
+
+
 class Record(Struct):
     """What one partner did of one remedy.
 
@@ -40,22 +44,50 @@ class Record(Struct):
         return self.hours / self.fixed if self.fixed else None
 
 
+class Job(Struct, frozen=True):
+    """A job that was given and not yet reported as done.
+
+    Attributes:
+        customer: key.
+        alert_id, remedy_id: what it is for.
+        at_ms: when it was given.
+    """
+
+    customer: int
+    alert_id: str
+    remedy_id: str
+    partner: str
+    at_ms: int
+
+
 class Partners:
-    """All partners' records."""
+    """All partners' records, and the jobs that they have still to do: however late one is, it is measured."""
 
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], Record] = {}
+        self._jobs: dict[tuple[str, str], Job] = {}
 
-    def ordered(self, remedy_id: str, partner: str) -> None:
+    def ordered(self, job: Job) -> None:
         """Learn that a job was given."""
-        self._record(remedy_id, partner).ordered += 1
+        self._record(job.remedy_id, job.partner).ordered += 1
+        while len(self._jobs) >= JOBS_MAX:
+            del self._jobs[next(iter(self._jobs))]
+        self._jobs[job.alert_id, job.remedy_id] = job
 
-    def fixed(self, remedy_id: str, partner: str, took_ms: int, allowed_ms: int) -> None:
-        """Learn that a job was reported as done."""
-        record = self._record(remedy_id, partner)
+    def fixed(self, alert_id: str, remedy_id: str, at_ms: int, allowed_ms: int) -> str:
+        """Learn that a job was reported as done; return whose it was, empty where none was given."""
+        job = self._jobs.pop((alert_id, remedy_id), None)
+        if job is None:
+            return ""
+        record, took_ms = self._record(remedy_id, job.partner), at_ms - job.at_ms
         record.fixed += 1
         record.hours += max(took_ms, 0) / HOUR_MS
         record.in_time += took_ms <= allowed_ms
+        return job.partner
+
+    def forget(self, customer: int) -> None:
+        """Forget a customer's jobs; the counts name nobody."""
+        self._jobs = {key: job for key, job in self._jobs.items() if job.customer != customer}
 
     def judged(self, remedy_id: str, partner: str, verdict: Verdict) -> None:
         """Learn what the calls said of a job."""
@@ -82,10 +114,12 @@ class Partners:
             known = self._records[remedy_id, partner] = Record()
         return known
 
-    def snapshot(self) -> list[Any]:
+    def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values: a copy."""
-        return [[remedy, partner, to_builtins(record)] for (remedy, partner), record in self._records.items()]
+        records = [[remedy, partner, to_builtins(record)] for (remedy, partner), record in self._records.items()]
+        return {"records": records, "jobs": to_builtins(list(self._jobs.values()))}
 
-    def restore(self, state: list[tuple[str, str, Mapping[str, Any]]]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a snapshot."""
-        self._records = {(remedy, partner): convert(record, Record) for remedy, partner, record in state}
+        self._records = {(remedy, partner): convert(record, Record) for remedy, partner, record in state["records"]}
+        self._jobs = {(job.alert_id, job.remedy_id): job for job in convert(state["jobs"], list[Job])}
