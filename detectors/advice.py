@@ -131,6 +131,7 @@ class Advisor:
         self._labels.wait_for({str(customer) for customer in customers})
         self.chooser.ledger.wait_for(customers)
         self.chooser.follow_ups.wait_for(customers)
+        self.chooser.partners.wait_for(customers)
 
     def erase(self, customer: int) -> dict[str, int]:
         """Forget a customer, and which alerts were theirs; return how much of each sort there was."""

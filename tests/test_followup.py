@@ -113,3 +113,5 @@ def test_partners_are_bounded_and_survive_a_restart():
     assert restored.fixed("a9", "cpe_swap", DAY_MS, DAY_MS) == "", "a job is done once"
     restored.forget(10)
     assert restored.fixed("a10", "cpe_swap", DAY_MS, DAY_MS) == ""
+    restored.wait_for({11})
+    assert [restored.fixed(f"a{n}", "cpe_swap", DAY_MS, DAY_MS) for n in (11, 12)] == ["p11", ""]

@@ -85,6 +85,10 @@ class Partners:
         record.in_time += took_ms <= allowed_ms
         return job.partner
 
+    def wait_for(self, customers: set[int]) -> None:
+        """Drop the jobs of all customers but these."""
+        self._jobs = {key: job for key, job in self._jobs.items() if job.customer in customers}
+
     def forget(self, customer: int) -> None:
         """Forget a customer's jobs; the counts name nobody."""
         self._jobs = {key: job for key, job in self._jobs.items() if job.customer != customer}
