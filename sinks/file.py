@@ -8,6 +8,7 @@ renamed is whole, on disk, and never touched again. So is a file that was there 
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,8 @@ class FileOutput:
         """
         try:
             found = self.path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise OutputDownError(f"output {self.name}: {self.path} must be a file, was a folder, pipe or device")
             size = found.st_size
             # Of a file at whose beginning nothing was committed, `append` knows whose it is.
             if size > position > 0:

@@ -117,6 +117,15 @@ def test_a_first_batch_that_broke_off_is_written_anew_and_once(outbox, clock, tm
     assert [one.name for one in tmp_path.glob("alerts*")] == ["alerts.ndjson"]
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_is_an_output_that_is_down_and_holds_up_nothing(outbox, clock, tmp_path, make):
+    make(tmp_path / "alerts.ndjson")
+    outbox.put(notices(3))
+    dispatcher_of(outbox, clock, FileOutput(tmp_path / "alerts.ndjson")).deliver_due()
+    assert "must be a file, was a folder, pipe or device" in outbox.stats().outputs["file"].trouble
+    assert outbox.pending("file") == 3
+
+
 def test_a_disk_that_fails_is_waited_for(outbox, clock, tmp_path):
     parent = tmp_path / "out"
     parent.write_text("a file where a directory must be")

@@ -198,6 +198,9 @@ class TestPing:
         assert Path("alerts.ndjson").read_bytes() == b"{}\n"
         assert stayline("test", "log", path="missing/alerts.ndjson")[0] == 0
         assert not Path("missing").exists()
+        os.mkfifo("pipe")
+        code, shown, _ = stayline("test", "log", path="pipe")
+        assert (code, "must be a file, was a folder, pipe or device" in shown) == (1, True)
         code, shown, _ = stayline("test", "log", path="secret/alerts.ndjson")
         assert (code, "Not a directory" in shown) == (1, True)
 

@@ -103,6 +103,8 @@ def _written(output: KafkaOutput, notification: Notification) -> tuple[bool, str
 
 def _writable(path: Path) -> tuple[bool, str]:
     try:
+        if path.exists() and not path.is_file():
+            return False, f"{path}: must be a file, was a folder, pipe or device"
         if path.exists():
             with path.open("ab"):
                 pass
