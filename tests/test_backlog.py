@@ -1,20 +1,27 @@
 """What waits: on the way out, where a full backlog stops the input; on the way in, where a week is as good as live."""
 
+import collections
+import dataclasses
 import itertools
 import random
 
 import orjson
 import pytest
 from kafka_kit import await_settled, counted, deployed, ended, figures, keyed, records
-from run_kit import Program, lines, until
+from run_kit import TELCO, Program, lines, until
 from shards_kit import Processes, delivered, expected
 
 from bench.broker import fill, make_topic
+from bench.simulator import simulate
+from detectors.engine import RiskEngine
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
+from detectors.settings import Settings
+from schemas.decode import decode
 
 PAD_BYTES, PADDED = 50_000, 3_000
 """A backlog larger than all that a client fetches in advance."""
 AHEAD_BYTES = 120 << 20
-"""What a client may hold of it: 64 MB of messages waiting to be asked for, and a fetch on its way."""
+"""What a client may hold of it: messages waiting to be asked for, a fetch on its way, and what the chunks take."""
 
 
 def resident_bytes(program):
@@ -60,20 +67,29 @@ def test_an_output_that_stalls_stops_the_input_and_when_it_returns_all_is_delive
     assert list(dict.fromkeys(value for _, value, _ in records(broker.address, f"{topic}.alerts"))) == telco.told
 
 
+@pytest.fixture(scope="module")
+def week(tmp_path_factory):
+    """What a telco sends in a week."""
+    return lines(
+        simulate(dataclasses.replace(TELCO, days=7), tmp_path_factory.mktemp("week"), lambda *_: None).events_path
+    )
+
+
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
-def test_a_backlog_of_days_gives_the_same_alerts_as_reading_live(broker, parted, telco, tmp_path, seed):
+def test_a_backlog_of_a_week_gives_the_same_alerts_as_reading_live(broker, parted, week, tmp_path, seed):
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
     live = Processes(tmp_path / "live", broker.address, parted)
     live.start(1)
-    cuts = [0, *sorted(rng.sample(range(1, len(telco.events)), 25)), len(telco.events)]
+    cuts = [0, *sorted(rng.sample(range(1, len(week)), 25)), len(week)]
     for first, last in itertools.pairwise(cuts):
-        fill(broker.address, parted, keyed(telco.events[first:last]))
-    live.await_count(len(telco.events))
+        fill(broker.address, parted, keyed(week[first:last]))
+    live.await_count(len(week))
     live.stop()
     late = Processes(tmp_path / "late", broker.address, parted)
     late.start(1)
-    late.await_count(len(telco.events))
+    late.await_count(len(week))
     late.stop()
+    assert len(delivered(tmp_path / "live")) > 20
     assert delivered(tmp_path / "live") == delivered(tmp_path / "late") == expected(broker.address, parted)
     # Within a case nothing comes before what it follows.
     for folder in ("live", "late"):
@@ -93,3 +109,27 @@ def test_partitions_to_which_nothing_comes_hold_nobody_up(broker, parted, telco,
     wanted = expected(broker.address, parted)
     assert len(wanted) > 20
     assert delivered(tmp_path) == wanted
+
+
+def test_a_probe_that_falls_silent_or_comes_later_holds_nobody_up_who_is_seen_by_others(week):
+    calls = [(orjson.loads(line), line) for line in week if b'"call"' in line and not decode(line).rejects]
+    probes = collections.Counter(call.get("probe_id") for call, _ in calls if call.get("probe_id"))
+    *_, (quiet, _) = probes.most_common()
+    touched = {call["customer_id"] for call, _ in calls if call.get("probe_id") == quiet}
+    begin_ms, end_ms = calls[0][0]["end_ms"], calls[-1][0]["end_ms"]
+    half_ms, hour_ms = (begin_ms + end_ms) // 2, 3_600_000
+
+    def told(events):
+        found = RiskEngine(Settings("test"), Catalogue.load(default_catalogue_text())).apply(
+            decode(b"\n".join(line for _, line in events))
+        )
+        opened = [orjson.loads(one.body)["data"] for one in found if one.type == "stayline.alert.opened"]
+        return {one["alert_id"] for one in opened if one["customer_id"] not in touched}
+
+    def behind(call):
+        return call["end_ms"] + (hour_ms // 4 if call.get("probe_id") == quiet else 0)
+
+    wanted = told(calls)
+    assert len(wanted) > 3
+    assert told([one for one in calls if one[0].get("probe_id") != quiet or one[0]["end_ms"] < half_ms]) == wanted
+    assert told(sorted(calls, key=lambda one: behind(one[0]))) == wanted
