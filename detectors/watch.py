@@ -636,18 +636,38 @@ def _apply_media(world: World, media: Media, i: int) -> None:
     put_away(world.notes, one, media.at_ms[i])
 
 
-FETCH_SLOT, FETCH_ROW = 24, 12
-"""So many events ahead a customer's slot and row are asked for: memory answers while the loop does earlier ones."""
+FETCH_SLOT, FETCH_ROW, FETCH_NOTE, FETCH_HISTORY = 24, 12, 8, 4
+"""So many events ahead a customer's slot, row, note and history are asked for, each found through the one before:
+memory answers while the loop does earlier events."""
 
 
 @inlined
-def _fetch_customers(book: Book, kind: I8, index: I32, calls: Calls, k: int) -> None:
-    if k + FETCH_SLOT < len(kind) and kind[k + FETCH_SLOT] == K_CALL:
-        fetch_early(book.slots, int(home(book, calls.customer[index[k + FETCH_SLOT]])), 0)
-    if k + FETCH_ROW < len(kind) and kind[k + FETCH_ROW] == K_CALL:
-        row = int(book.slots[home(book, calls.customer[index[k + FETCH_ROW]])]) - 1
+def _slot(world: World, kind: I8, index: I32, calls: Calls, k: int) -> int:
+    """Return where the search for the customer of a call begins; -1 where the batch has no call there."""
+    if k >= len(kind) or kind[k] != K_CALL:
+        return -1
+    return int(home(world.book, calls.customer[index[k]]))
+
+
+@inlined
+def _fetch_customers(world: World, kind: I8, index: I32, calls: Calls, k: int) -> None:
+    book = world.book
+    slot = _slot(world, kind, index, calls, k + FETCH_SLOT)
+    if slot >= 0:
+        fetch_early(book.slots, slot, 0)
+    slot = _slot(world, kind, index, calls, k + FETCH_ROW)
+    if slot >= 0:
+        row = int(book.slots[slot]) - 1
         for line in range(ROW_LINES):
             fetch_early(book.rows, row, line)
+    slot = _slot(world, kind, index, calls, k + FETCH_NOTE)
+    if slot >= 0 and book.slots[slot] > 0:
+        fetch_early(world.notes.items, int(book.rows[book.slots[slot] - 1]["note"]), 0)
+    slot = _slot(world, kind, index, calls, k + FETCH_HISTORY)
+    if slot >= 0 and book.slots[slot] > 0:
+        history = world.notes.items[book.rows[book.slots[slot] - 1]["note"]]["history"]
+        if history >= 0:
+            fetch_early(world.shelf.items, int(history), 0)
 
 
 @loop
@@ -670,7 +690,7 @@ def advance(
         the returned place has not been applied; the others, that the one before it has. No flags: all is done.
     """
     for k in range(at, len(kind)):
-        _fetch_customers(world.book, kind, index, calls, k)
+        _fetch_customers(world, kind, index, calls, k)
         if kind[k] == K_OTHER:
             return k, STOP_OTHER
         if world.notes.tally[0] == 0 or world.shelf.tally[0] == 0:
