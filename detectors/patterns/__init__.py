@@ -37,6 +37,18 @@ trouble is a plain `drop_rate`."""
 
 
 @loop
+def lifts_log10(kept: Kept) -> tuple[float, float, float, float, float]:
+    """Return log10 of the likelihood ratio of each of `STRUCTURES`; NaN where one says nothing."""
+    return (
+        duration_lock_log10(kept),
+        time_of_day_log10(kept),
+        route_log10(kept),
+        one_way_audio_log10(kept),
+        worsening_log10(kept),
+    )
+
+
+@loop
 def added_log10(kept: Kept) -> float:
     """Return log10 of what structure adds to the evidence that calls are bad: the mean of its likelihood ratios.
 
@@ -45,20 +57,17 @@ def added_log10(kept: Kept) -> float:
     their own (`detectors.locks`), and would count twice.
     """
     ratios = 0.0
-    for lift_log10 in (
-        duration_lock_log10(kept),
-        time_of_day_log10(kept),
-        route_log10(kept),
-        one_way_audio_log10(kept),
-        worsening_log10(kept),
-    ):
+    for lift_log10 in lifts_log10(kept):
         if not math.isnan(lift_log10):
             ratios += 10.0**lift_log10
     return math.log10(PLAIN_SHARE + (1.0 - PLAIN_SHARE) * ratios / STRUCTURES_COUNT)
 
 
 def read(view: View) -> Finding:
-    """Return the pattern that names the trouble."""
-    found = [finding for pattern in PATTERNS if (finding := pattern(view)) is not None]
+    """Return the pattern that names the trouble; of the structures only the likeliest is put into words."""
+    lifts = dict(zip(STRUCTURES, lifts_log10(view.kept()), strict=True))
+    structure = max(STRUCTURES, key=lambda pattern: -math.inf if math.isnan(lifts[pattern]) else lifts[pattern])
+    worded = (structure, *SORTS) if lifts[structure] > NAME_FROM_LOG10 else SORTS
+    found = [finding for pattern in worded if (finding := pattern(view)) is not None]
     plain = Finding("drop_rate", NAME_FROM_LOG10, "")
     return max([plain, *found], key=lambda finding: finding.lift_log10)
