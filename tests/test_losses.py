@@ -1,5 +1,6 @@
 """Total losses of service: what readings of a line show of them, and what a card makes of it."""
 
+import orjson
 import pytest
 from engine_kit import CATALOGUE, DAY_MS, HOUR_MS, MONDAY_MS, batch, call, told
 from test_remedy_loop import PROFILE, WHO, business, outcome
@@ -7,6 +8,7 @@ from test_remedy_loop import PROFILE, WHO, business, outcome
 from detectors.engine import RiskEngine
 from detectors.remedies.losses import SILENT_MS, Losses, Span
 from detectors.settings import Business, Settings
+from sinks.shapes import FIXED
 
 LAW = "statutory_compensation"
 
@@ -132,10 +134,18 @@ def test_what_is_due_by_law_is_withheld_by_no_cap_budget_or_hold_out_and_becomes
     one = business(statutory="de_tkg_58", cap_percent=0, budget_minor={"EUR": 0}, hold_out_ratio=0.5, contacts_max=0)
     found = card(one, *lost(2.0, 8.5), reported(2.1))
     assert list(credits_of(found)) == [LAW]
-    (taken,) = told(one.apply(batch([outcome(found["alert_id"], MONDAY_MS + 10 * DAY_MS, "accepted", LAW)])))
+    (notified,) = one.apply(batch([outcome(found["alert_id"], MONDAY_MS + 10 * DAY_MS, "accepted", LAW)]))
+    (taken,) = told([notified])
     order = taken["data"]["order"]
     assert (order["remedy_id"], order["credit"]["amount_minor"]) == (LAW, 2000)
     assert taken["data"]["follow_up"] is None
+    placed = orjson.loads(FIXED["tmf622"].render(notified))
+    (price,) = placed["productOrderItem"][0]["itemPrice"]
+    assert (price["name"], price["price"]["taxIncludedAmount"]) == (
+        "credit for a loss of service",
+        {"unit": "EUR", "value": -20.0},
+    )
+    assert not any(note["text"].startswith("calls:") for note in placed["note"])
 
 
 def test_a_loss_survives_a_restart_and_goes_with_its_customer():

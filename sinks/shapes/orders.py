@@ -47,6 +47,7 @@ def _notes(message: Message, order: Order) -> list[dict[str, Any]]:
         texts.append("Not to be carried out before a supervisor has approved it.")
     if order.credit is not None:
         texts.append(order.credit.basis)
+    if order.credit is not None and order.credit.calls:
         texts.append(f"calls: {', '.join(order.credit.calls)}")
     return [
         {"@type": "Note", "id": str(rank), "author": SYSTEM, "date": rfc3339(order.ordered_ms), "text": text}
@@ -74,7 +75,7 @@ def _discount(credit: Credit) -> dict[str, Any]:
     value = -credit.amount_minor / 10 ** decimals(credit.currency)
     return {
         "@type": "OrderPrice",
-        "name": "credit for bad calls",
+        "name": "credit for bad calls" if credit.calls else "credit for a loss of service",
         "priceType": "nonRecurring",
         "price": {"@type": "Price", "taxIncludedAmount": {"unit": credit.currency, "value": value}},
     }
