@@ -139,13 +139,24 @@ def secured(tls: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]], list
     return settings, listeners, ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
 
 
+def end_of(consumer: Consumer, topic: str, number: int) -> int:
+    """Return the offset behind a partition's last message; of one made a moment ago, once a broker leads it."""
+
+    def found() -> tuple[int, int] | None:
+        with contextlib.suppress(KafkaException):
+            return consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+        return None
+
+    return until(found, f"the end of {topic}[{number}]")[1]
+
+
 def records(address: str, topic: str, partitions: int = 1) -> list[tuple[str, bytes, str]]:
     """Return key, value and id of all that a topic holds, one partition behind the other."""
     consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
     found = []
     try:
         for number in range(partitions):
-            _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+            end = end_of(consumer, topic, number)
             consumer.assign([TopicPartition(topic, number, 0)])
             at = 0
             while at < end:

@@ -6,7 +6,7 @@ from collections import defaultdict
 import orjson
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from kafka_kit import METRICS, counted, figures
+from kafka_kit import METRICS, counted, end_of, figures
 from run_kit import Program, lines, until
 
 from bench.broker import make_topic
@@ -45,7 +45,7 @@ def held(address, topic, partitions=PARTITIONS):
     consumer = Consumer({"bootstrap.servers": address, "group.id": "any", "log_level": 0})
     found = defaultdict(list)
     for number in range(partitions):
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+        end = end_of(consumer, topic, number)
         consumer.assign([TopicPartition(topic, number, 0)])
         while len(found[number]) < end:
             found[number] += [message.value() for message in consumer.consume(end - len(found[number]), 1.0)]

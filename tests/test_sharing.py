@@ -4,10 +4,10 @@ import itertools
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 from delivery_kit import notice
 from engine_kit import HOUR_MS, MINUTE_MS, MONDAY_MS, TROUBLE_MS, alerts, batch, call, engine, run, telco, told
-from kafka_kit import Mock, ended, keyed, settled
+from kafka_kit import Mock, end_of, ended, keyed, settled
 from run_kit import Program, lines, until
 from shards_kit import PARTITIONS, Processes, deployed_apart
 
@@ -164,6 +164,6 @@ def test_processes_are_told_by_their_topic_and_nobody_inside_has_an_alert(broker
 def count_in(broker, topic):
     """Return how many messages a topic holds."""
     consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "any", "log_level": 0})
-    ends = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in range(PARTITIONS)]
+    ends = [end_of(consumer, topic, number) for number in range(PARTITIONS)]
     consumer.close()
-    return sum(end for _, end in ends)
+    return sum(ends)
