@@ -10,11 +10,13 @@ import orjson
 from msgspec import to_builtins
 
 from dataflows.config import Secrets
+from dataflows.config.business import catalogue_of
 from dataflows.config.desk import Desk
 from dataflows.config.settings import Config
 from dataflows.inputs.http import Server
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
+from dataflows.talks import TalkTracks
 from detectors.churn.model import ModelReport
 from detectors.elements import E_CHANNELS, Elements, element_total
 from detectors.engine import RiskEngine
@@ -74,6 +76,7 @@ def desk_server(
         resolver=resolver,
         public_url=desk.public_url,
         oidc=_provider(desk, secrets),
+        talks=TalkTracks(catalogue_of(config.remedies)),
     )
     return Server(application, *desk.listen, before_stop=application.state.streams.close)
 
@@ -131,6 +134,12 @@ def figures_of(engines: Iterable[RiskEngine], outbox: Outbox) -> ReadFigures:
             pending={name: one.pending for name, one in outbox.stats().outputs.items()},
             suspects=suspects[:SUSPECTS_MAX],
             model=_model([one.advisor.model.report() for one in memories]),
+            incidents=[
+                one.incidents.report(incident, None)
+                for one in memories
+                for incident in list(one.incidents.open.values())
+                if not incident.known
+            ],
         )
 
     return read

@@ -434,7 +434,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(desk):
     [
         ({"what": "bribed"}, 400),
         ({"what": None}, 400),
-        ({"remedy_id": "no_such"}, 400),
+        ({"remedy_id": "no_such"}, 404),
         ({"remedy_id": None}, 400),
         ({"seen": "-1"}, 400),
         ({"seen": None}, 400),

@@ -4,12 +4,13 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from desk_kit import HOSTILE, NOW_MS, REMEDY, Page, alert, incident, poisoned, told
+from desk_kit import HOME, HOSTILE, NOW_MS, REMEDY, Page, alert, incident, poisoned, told
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from starlette.testclient import TestClient
 
-from schemas.alerts import Alert, CallEvidence, ChurnRisk, Driver, Incident
+from schemas.alerts import Alert, CallEvidence, Choice, ChurnRisk, Driver, FollowUp, Incident, Order
 from schemas.events import Outcome
 from sinks.desk import charts
 from sinks.desk.app import desk_application
@@ -129,15 +130,70 @@ def test_the_card_leads_to_the_next_customer(desk):
 
 
 def test_the_operations_view_shows_incidents_elements_budget_and_model(store):
-    from desk_kit import HOME  # noqa: PLC0415
-    from starlette.testclient import TestClient  # noqa: PLC0415
-
     store.put([told(incident()), told(alert())])
     application = desk_application(store, list[Outcome]().append, figures=lambda: FIGURES)
     with TestClient(application, base_url=HOME, client=("127.0.0.1", 1)) as client:
         text = Page(client.get("/network").text).text
     for words in ("dsl-41", "137 customers covered", "node-7", "+82.7", "sbc-1", "8 of 200", "5,120 labels", "123,456"):
         assert words in text, words
+
+
+def test_an_open_incident_is_shown_as_it_stands_and_a_cleared_one_as_it_ended(store):
+    store.put([told(incident()), told(incident("in_2", element_id="dsl-42", cleared_ms=NOW_MS + 1), "cleared")])
+    now = replace(FIGURES, incidents=[incident(customers_affected=211), incident("in_2", customers_affected=9)])
+    application = desk_application(store, list[Outcome]().append, figures=lambda: now)
+    with TestClient(application, base_url=HOME, client=("127.0.0.1", 1)) as client:
+        feed, network = (Page(client.get(path).text).text for path in ("/", "/network"))
+    assert "211 customers covered" in feed
+    assert "211 customers covered" in network
+    assert "137 customers covered" in network
+    assert "9 customers covered" not in network
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("en", ("Talk first.", "After “Fix the timer” the calls are being watched.", "Needs a supervisor")),
+        ("de", ("Zuerst anbieten: Fix the timer", "werden die Gespräche beobachtet", "Braucht eine Teamleitung")),
+        ("zh", ("先提供", "正在观察通话", "需要主管批准")),
+    ],
+)
+def test_a_card_says_what_was_chosen_what_is_watched_and_what_was_ordered(served, code, words):
+    desk, store = served.client, served.store
+    order = Order("o1", "timer_fix", "Fix the timer", NOW_MS, 300, needs_approval=True)
+    watched = FollowUp("timer_fix", NOW_MS, NOW_MS + 86_400_000, "watching")
+    chosen = Choice("timer_fix", 0.9, "Talk first.")
+    store.put([told(alert(choice=chosen, follow_up=watched, order=order, previous_alert_id="al_0"))])
+    page = desk.get("/cases/al_1", headers={"accept-language": code}).text
+    for word in words:
+        assert word in Page(page).text, word
+    assert 'href="/cases/al_0"' in page
+
+
+@pytest.mark.parametrize(
+    ("action", "words"), [("leave_alone", "Nichts anbieten"), ("hold_out", "Nur Reparaturen anbieten")]
+)
+def test_a_choice_of_no_remedy_is_said_in_the_readers_language(served, action, words):
+    desk, store = served.client, served.store
+    store.put([told(alert(choice=Choice(action, 0.1, "Leave it.")))])
+    assert words in Page(desk.get("/cases/al_1", headers={"accept-language": "de"}).text).text
+
+
+def test_a_failed_remedy_is_said_to_have_failed(served):
+    desk, store = served.client, served.store
+    store.put([told(alert(follow_up=FollowUp("timer_fix", NOW_MS, NOW_MS + 1, "failed")))])
+    assert "“Fix the timer” did not help: the next remedy is due." in Page(desk.get("/cases/al_1").text).text
+
+
+def test_a_talk_track_is_offered_in_the_other_languages_of_the_catalogue(store):
+    store.put([told(alert())])
+    said = {"de": "Ich stelle es um.", "en": "I am fixing it.", "fr": "Je le change."}
+    application = desk_application(store, list[Outcome]().append, talks=lambda _, __: said)
+    with TestClient(application, base_url=HOME, client=("127.0.0.1", 1)) as client:
+        page = client.get("/cases/al_1").text
+    assert '<blockquote lang="de">I am fixing it.</blockquote>' in page
+    assert '<b>English</b></p><blockquote lang="en">I am fixing it.</blockquote>' in page
+    assert '<b>fr</b></p><blockquote lang="fr">Je le change.</blockquote>' in page
 
 
 def test_a_desk_without_a_deployment_says_so(desk):

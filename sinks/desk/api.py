@@ -18,6 +18,7 @@ from schemas.alerts import Incident
 from sinks.desk.access import Access, check_origin
 from sinks.desk.actions import Done, What, actions_since, do
 from sinks.desk.cards import Action, Card, CaseFile, Filter, Rank
+from sinks.desk.figures import ReadFigures, by_now
 from sinks.desk.forms import SEQ_DIGITS_MAX, deed, is_number, read_body
 from sinks.desk.people import Person
 from sinks.desk.store import DeskStore
@@ -113,10 +114,12 @@ class Api:
         store: the cases.
         access: who may come in.
         take: takes outcomes.
+        figures: tells how open incidents stand; None: as they were told.
     """
 
-    def __init__(self, store: DeskStore, access: Access, take: TakeOutcome) -> None:
+    def __init__(self, store: DeskStore, access: Access, take: TakeOutcome, figures: ReadFigures | None = None) -> None:
         self._store = store
+        self._figures = figures
         self._access = access
         self._take = take
 
@@ -156,14 +159,14 @@ class Api:
         if show not in {"open", "all"} or set(request.query_params) - {"show"}:
             raise HTTPException(400, "bad_query")
         found = self._store.incidents() if show == "open" else self._store.recent_incidents(0)
-        return _answer(request, IncidentPage(found))
+        return _answer(request, IncidentPage(by_now(found, self._figures)))
 
     def incident(self, request: Request) -> Response:
         """One incident."""
         found = self._store.incident(request.path_params["incident_id"].replace("\0", ""))
         if found is None:
             raise HTTPException(404, "no_incident")
-        return _answer(request, found)
+        return _answer(request, by_now([found], self._figures)[0])
 
     def outcomes(self, request: Request) -> Response:
         """What was done, from a sequence on."""
@@ -181,7 +184,7 @@ class Api:
             raise HTTPException(415, "no_json")
         body = await read_body(request, BODY_BYTES_MAX)
         try:
-            given = msgspec.json.decode(body, type=NewOutcome)
+            given = msgspec.convert(_whole(msgspec.json.decode(body)), NewOutcome)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise HTTPException(400, "bad_body") from None
         return await run_in_threadpool(self._do, request, given)
@@ -189,9 +192,11 @@ class Api:
     def _do(self, request: Request, given: NewOutcome) -> Response:
         person: Person = request.state.person
         now_ms = self._store.clock()
-        until_ms = given.until_ms or 0
-        if (given.what == "snooze") != (now_ms < until_ms <= now_ms + SNOOZE_MS_MAX):
+        until_ms = 0 if given.until_ms is None else given.until_ms
+        if (given.what == "snooze") != (given.until_ms is not None):
             raise HTTPException(400, "bad_snooze")
+        if given.what == "snooze" and not now_ms < until_ms <= now_ms + SNOOZE_MS_MAX:
+            raise HTTPException(409, "bad_snooze")
         file = self._known(request)
         one = deed(file, person, given.what, now_ms, given.seen, remedy_id=given.remedy_id, until_ms=until_ms)
         done = do(self._store, one, self._take)
@@ -233,6 +238,15 @@ def _answer(request: Request, data: Struct, headers: Mapping[str, str] | None = 
     return Response(body, 200, tagged, media_type="application/json")
 
 
+def _whole(given: Any) -> Any:
+    """Return an object with `3.0` as the integer that JSON Schema takes it for."""
+    if not isinstance(given, dict):
+        return given
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in given.items()
+    }
+
+
 def _asked(request: Request) -> _Asked:
     given = request.query_params.multi_items()
     try:
@@ -261,7 +275,7 @@ def _rank(cursor: str) -> Rank:
     try:
         rank = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Rank)
     except (ValueError, msgspec.DecodeError):
-        raise HTTPException(400, "bad_query") from None
+        raise HTTPException(404, "no_page") from None
     if "\0" in rank.case_id or not all(abs(one) < 2**62 for one in (rank.value, rank.severity, rank.detected_ms)):
-        raise HTTPException(400, "bad_query")
+        raise HTTPException(404, "no_page")
     return rank

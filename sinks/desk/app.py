@@ -25,7 +25,7 @@ from sinks.desk.oidc import Provider, Settings
 from sinks.desk.openapi import document
 from sinks.desk.people import People, Scope
 from sinks.desk.store import DeskStore
-from sinks.desk.views import Resolver, TakeOutcome, Views
+from sinks.desk.views import Resolver, TakeOutcome, TalkTracks, Views
 from sinks.outputs import OutputDownError
 
 
@@ -47,6 +47,7 @@ def desk_application(
     resolver: Resolver | None = None,
     public_url: str | None = None,
     oidc: Settings | None = None,
+    talks: TalkTracks | None = None,
 ) -> Starlette:
     """Return the desk.
 
@@ -60,12 +61,13 @@ def desk_application(
         figures: tells of the deployment, for the operations view.
         resolver: knows who customers are.
         public_url: where browsers reach a desk with login; None: a desk without, on this machine alone.
+        talks: says what to say in other languages.
         oidc: who knows the people of a desk with login; None: nobody logs in, and keys alone are let in.
     """
     streams = Streams(store)
     access = Access(People(store), Limits(store.clock), public_url)
-    views = Views(store, access, take_outcome, streams, figures, resolver)
-    api = Api(store, access, take_outcome)
+    views = Views(store, access, take_outcome, streams, figures, resolver, talks)
+    api = Api(store, access, take_outcome, figures)
     doors: list[Way] = []
     if public_url is not None and oidc is not None:
         doors = login_ways(Doors(access, Provider(oidc, f"{public_url}{CALLBACK}", store.clock)))

@@ -1,8 +1,10 @@
 """What a running deployment tells its desk of itself: for the operations view, never for a decision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+
+from schemas.alerts import Incident
 
 
 class Suspect(Struct, frozen=True):
@@ -67,6 +69,7 @@ class Figures(Struct, frozen=True):
         deferred: cases that were not told, since the day's budget was used up.
         taken_over: cases that an incident explained.
         pending: deliveries that wait, by output.
+        incidents: those that are open, as they stand: customers go on being affected after one was told of.
     """
 
     clock_ms: int
@@ -79,7 +82,16 @@ class Figures(Struct, frozen=True):
     pending: dict[str, int]
     suspects: list[Suspect]
     model: Model
+    incidents: Sequence[Incident] = ()
 
 
 ReadFigures = Callable[[], Figures]
 """Gives the figures of now."""
+
+
+def by_now(told: Sequence[Incident], read: ReadFigures | None) -> list[Incident]:
+    """Return incidents as they stand by now, where the deployment knows; else as they were told."""
+    if read is None or all(one.cleared_ms is not None for one in told):
+        return list(told)
+    known = {one.incident_id: one for one in read().incidents}
+    return [known.get(one.incident_id, one) if one.cleared_ms is None else one for one in told]

@@ -106,13 +106,15 @@ def deed(
     """Hold what somebody wants to do against the case.
 
     Raises:
-        HTTPException: 400 if a remedy is named that the case never had, or none where there must be one.
+        HTTPException: 404 if a remedy is named that the case never had, 400 if none where there must be one.
     """
     if what not in {*OFFERED, "resolve"}:
         remedy_id = None
     known = {remedy.remedy_id for each in file.revisions for remedy in each.alert.remedies}
-    if (what in OFFERED and remedy_id is None) or (remedy_id is not None and remedy_id not in known):
+    if what in OFFERED and remedy_id is None:
         raise HTTPException(400, "bad_form")
+    if remedy_id is not None and remedy_id not in known:
+        raise HTTPException(404, "no_remedy")
     return Deed(
         alert_id=file.card.alert.alert_id,
         what=what,

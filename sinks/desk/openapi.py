@@ -17,12 +17,15 @@ _WORDS: Final[dict[int, str]] = {
     401: "A key or a session is needed",
     403: "The key or the role does not allow it, or a colleague holds the case",
     404: "There is no such thing",
-    409: "Somebody did something about the case meanwhile: read it again",
+    409: "The case, or the clock, is not where the request takes it to be: read the case again",
     413: "The body is too large",
     415: "The body is not JSON",
     429: "Too many requests: wait as long as Retry-After says",
     503: "The store does not answer now",
 }
+
+_NO_NUL: Final = "^[^\\u0000]*$"
+"""No database can be asked for a text with one."""
 
 _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "show": {"enum": ["to_call", "contacted", "snoozed", "over", "all"], "default": "all"},
@@ -34,10 +37,10 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
         ]
     },
     "band": {"enum": ["low", "raised", "high"]},
-    "region": {"maxLength": 128},
-    "customer": {"maxLength": 64, "description": "Beginning of the customer's token"},
-    "incident": {"maxLength": 128},
-    "owner": {"maxLength": 256, "description": "Who took the case"},
+    "region": {"maxLength": 128, "pattern": _NO_NUL},
+    "customer": {"maxLength": 64, "pattern": _NO_NUL, "description": "Beginning of the customer's token"},
+    "incident": {"maxLength": 128, "pattern": _NO_NUL},
+    "owner": {"maxLength": 256, "pattern": _NO_NUL, "description": "Who took the case"},
 }  # fmt: skip
 
 _LIMIT: Final = {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}
@@ -53,6 +56,11 @@ def _document() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     for schema in components.values():
         schema.pop("title", None)
+    # What goes with what is beyond the types.
+    components["NewOutcome"]["allOf"] = [
+        {"if": _is("snooze"), "then": _with("until_ms", "integer"), "else": _without("until_ms")},
+        {"if": _is("accepted", "declined"), "then": _with("remedy_id", "string")},
+    ]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -71,13 +79,25 @@ def _document() -> dict[str, Any]:
     }
 
 
+def _is(*what: str) -> dict[str, Any]:
+    return {"properties": {"what": {"enum": what}}, "required": ["what"]}
+
+
+def _with(name: str, kind: str) -> dict[str, Any]:
+    return {"properties": {name: {"type": kind}}, "required": [name]}
+
+
+def _without(name: str) -> dict[str, Any]:
+    return {"properties": {name: {"type": "null"}}}
+
+
 def _paths() -> dict[str, Any]:
     filters = [_in("query", name, {"type": "string", **schema}) for name, schema in _FILTERS.items()]
     page = [_in("query", "limit", _LIMIT), _in("query", "after", {"type": "string", "maxLength": 1024})]
     show = [_in("query", "show", {"enum": ["open", "all"], "default": "open"})]
     since = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "default": 0}
     return {
-        "/alerts": {"get": _get("List cases, worth most first", "AlertPage", [*filters, *page], (400,), link=True)},
+        "/alerts": {"get": _get("List cases, worth most first", "AlertPage", [*filters, *page], (400, 404), link=True)},
         "/alerts/{alert_id}": {"get": _get("Read a case with its history", "CaseFile", [_id("alert_id")], (404,))},
         "/alerts/{alert_id}/outcomes": {"post": _post()},
         "/customers/{customer_id}": {"get": _get("Read a customer", "Customer", [_id("customer_id")], (404,))},

@@ -1,6 +1,7 @@
 """The desk's pages: what the templates are given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import jinja2
@@ -145,6 +146,7 @@ def case_page(
     problem: Done | None = None,
     identity: str | None = None,
     has_resolver: bool = False,
+    talks: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> str:
     """Write the card of one case.
 
@@ -157,6 +159,7 @@ def case_page(
         problem: why an action was not recorded.
         identity: who the customer is, where that was asked for; empty: the resolver does not know.
         has_resolver: whether it can be asked for.
+        talks: what to say about a remedy, by language; see `sinks.desk.views.TalkTracks`.
     """
     alert, revisions = file.card.alert, file.revisions
     titles = {remedy.remedy_id: remedy.title for each in revisions for remedy in each.alert.remedies}
@@ -183,6 +186,8 @@ def case_page(
         problem=problem,
         identity=identity,
         has_resolver=has_resolver,
+        talks=talks,
+        languages=words.LANGUAGES,
     )
 
 

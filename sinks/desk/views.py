@@ -4,17 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import structlog
+from msgspec import structs
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
+from schemas.alerts import Alert, Cause, Incident, Remedy
 from schemas.events import Outcome
 from sinks.desk import charts, pages
 from sinks.desk.access import Access, check_form
 from sinks.desk.actions import Done, do
 from sinks.desk.cards import Card, CaseFile, Filter
-from sinks.desk.figures import ReadFigures
+from sinks.desk.figures import ReadFigures, by_now
 from sinks.desk.forms import is_number, read_deed, read_filter, read_form, read_key, read_path, read_reason
 from sinks.desk.live import Streams
 from sinks.desk.pages import Asking
@@ -35,6 +37,10 @@ STEPS: Final = 36
 """Columns of the picture of cases found, over one of these windows."""
 
 AUDIT_LINES: Final = 100
+
+
+TalkTracks = Callable[[Remedy, Cause], Mapping[str, str]]
+"""Gives what to say by language (primary subtag), as it was told first; nothing where that is not known."""
 
 
 class Resolver(Protocol):
@@ -58,6 +64,7 @@ class Views:
         streams: the live streams.
         figures: tells of the deployment; None: nobody does.
         resolver: knows who customers are; None: nobody does.
+        talks: says the same in other languages; None: there is just what was told.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Views:
         streams: Streams,
         figures: ReadFigures | None,
         resolver: Resolver | None,
+        talks: TalkTracks | None = None,
     ) -> None:
         self._store = store
         self._access = access
@@ -75,6 +83,7 @@ class Views:
         self._streams = streams
         self._figures = figures
         self._resolver = resolver
+        self._talks = talks
 
     def feed(self, request: Request) -> Response:
         """The cases, and the open incidents."""
@@ -82,12 +91,13 @@ class Views:
         wanted, page = read_filter(request.query_params, person)
         # First: what changes while the page is made comes again in the live feed, and nothing is missed.
         seq = self._store.newest_seq()
+        counts, incidents = self._store.counts(person.who), by_now(self._store.incidents(), self._figures)
         html = pages.feed_page(
             self._asking(request),
             cards=self._store.cases(wanted, pages.PAGE_CASES, pages.PAGE_CASES * (page - 1)),
             total=self._store.count(wanted),
-            counts=self._store.counts(person.who),
-            incidents=self._store.incidents(),
+            counts=structs.replace(counts, customers_affected=sum(one.customers_affected for one in incidents)),
+            incidents=incidents,
             found=self._found(),
             wanted=wanted,
             page=page,
@@ -106,7 +116,8 @@ class Views:
         found = self._found()
         incidents = self._store.recent_incidents(found.begin_ms)
         figures = None if self._figures is None else self._figures()
-        return self._page(request, pages.network_page(self._asking(request), figures, incidents, found, seq))
+        current = by_now(incidents, None if figures is None else lambda: figures)
+        return self._page(request, pages.network_page(self._asking(request), figures, current, found, seq))
 
     async def act(self, request: Request) -> Response:
         """Do something about a case."""
@@ -216,17 +227,25 @@ class Views:
         identity: str | None = None,
     ) -> str:  # fmt: skip
         alert = file.card.alert
-        incident = None if alert.incident_id is None else self._store.incident(alert.incident_id)
         return pages.case_page(
             self._asking(request),
             file,
-            incident,
+            self._incident(alert.incident_id),
             self._following(alert.alert_id, person_of(request)),
             done=done,
             problem=problem,
             identity=identity,
             has_resolver=self._resolver is not None,
+            talks=self._talks_of(alert),
         )
+
+    def _talks_of(self, alert: Alert) -> dict[str, Mapping[str, str]]:
+        talks = self._talks
+        return {} if talks is None else {one.remedy_id: talks(one, alert.cause) for one in alert.remedies}
+
+    def _incident(self, incident_id: str | None) -> Incident | None:
+        found = None if incident_id is None else self._store.incident(incident_id)
+        return None if found is None else by_now([found], self._figures)[0]
 
     def _following(self, alert_id: str, person: Person) -> Card | None:
         """Return the case to go on with: the first one that nobody else has."""
