@@ -232,6 +232,11 @@ class Killed(BaseException):
     """The process ends here."""
 
 
+def test_the_first_checkpoint_is_durable_when_it_has_a_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "state")
+    assert checkpoints.usable(checkpoints.save(lambda number: {"floor": number})) == name_of(1)
+
+
 class TestAccidents:
     """Whatever breaks while a checkpoint is written, the ones before it stand."""
 

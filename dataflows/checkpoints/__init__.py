@@ -60,6 +60,9 @@ class Checkpoints:
         self._floors[number] = link.floor
         self._last, self._after = number, self._run
         self._pending = self._writer.submit(self._write, link, state, durable)
+        if not link.after:
+            # Before the first there is none that a flow could go on from, had it not been finished.
+            self.settle()
         return name_of(number)
 
     def settle(self) -> None:
