@@ -178,7 +178,8 @@ class Incidents:
         one["recovery_p"] = min(max(RECOVERY_SHARE * bad / max(size, 1), 2.5 * p0), 0.95)
         one["recovery_p0"] = p0
         for other in np.unique(blame.log["elements"]):
-            if other >= 0:
+            # What an element counts in an incident of its own is that incident's.
+            if other == blame.element or (other >= 0 and not self._array()[other]["incident"]):
                 self._relieve(int(other), counters=other != blame.element)
         return incident
 

@@ -29,7 +29,7 @@ from detectors.elements import (
 )
 from detectors.evidence import EVIDENCE_MAX
 from detectors.history import ELEMENTS
-from detectors.incidents import CUSTOMERS_MIN
+from detectors.incidents import CUSTOMERS_MIN, Blame, Incidents
 from schemas.text import CodeColumn
 
 PLACE = st.none() | st.sampled_from(["a", "b", "c"])
@@ -237,6 +237,21 @@ def test_the_element_that_fails_is_blamed_and_hardly_ever_another(kind, name, br
 @pytest.mark.parametrize("seed", range(4))
 def test_without_a_shared_fault_nothing_is_blamed(seed):
     assert incidents(run(telco(seed, lambda _: False))) == []
+
+
+def test_an_incident_keeps_its_counts_when_another_opens_that_its_calls_ran_through():
+    elements = Elements()
+    region, node, trunk = (elements.serial(kind, kind) for kind in ("region", "access_node", "trunk"))
+    found = Incidents("test", elements)
+    calls = np.zeros(4, BAD_CALL)
+    calls["elements"], calls["elements"][:, :3] = -1, (region, node, trunk)
+    array = elements.network.elements
+    for opened in (region, node):
+        array["since_ms"][[region, node, trunk]], array["answered"][[region, node, trunk]] = MONDAY_MS, 9
+        array["drops"][[region, node, trunk]] = 7
+        found.start(Blame(opened, E_DROP, MONDAY_MS, 1.0, calls), MONDAY_MS + MINUTE_MS)
+        assert array["drops"][[opened, trunk]].tolist() == [7, 0]
+    assert array["drops"][[region, node]].tolist() == [7, 7]
 
 
 def test_one_bad_line_with_many_calls_does_not_blame_its_node():
