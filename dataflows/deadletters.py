@@ -4,7 +4,7 @@ import base64
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +29,8 @@ def record_of(letter: DeadLetter) -> bytes:
 class DeadLetterFile:
     """A file of dead letters that grows; a crash may write the ones of its last seconds twice.
 
+    Ids of what was taken out stand in `.gone` beside it: a record that is read again after a crash does not come back.
+
     Several processes may use one file: whoever changes it holds `.lock` beside it meanwhile. What is appended outlives
     this process at once, the machine from the next `sync` on: a disk is waited for once a checkpoint, not once a chunk.
 
@@ -41,20 +43,24 @@ class DeadLetterFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._gone_path = path.with_suffix(".gone")
+        self._gone: frozenset[str] = frozenset()
+        self._gone_bytes = 0
         self._is_synced = True
         with self._held():
             cut_torn_line(path)
 
     def append(self, letters: Sequence[DeadLetter]) -> None:
-        """Write dead letters behind the others.
+        """Write dead letters behind the others, those left out that were taken out before.
 
         Raises:
             StateError: they cannot be written.
         """
-        lines = b"".join(msgspec.json.encode(letter) + b"\n" for letter in letters)
         self._is_synced = False
         with self._opened() as stream:
-            stream.write(lines)
+            gone = self._taken_out()
+            fresh = [letter for letter in letters if not gone or letter_id(letter) not in gone]
+            stream.write(b"".join(msgspec.json.encode(letter) + b"\n" for letter in fresh))
 
     def sync(self) -> None:
         """Make durable what was appended: before a checkpoint passes the records.
@@ -103,11 +109,30 @@ class DeadLetterFile:
                 stream.flush()
                 os.fsync(stream.fileno())
             if gone:
+                # Before they are gone from here: whoever is killed in between finds them listed, and asks again.
+                self._remember(gone)
                 draft.replace(self._path)
                 sync_folder(self._path.parent)
             else:
                 draft.unlink()
         return len(gone)
+
+    def _taken_out(self) -> frozenset[str]:
+        """Return the ids of all that was ever taken out, by whichever process; called with the lock held."""
+        size = self._gone_path.stat().st_size if self._gone_path.exists() else 0
+        if size != self._gone_bytes:
+            self._gone = frozenset(self._gone_path.read_text("ascii").split("\n"))
+            self._gone_bytes = size
+        return self._gone
+
+    def _remember(self, names: Collection[str]) -> None:
+        cut_torn_line(self._gone_path)
+        descriptor = os.open(self._gone_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as stream:
+            stream.write("".join(f"{name}\n" for name in sorted(names)).encode("ascii"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_folder(self._path.parent)
 
     def _lines(self) -> Iterator[bytes]:
         """Give the whole lines: what has no end yet is being written."""

@@ -111,6 +111,11 @@ def put_down(folder, rows, inside, stack):
     return source, [f"cdr[0]@{n}" for n in range(len(rows))]
 
 
+def dies_before_its_checkpoint():
+    """Have a run killed when it has listed its dead letters, and passed none of them."""
+    DeadLetterFile.sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+
+
 def records(folder):
     return DeadLetterFile(folder / "state/dead-letters.ndjson")
 
@@ -369,6 +374,16 @@ class TestDiscard:
         assert (crm.dead, crm.discarded) == (2, 1)
         outbox.close()
 
+    def test_a_record_read_again_after_a_crash_stays_discarded(self, stayline, deployed):
+        (deployed / "events.ndjson").write_bytes(b"bad\n" + b'{"worse":1}\n')
+        given = CONFIG.replace(HTTP, 'kind = "file"\nfile = { paths = ["events.ndjson"] }')
+        (deployed / "c.toml").write_text(given)
+        assert Program(deployed, "run", "-c", "c.toml", before=dies_before_its_checkpoint).wait() == -signal.SIGKILL
+        first, second = (name for name, _ in records(deployed).read())
+        assert stayline("dead-letters", "discard", first, "--yes") == (0, "1 dead letter dropped\n", "")
+        assert Program(deployed, "run", "-c", "c.toml").wait() == 0
+        assert [name for name, _ in records(deployed).read()] == [second]
+
 
 APPENDS = """
 import sys
@@ -411,6 +426,24 @@ class TestFile:
         for _ in range(2):
             with pytest.raises(StateError, match="must be writable, was not: No space left on device"):
                 letters.sync()
+
+    def test_what_was_taken_out_is_not_listed_again_whichever_process_reads_it_again(self, deployed):
+        letters, operator = records(deployed), records(deployed)
+        for gone in (letter(1), letter(2)):
+            letters.append([letter(1), letter(2), letter(3)])
+            assert operator.remove(lambda _, one, gone=gone: one == gone) == 1
+        for reader in (letters, records(deployed)):
+            reader.append([letter(1), letter(2), letter(3)])
+            assert [one.at for _, one in reader.read()] == [letter(3).at]
+        assert (deployed / "state/dead-letters.gone").stat().st_mode & 0o077 == 0
+
+    def test_half_an_id_that_a_crash_left_spoils_none_behind_it(self, deployed):
+        (deployed / "state/dead-letters.gone").write_bytes(b"dl_hal")
+        letters = records(deployed)
+        letters.append([letter(1)])
+        letters.remove(lambda _, __: True)
+        letters.append([letter(1), letter(2)])
+        assert [one.at for _, one in letters.read()] == [letter(2).at]
 
     def test_a_line_that_is_none_is_damage_and_told(self, deployed):
         (deployed / "state/dead-letters.ndjson").write_bytes(b'{"source":1}\n')
