@@ -40,6 +40,7 @@ from schemas.errors import ConfigError, StateError, StaylineError
 from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
 from sinks.outbox import Outbox, OutboxFull
+from sinks.webhook.policy import is_misconfigured
 
 EPOCH = timedelta(seconds=5)
 """Time between checkpoints: what a crash makes the engine read again."""
@@ -87,7 +88,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         )
         stack.callback(outbox.close)
         meters = Meters([one.name for one in config.output])
-        outbox.on_delivered = meters.delivered
+        outbox.on_delivered, outbox.on_happened = meters.delivered, _log_delivery
         source = source_of(config, secrets, folder)
         stack.callback(source.close)
         make = partial(_engine, config, partial(_tell_canary, meters))
@@ -219,6 +220,12 @@ def _keep_earlier_alerts(config: Config) -> None:
                 number += 1
             one.path.rename(kept)
             log("output.earlier_file_kept", output=one.name, file=str(kept))
+
+
+def _log_delivery(event: str, output: str, known: dict[str, str]) -> None:
+    """Log what became of a receiver; one that somebody must put right has a name of its own, as its alert has."""
+    wrong = event == "output.failing" and is_misconfigured(known["answer"])
+    log("output.misconfigured" if wrong else event, output=output, **known)
 
 
 def _log_address(name: str, address: str) -> None:

@@ -22,7 +22,7 @@ from schemas.errors import StateError, StaylineError
 from sinks.breaker import Breaker, BreakerState
 from sinks.layout import Database, Row
 from sinks.outputs import Clock, State
-from sinks.queues import Delivered, Queue, tally
+from sinks.queues import Delivered, Happened, Queue, tally
 from sinks.undelivered import Undelivered
 
 POLL_S = 1.0
@@ -110,6 +110,7 @@ class Outbox:
 
     Attributes:
         on_delivered: told of each delivery to an output, in the dispatcher's thread; set before dispatching begins.
+        on_happened: told of a receiver's troubles in the same way; see `Queue`.
     """
 
     def __init__(self, db: Database, outputs: Mapping[str, int], clock: Clock) -> None:
@@ -119,6 +120,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
         self.on_delivered: Delivered = lambda _output, _waited_ms: None
+        self.on_happened: Happened = lambda _event, _output, _known: None
         self.undelivered = Undelivered(db, self.announce)
 
     @classmethod
@@ -204,7 +206,7 @@ class Outbox:
         """Return the deliveries of one output, for the dispatcher."""
         if output not in self._backlogs:
             raise StateError(f"{self.path}: output must be one of {sorted(self._backlogs)}, was {output!r}")
-        return Queue(self._db, output, self._notify, self.on_delivered)
+        return Queue(self._db, output, self._notify, self.on_delivered, self.on_happened)
 
     def pending(self, output: str) -> int:
         """Return how many deliveries wait for one output."""

@@ -109,6 +109,11 @@ class Outcome(Struct, frozen=True):
     hold_ms: int = 0
 
 
+def answer_of(reply: str) -> str:
+    """Return what of a reply may stand in lists and logs: of an answer its status, as the rest may repeat a message."""
+    return reply[:3] if reply[:3].isdigit() else reply
+
+
 class StreamOutput(Protocol):
     """Takes batches in the outbox's order. Its methods may block; they run in a thread of their own."""
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from schemas.alerts import Notification
 from sinks.breaker import Breaker, BreakerState
 from sinks.layout import Database, Row
-from sinks.outputs import Delivery, Health, Outcome, State
+from sinks.outputs import Delivery, Health, Outcome, State, answer_of
 from sinks.routing import Standing
 from sinks.treatment import Aside
 
@@ -36,6 +36,14 @@ class Ended(Struct, frozen=True):
 Delivered = Callable[[str, int], None]
 """Is told an output, and how long a notification that it took had been in the outbox, in milliseconds."""
 
+Happened = Callable[[str, str, dict[str, str]], None]
+"""Is told an event by its name, its output, and what is known of it; nothing of it names a customer."""
+
+_TURNS = {"open": "output.paused", "closed": "output.resumed", "disabled": "output.disabled"}
+"""Events of a breaker, by the state that it came to."""
+
+_News = list[tuple[str, dict[str, str]]]
+
 
 class Queue:
     """The deliveries of one output.
@@ -45,6 +53,8 @@ class Queue:
         output: the output's name.
         announce: called after each change.
         delivered: called after each delivery.
+        happened: told when the receiver begins to fail (`output.failing`) or answers otherwise, when it is left alone
+            (`output.paused`, `output.disabled`) and no longer (`output.resumed`), and of each `delivery.given_up`.
     """
 
     def __init__(
@@ -53,11 +63,13 @@ class Queue:
         output: str,
         announce: Callable[[], None],
         delivered: Delivered = lambda _output, _waited_ms: None,
+        happened: Happened = lambda _event, _output, _known: None,
     ) -> None:
         self.output = output
         self._db = db
         self._announce = announce
         self._delivered = delivered
+        self._happened = happened
 
     def standing(self) -> tuple[int, Breaker]:
         """Return the committed position of a stream output, and the breaker."""
@@ -103,10 +115,11 @@ class Queue:
         """Record that deliveries are not to be sent: not now, or never. Tells nothing of the receiver's health."""
         if not asides:
             return
+        news: _News = []
         with self._db.write() as db:
             for delivery, aside in asides:
-                self._put_aside(db, delivery, aside, now_ms)
-        self._announce()
+                news += self._put_aside(db, delivery, aside, now_ms)
+        self._report(news)
 
     def release(self, now_ms: int) -> None:
         """Make all that is held due: the rule may have changed since it was decided."""
@@ -140,13 +153,14 @@ class Queue:
 
     def settle(self, ended: Sequence[Ended], now_ms: int, breaker: Breaker) -> None:
         """Record what came of some attempts, and the receiver's health after them, in one transaction."""
+        news: _News = []
         with self._db.write() as db:
             for one in ended:
-                self._settle(db, one, now_ms)
+                news += self._settle(db, one, now_ms)
             trouble = next((e.outcome.reply for e in reversed(ended) if e.outcome.state != State.DELIVERED), "")
-            self._save(db, breaker, trouble)
+            news += self._save(db, breaker, trouble)
         self._tell_delivered([one.delivery for one in ended if one.outcome.state == State.DELIVERED], now_ms)
-        self._announce()
+        self._report(news)
 
     def commit(self, deliveries: Sequence[Delivery], position: int, now_ms: int) -> None:
         """Record that a stream output holds `deliveries` and ends at `position`, in one transaction."""
@@ -159,9 +173,9 @@ class Queue:
             db.executemany(_TELL, told)
             tally(db, self.output, pending=-count, delivered=count)
             db.execute("UPDATE output SET position = ? WHERE name = ?", (position, self.output))
-            self._save(db, Breaker(), "")
+            news = self._save(db, Breaker(), "")
         self._tell_delivered(deliveries, now_ms)
-        self._announce()
+        self._report(news)
 
     def _tell_delivered(self, deliveries: Sequence[Delivery], now_ms: int) -> None:
         for delivery in deliveries:
@@ -170,39 +184,61 @@ class Queue:
     def pause(self, breaker: Breaker, trouble: str) -> None:
         """Record that the output as a whole can take nothing for now."""
         with self._db.write() as db:
-            self._save(db, breaker, trouble)
+            news = self._save(db, breaker, trouble)
+        self._report(news)
+
+    def _report(self, news: _News) -> None:
+        """Tell what has been recorded."""
+        for event, known in news:
+            self._happened(event, self.output, known)
         self._announce()
 
-    def _save(self, db: apsw.Connection, breaker: Breaker, trouble: str) -> None:
+    def _save(self, db: apsw.Connection, breaker: Breaker, trouble: str) -> _News:
+        """Record how the receiver stands; return what is new about it."""
+        state, before = db.execute("SELECT breaker, trouble FROM output WHERE name = ?", (self.output,)).fetchall()[0]
         row = (breaker.state, breaker.failures, breaker.until_ms, trouble, self.output)
         db.execute("UPDATE output SET breaker = ?, failures = ?, until_ms = ?, trouble = ? WHERE name = ?", row)
+        news: _News = []
+        answer = answer_of(trouble)
+        if answer and answer != answer_of(cast("str", before)) and breaker.state != "disabled":
+            news.append(("output.failing", {"answer": answer}))
+        if breaker.state != state:
+            news.append((_TURNS[breaker.state], {"answer": answer} if answer else {}))
+        return news
 
-    def _settle(self, db: apsw.Connection, ended: Ended, now_ms: int) -> None:
+    def _settle(self, db: apsw.Connection, ended: Ended, now_ms: int) -> _News:
+        """Record what came of an attempt; return what is to be told of it."""
         outcome, seq = ended.outcome, ended.delivery.seq
         first_ms = ended.began_ms if ended.delivery.first_ms is None else ended.delivery.first_ms
         if outcome.state == State.PENDING:
             db.execute(_RETRY, (first_ms, outcome.retry_ms, outcome.reply, self.output, seq))
-            return
+            return []
         reason = outcome.reason
         db.execute(_END, (outcome.state, first_ms, now_ms, reason, outcome.reply, self.output, seq))
         # The row is gone if an operator erased the customer while the attempt ran: nothing to count.
-        if db.changes():
-            tally(db, self.output, pending=-1, **{str(outcome.state): 1})
-            promote(db, self.output, ended.delivery.notification.case, now_ms)
-            if outcome.state == State.DELIVERED:
-                self._tell(db, ended.delivery, ended.contact, now_ms)
+        if not db.changes():
+            return []
+        tally(db, self.output, pending=-1, **{str(outcome.state): 1})
+        promote(db, self.output, ended.delivery.notification.case, now_ms)
+        if outcome.state == State.DELIVERED:
+            self._tell(db, ended.delivery, ended.contact, now_ms)
+        if outcome.state != State.DEAD:
+            return []
+        name = f"{self.output}/{ended.delivery.notification.id}"
+        return [("delivery.given_up", {"id": name, "reason": str(reason), "answer": answer_of(outcome.reply)})]
 
-    def _put_aside(self, db: apsw.Connection, delivery: Delivery, aside: Aside, now_ms: int) -> None:
+    def _put_aside(self, db: apsw.Connection, delivery: Delivery, aside: Aside, now_ms: int) -> _News:
         if aside.state == State.PENDING:
             db.execute(_HOLD, (aside.until_ms, aside.held, self.output, delivery.seq))
         elif aside.state == State.DEAD:
             outcome = Outcome(State.DEAD, Health.WELL, reason=aside.reason, reply=aside.detail)
-            self._settle(db, Ended(delivery, outcome, now_ms), now_ms)
+            return self._settle(db, Ended(delivery, outcome, now_ms), now_ms)
         else:
             db.execute(_SKIP, (now_ms, aside.detail, self.output, delivery.seq))
             if db.changes():
                 tally(db, self.output, pending=-1, skipped=1)
                 promote(db, self.output, delivery.notification.case, now_ms)
+        return []
 
     def _tell(self, db: apsw.Connection, delivery: Delivery, contact: str | None, now_ms: int) -> None:
         """Remember that the output knows a case."""

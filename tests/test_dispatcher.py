@@ -215,6 +215,49 @@ def test_a_receiver_that_is_gone_gets_nothing_until_an_operator_enables_it_and_n
 
 
 @pytest.mark.parametrize("stops", [False, True])
+def heard(outbox):
+    """Return a list that grows by all that the outbox tells of its outputs."""
+    told = []
+    outbox.on_happened = lambda event, output, known: told.append((event, output, known))
+    return told
+
+
+def test_a_receiver_that_fails_is_told_of_when_it_begins_when_it_is_left_alone_and_when_it_takes_again(outbox, clock):
+    told = heard(outbox)
+    outbox.put(notices(20, cases=20))
+    crm = MemoryCases(
+        lambda _, now: Outcome(State.PENDING, Health.FAILING, retry_ms=now, reply="503 of a customer"), concurrency=1
+    )
+    dispatcher = dispatcher_of(outbox, clock, MemoryStream(), crm)
+    for _ in range(5):
+        clock.now_ms = dispatcher.deliver_due()
+    failed = [("output.failing", "crm", {"answer": "503"}), ("output.paused", "crm", {"answer": "503"})]
+    assert told == failed
+    crm.decide = delivered
+    run_out(dispatcher, clock)
+    assert told == [*failed, ("output.resumed", "crm", {})]
+
+
+def test_a_receiver_that_is_gone_and_a_delivery_given_up_are_told_of_without_what_was_answered(outbox, clock):
+    told = heard(outbox)
+    outbox.put(notices(2, cases=2))
+    ends = [
+        Outcome(State.DEAD, Health.WELL, reason=Undeliverable.REJECTED, reply="422 of a customer"),
+        Outcome(State.PENDING, Health.GONE, retry_ms=clock(), reply="410 for a customer"),
+    ]
+    crm = MemoryCases(lambda _d, _n: ends.pop(0), concurrency=1)
+    stream = MemoryStream()
+    stream.failures = [NotificationRefusedError(0, "body must be one line")]
+    run_out(dispatcher_of(outbox, clock, stream, crm), clock)
+    assert [one for one in told if one[1] == "crm"] == [
+        ("delivery.given_up", "crm", {"id": "crm/case0-1", "reason": "rejected", "answer": "422"}),
+        ("output.failing", "crm", {"answer": "422"}),
+        ("output.disabled", "crm", {"answer": "410"}),
+    ]
+    malformed = {"id": "file/case0-1", "reason": "malformed", "answer": "body must be one line"}
+    assert ("delivery.given_up", "file", malformed) in told
+
+
 def test_a_clock_that_is_put_back_holds_up_nothing(tmp_path, clock, stops):
     right_ms, day_ms = clock.now_ms, 86_400_000
     crm, file = MemoryCases(again_in(5_000)), MemoryStream()

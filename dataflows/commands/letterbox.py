@@ -21,7 +21,7 @@ from schemas.deadletters import DeadLetter, DeadReason
 from schemas.errors import StateError
 from sinks.layout import held_alone
 from sinks.outbox import Outbox
-from sinks.outputs import Clock, Undeliverable
+from sinks.outputs import Clock, Undeliverable, answer_of
 from sinks.undelivered import DeadDelivery
 
 REASONS = frozenset({*DeadReason, *Undeliverable})
@@ -242,7 +242,8 @@ def _of_record(name: str, letter: DeadLetter) -> Letter:
 
 def _of_delivery(dead: DeadDelivery) -> Letter:
     # What a receiver answered may repeat what it was sent: of an answer the status alone is shown in a list.
-    answer = f"answered {dead.reply[:3]}" if dead.reply[:3].isdigit() else dead.reply
+    found = answer_of(dead.reply)
+    answer = f"answered {found}" if found.isdigit() else found
     tries = f"{dead.attempts} attempt{'s' if dead.attempts != 1 else ''}"
     detail = f"{tries}, {answer}" if answer else tries
     return Letter(f"{dead.output}/{dead.id}", "delivery", dead.output, dead.reason, rfc3339(dead.ended_ms), detail)
