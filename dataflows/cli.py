@@ -291,6 +291,7 @@ def check(config: ConfigFile) -> None:
     """Validate and show the configuration; what it names, secrets and templates, must be there."""
     from dataflows.config import load, render, resolve_secrets, runnable
     from dataflows.config.business import catalogue_of
+    from dataflows.config.problems import file_problems
     from dataflows.config.treatments import template_problems
 
     loaded = load(config, os.environ)
@@ -300,6 +301,8 @@ def check(config: ConfigFile) -> None:
     for note in runnable(loaded):
         typer.echo(f"stayline: valid, and `stayline run` would need more: {note}", err=True)
     problems = template_problems(loaded)
+    # The files that the input reads may come later; where alerts go must be there.
+    problems += [problem for problem in file_problems(loaded) if problem.startswith("output.")]
     try:
         resolve_secrets(loaded, os.environ)
     except ConfigError as error:

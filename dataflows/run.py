@@ -18,6 +18,7 @@ from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.clock import now_ms
 from dataflows.config import outputs
 from dataflows.config.business import catalogue_of
+from dataflows.config.problems import file_problems
 from dataflows.config.settings import Config
 from dataflows.config.treatments import treatments
 from dataflows.deadletters import DeadLetterFile
@@ -76,7 +77,8 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
     """
     secrets = configuration.resolve_secrets(config, os.environ)
     treated = treatments(config, secrets.routing_keys)
-    _hold_files(config)
+    if problems := file_problems(config):
+        raise ConfigError(problems)
     stopping = Stop()
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
@@ -190,25 +192,6 @@ def _shards(config: Config, make: Callable[[int], RiskEngine]) -> Shards | None:
     if whole.exists():
         raise StateError(f"{whole}: must not be there where each partition has a state: it is of all of them together")
     return Shards(folder, given.partitions, make)
-
-
-def _hold_files(config: Config) -> None:
-    """Hold the files that a configuration names against each other and against the disk.
-
-    Raises:
-        ConfigError: with every problem.
-    """
-    outs = [(place, one.path) for place, one in enumerate(config.output) if isinstance(one, outputs.FileOutput)]
-    taken = list(config.input.file.paths) if config.input.kind == "file" else []
-    problems = [f"input.file.paths: {path} must be a file, was not" for path in taken if not path.is_file()]
-    for place, path in outs:
-        if path.is_dir() or not path.parent.is_dir():
-            problems.append(f"output.{place}.path: {path} must be a file in a folder that exists, was not")
-        if path.resolve() in {other.resolve() for other in taken}:
-            problems.append(f"output.{place}.path: {path} must be another file than those read and written, was one")
-        taken.append(path)
-    if problems:
-        raise ConfigError(problems)
 
 
 def _keep_earlier_alerts(config: Config) -> None:

@@ -168,6 +168,14 @@ class TestProgram:
         (tmp_path / "shown.toml").write_text(out)
         assert stayline("check", "-c", tmp_path / "shown.toml") == (0, out, err)
 
+    def test_check_refuses_the_files_of_outputs_that_run_would_refuse(self, stayline, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        table = '[[output]]\nkind = "file"\nname = "%s"\npath = "%s"\n'
+        (tmp_path / "c.toml").write_text(table % ("a", "nowhere/alerts.ndjson") + table % ("b", tmp_path))
+        code, shown, said = stayline("check", "-c", "c.toml")
+        assert (code, "nowhere/alerts.ndjson" in shown) == (2, True)
+        assert said.count("must be a file in a folder that exists, was not") == 2
+
     def test_check_refuses_what_run_would_refuse_and_shows_the_configuration_all_the_same(self, stayline, tmp_path):
         full = Path(__file__).parent / "config/full.toml"
         missing = "stayline: output.0.secret_env: the webhook's secret must stand in the variable named, "

@@ -142,6 +142,21 @@ def shared_files(config: Config) -> list[str]:
     return found
 
 
+def file_problems(config: Config) -> list[str]:
+    """Hold the files that a configuration names against each other and against the disk; return every problem."""
+    taken = list(config.input.file.paths) if config.input.kind == "file" else []
+    problems = [f"input.file.paths: {path} must be a file, was not" for path in taken if not path.is_file()]
+    for key, one in config.placed():
+        if not isinstance(one, FileOutput):
+            continue
+        if one.path.is_dir() or not one.path.parent.is_dir():
+            problems.append(f"{key}.path: {one.path} must be a file in a folder that exists, was not")
+        if one.path.resolve() in {other.resolve() for other in taken}:
+            problems.append(f"{key}.path: {one.path} must be another file than those read and written, was one")
+        taken.append(one.path)
+    return problems
+
+
 def duplicate_names(raw: Mapping[str, Any]) -> list[str]:
     """Two outputs must not have one name; an output without a name has that of its kind."""
     outputs = raw.get("output")
