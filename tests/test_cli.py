@@ -176,6 +176,14 @@ class TestProgram:
         assert (code, "nowhere/alerts.ndjson" in shown) == (2, True)
         assert said.count("must be a file in a folder that exists, was not") == 2
 
+    def test_what_holds_back_at_an_output_that_is_no_webhook_is_said_to_belong_there(self, stayline, tmp_path):
+        given = '[[output]]\nkind = "file"\npath = "a"\nquiet = { hours = "22:00-07:00" }\n'
+        (tmp_path / "c.toml").write_text(given + "contact_cap = { contacts = 1, days = 1 }\n")
+        code, _, said = stayline("check", "-c", tmp_path / "c.toml")
+        assert code == 2
+        for key in ("quiet", "contact_cap"):
+            assert f"output.0.{key}: must stand at a webhook, which alone holds anything back\n" in said
+
     def test_check_refuses_what_run_would_refuse_and_shows_the_configuration_all_the_same(self, stayline, tmp_path):
         full = Path(__file__).parent / "config/full.toml"
         missing = "stayline: output.0.secret_env: the webhook's secret must stand in the variable named, "

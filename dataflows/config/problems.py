@@ -19,6 +19,7 @@ _SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key|authori[sz]ati
 _FOUND_CHARS_MAX = 80
 _INLINE = "must not stand here: a secret is given by secret_env or secret_file, never inline"
 _ABSENT = ", was absent"
+_HOLDS = {"quiet", "contact_cap"}
 
 _RULES: dict[str, str] = {
     "missing": "must be given",
@@ -101,6 +102,8 @@ def _rule(details: ErrorDetails, path: list[str], schema: type[BaseModel]) -> st
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         if _SECRET_KEY.search(path[-1]):
             return _INLINE
+        if path[-1] in _HOLDS and path[0] == "output":
+            return "must stand at a webhook, which alone holds anything back"
         near = difflib.get_close_matches(path[-1], names(schema, path[:-1]), 1)
         return "must be a key of the configuration, and is none" + (f"; is {near[0]} meant?" if near else "")
     template = _RULES.get(details["type"])
