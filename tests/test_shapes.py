@@ -296,6 +296,14 @@ def test_samples_are_of_every_type_and_read_back():
     assert json.loads(SAMPLES["opened"].body)["data"]["alert_id"] == OPENED.alert_id
 
 
+def test_a_template_that_asks_for_what_is_not_there_is_told_the_field_and_the_line():
+    with pytest.raises(ConfigError) as refused:
+        template('{\n"id": {{ data.alert_id | tojson }}\n}', "application/json", samples())
+    assert any(
+        "in line 2" in problem and "has no attribute 'alert_id'" in problem for problem in refused.value.problems
+    )
+
+
 if __name__ == "__main__":
     for each in SHAPES:
         text = json.dumps(rendered(each), indent=1, ensure_ascii=False)

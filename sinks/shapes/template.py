@@ -10,13 +10,15 @@ power, `range`, loops within loops, macros (which may call themselves), blocks k
 output, which is counted while it is made.
 """
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
-from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2 import StrictUndefined, TemplateError, Undefined, nodes, pass_eval_context
 from jinja2.environment import Template
 from jinja2.exceptions import SecurityError
+from jinja2.filters import do_tojson
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from schemas.alerts import Notification
@@ -62,7 +64,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         # JSON is most of what is written; `tojson` does its own escaping, which HTML's would spoil.
         super().__init__(undefined=StrictUndefined, autoescape=False)
         self.filters = {name: filter_ for name, filter_ in self.filters.items() if name in FILTERS}
-        self.filters |= {"join": _joined, "replace": _replaced, "held": _held}
+        self.filters |= {"join": _joined, "replace": _replaced, "held": _held, "tojson": _json}
         self.globals = {"range": _range}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -105,6 +107,14 @@ def _replaced(value: Any, old: str, new: str, count: int = -1) -> str:
     text = str(value)
     _require_short("replace", len(text) + text.count(old) * len(new))
     return text.replace(old, new, count)
+
+
+@pass_eval_context
+def _json(context: nodes.EvalContext, value: Any, indent: int | None = None) -> str:
+    """Stand in for Jinja's `tojson`, which does not say what is not there."""
+    if isinstance(value, Undefined):
+        str(value)  # raises, and names it
+    return do_tojson(context, value, indent)
 
 
 def _held(value: Any) -> Any:
@@ -223,12 +233,19 @@ def _renderer(compiled: Template, *, is_json: bool) -> Callable[[Notification], 
             raise
         except Exception as error:
             # Whatever a template does wrong is its own fault, and that of one delivery: Jinja lets Python's errors out.
-            raise UnreadableError(f"the template failed: {type(error).__name__}: {error}") from error
+            raise UnreadableError(f"the template failed{_place(error)}: {type(error).__name__}: {error}") from error
         if output and is_json:
             _require_json(output)
         return output or None
 
     return render
+
+
+def _place(error: Exception) -> str:
+    """Say in which line of the template an error arose, where Jinja shows it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((frame.lineno for frame in reversed(frames) if frame.filename == "<template>"), None)
+    return "" if line is None else f" in line {line}"
 
 
 def _bounded(pieces: Iterator[str]) -> bytes:
