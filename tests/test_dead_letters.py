@@ -168,7 +168,13 @@ class TestListing:
         assert counted("--kind", "record") == counted("--kind", "delivery") == 3
         assert counted("--reason", "not_json") == counted("--source", "file") == 1
         assert counted("--source", "crm") == counted("--reason", "rejected") == 3
-        assert counted("--source", "nowhere") == 0
+        assert counted("--source", "http") == 2
+
+    def test_a_source_that_does_not_exist_is_told_with_those_that_do(self, stayline, deployed):
+        give_up(deployed)
+        code, _, said = stayline("dead-letters", "list", "--source", "bogus")
+        assert code == 2
+        assert said == "stayline: --source: must be one of crm, file, hep, http, kafka, resubmitted, was bogus\n"
 
     def test_a_reason_or_kind_that_does_not_exist_is_told_with_those_that_do(self, stayline):
         code, _, said = stayline("dead-letters", "list", "--reason", "bad", "--kind", "x")
@@ -283,7 +289,7 @@ class TestReplay:
     def test_an_unknown_id_is_refused_before_anything_is_done(self, stayline, deployed):
         records(deployed).append([letter(1)])
         code, _, said = stayline("dead-letters", "replay", letter_id(letter(1)), "dl_none")
-        assert (code, said) == (1, "stayline: dl_none: must be dead letters of that sort, are none (any more)\n")
+        assert (code, said) == (1, "stayline: dl_none: must be ids of dead letters of that sort, are none (any more)\n")
         assert len(list(records(deployed).read())) == 1
 
     def test_two_operators_do_not_replay_at_once(self, deployed):

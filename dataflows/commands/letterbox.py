@@ -136,6 +136,10 @@ class Letterbox:
             dead = self._outbox.undelivered.list(limit=DELIVERIES_MAX)
             yield from filter(wanted.takes, map(_of_delivery, dead))
 
+    def sources(self) -> set[str]:
+        """Return what letters may come from: every sort of input, and the outputs that have letters here."""
+        return {letter.source for letter in self.letters(Wanted())} | {"file", "http", "kafka", "hep", RESUBMITTED}
+
     def contents(self, name: str) -> tuple[Letter, str, bytes] | None:
         """Return one letter, the last answer of its receiver if it is a delivery, and the record or body itself."""
         output, slash, identity = name.rpartition("/")

@@ -58,6 +58,8 @@ def list_(
     """List them, without their contents."""
     wanted = _wanted([], kind, reason, source)
     with _letterbox(config) as box:
+        if source is not None and source not in (known := box.sources() | {one.name for one in _loaded(config).output}):
+            raise ConfigError([f"--source: must be one of {', '.join(sorted(known))}, was {source}"])
         count = 0
         for count, letter in enumerate(box.letters(wanted), 1):
             if as_json:
@@ -86,7 +88,7 @@ def show(
     with _letterbox(config) as box:
         found = box.contents(name)
     if found is None:
-        raise StateError(f"{name}: must be a dead letter, is none (any more)")
+        raise StateError(f"{name}: must be the id of a dead letter, is none (any more)")
     letter, reply, data = found
     if contents:
         typer.echo(data, nl=not data.endswith(b"\n"))
@@ -321,7 +323,7 @@ def _require_known(box: "Letterbox", wanted: "Wanted") -> None:
     if wanted.ids:
         unknown = sorted(wanted.ids - {letter.id for letter in box.letters(wanted)})
         if unknown:
-            raise DeliveryError(f"{', '.join(unknown)}: must be dead letters of that sort, are none (any more)")
+            raise DeliveryError(f"{', '.join(unknown)}: must be ids of dead letters of that sort, are none (any more)")
 
 
 def _line(letter: "Letter") -> str:
