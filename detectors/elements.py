@@ -81,7 +81,8 @@ ALIKE_COUNT = 900.0
 expected to be like the others. At seven bad calls in a thousand that lets two in three elements differ by 40 %."""
 _P0_MAX = np.array([0.06, 0.20, 0.40], np.float64)
 UNLIKE_MAX = 2.5
-"""Whatever an element has shown, its normal is no more than so many times that of its kind."""
+"""Whatever an element has shown, its normal is no more than so many times that of its kind, or of a network not seen yet
+where its kind is better: beside lines that hardly ever drop, an ordinary one is not ill."""
 MEMORY_COUNT = 20_000.0
 CALM_DAYS, CALM_CALLS = 0.1, 12.0
 """Evidence below so much, or below what so many calls accrue, is none: what waited is learnt."""
@@ -116,7 +117,7 @@ def element_p0(channel: int, count: float, weight: float, usual: F64) -> float:
     alike = _STRENGTH[channel] + min(usual[0], ALIKE_COUNT)
     size = alike + count
     mean = (alike * kind + weight) / size
-    mean = min(mean, UNLIKE_MAX * kind)
+    mean = min(mean, UNLIKE_MAX * max(kind, _MEAN[channel]))
     return float(min(1.3 * mean + 2.0 * np.sqrt(mean * (1.0 - mean) / size), _P0_MAX[channel]))
 
 

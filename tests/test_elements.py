@@ -158,7 +158,12 @@ def test_a_new_element_is_expected_to_be_like_the_others_of_its_kind():
 @pytest.mark.parametrize("channel", range(E_CHANNELS))
 def test_no_elements_trouble_becomes_its_normal(channel):
     usual = np.array([50_000.0, 0.01 * 50_000.0])
-    assert element_p0(channel, 20_000.0, 0.5 * 20_000.0, usual) < 0.05
+    assert element_p0(channel, 20_000.0, 0.5 * 20_000.0, usual) < (0.05, 0.15, 0.22)[channel]
+
+
+def test_an_ordinary_element_among_excellent_ones_has_its_own_normal():
+    usual = np.array([200_000.0, 0.0])
+    assert 0.015 < element_p0(E_DROP, 20_000.0, 0.015 * 20_000.0, usual) < 0.03
 
 
 def test_what_a_slow_fault_spoils_does_not_become_normal_while_it_is_being_found():

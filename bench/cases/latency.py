@@ -140,11 +140,14 @@ def latency_at_rates(bench: Bench) -> None:
         customers=max(50, events_max // EVENTS_PER_CUSTOMER_WEEK), days=DAYS, seed=2, faulty_ratio=FAULTY_RATIO
     )
     path = simulate(spec, bench.folder / "latency").events_path
-    offer = isolated(trace, path, events_max, bench.folder / "latency")
     runs = [(rate, 0) for rate in options.offered] + [(max(options.offered), max(options.residents))]
     lines = {}
+    offers = {
+        resident: isolated(trace, path, events_max, resident, bench.folder / f"latency-{resident}")
+        for resident in sorted({resident for _, resident in runs})
+    }
     for rate, resident in runs:
-        found = isolated(take, offer, rate, int(rate * options.seconds), resident, bench.folder)
+        found = isolated(take, offers[resident], rate, int(rate * options.seconds), bench.folder)
         name = f"{rate:,}/s" + (f", {resident:,} more" if resident else "")
         _report(bench, name, found)
         if len(found.told_s):
@@ -192,12 +195,13 @@ def _report(bench: Bench, name: str, found: Delays) -> None:
     )
 
 
-def trace(path: Path, events_max: int, folder: Path) -> Offer:
+def trace(path: Path, events_max: int, resident: int, folder: Path) -> Offer:
     """Apply events, the last ones a few at a time to see which cause notifications, and keep the state before these.
 
     Args:
         path: of the events.
         events_max: how many will be offered.
+        resident: further customers known beforehand, who are healthy and do not call again.
         folder: for the state.
     """
     decoder, engine, causes = Decoder(), TimedEngine(), {}
@@ -205,6 +209,9 @@ def trace(path: Path, events_max: int, folder: Path) -> Offer:
     skipped = max(0, len(lines) - events_max)
     for at in range(0, skipped, CHUNK_CALLS):
         engine.apply(decoder.decode(b"\n".join(lines[at : min(at + CHUNK_CALLS, skipped)])))
+    # They called before everybody else did: the clock of the state stays as it is.
+    for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
+        engine.apply(decoder.decode(chunk))
     checkpoints = Checkpoints(folder / "state")
     keep(engine, {}, checkpoints)
     checkpoints.settle()
@@ -214,21 +221,20 @@ def trace(path: Path, events_max: int, folder: Path) -> Offer:
     return Offer(path, skipped, folder / "state", causes)
 
 
-def take(offer: Offer, rate: int, events_max: int, resident: int, folder: Path) -> Delays:
+def take(offer: Offer, rate: int, events_max: int, folder: Path) -> Delays:
     """Run the flow, with checkpoints, over events that come due at a rate.
 
     Args:
         offer: the events, and what must come of them.
         rate: events a second.
         events_max: how many at the most.
-        resident: further customers known beforehand, who are healthy and do not call.
         folder: for the state.
 
     Raises:
         RuntimeError: other notifications came than `trace` found.
     """
     lines = Events(offer.path).lines[offer.skipped :][:events_max]
-    engine = _prepared(offer, resident, lines[:SLICE])
+    engine = _prepared(offer, lines[:SLICE])
     reader = PacedReader(lines, rate)
     told: dict[str, tuple[float, bytes]] = {}
 
@@ -254,14 +260,11 @@ def take(offer: Offer, rate: int, events_max: int, resident: int, folder: Path) 
     )
 
 
-def _prepared(offer: Offer, resident: int, lines: list[bytes]) -> TimedEngine:
-    """Return an engine in the state before the offer, with more customers resident and compiled code loaded."""
+def _prepared(offer: Offer, lines: list[bytes]) -> TimedEngine:
+    """Return an engine in the state before the offer, with compiled code loaded."""
     decoder, engine = Decoder(), TimedEngine()
     TimedEngine().apply(decoder.decode(b"\n".join(lines)))
     checkpoints = Checkpoints(offer.state)
     resume(engine, checkpoints, str(checkpoints.newest()))
-    # They called before everybody else did: the clock of the state stays as it is.
-    for chunk in everybody(resident, MONDAY_MS - 2 * DAY_MS, DAY_MS, np.random.default_rng(1), drop_ratio=0.0):
-        engine.apply(decoder.decode(chunk))
     engine.applied_at_s.clear()
     return engine
