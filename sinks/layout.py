@@ -173,7 +173,9 @@ def _clear_errors(path: Path) -> Iterator[None]:
         yield
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise StateError(f"{path}: must be an undamaged outbox, found: {error}; restore it from a copy") from error
-    except (apsw.FullError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
+    except apsw.FullError as error:
+        raise StateError(f"{path}: must have room on its disk, found: {error}") from error
+    except (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise StateError(f"{path}: must be readable and writable, found: {error}") from error
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StateError(f"{path}: must be free, but another process is writing it: {error}") from error

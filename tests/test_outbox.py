@@ -348,3 +348,10 @@ def test_pruning_that_broke_off_leaves_an_outbox_that_opens_and_holds_what_is_pe
         copy.close()
         outbox.close()
     assert broken > 5
+
+
+def test_a_full_disk_is_told_as_one_that_must_have_room(outbox):
+    with outbox._db.read() as db:
+        db.pragma("max_page_count", 1)  # no more than it has
+    with pytest.raises(StateError, match="must have room on its disk, found: database or disk is full"):
+        outbox.put([notice("a", 1, "x" * 1_000_000)])
