@@ -184,6 +184,14 @@ class TestProgram:
         for key in ("quiet", "contact_cap"):
             assert f"output.0.{key}: must stand at a webhook, which alone holds anything back\n" in said
 
+    def test_two_outputs_of_one_path_are_told_beside_every_other_problem(self, stayline, tmp_path):
+        table = '[[output]]\nkind = "file"\nname = "%s"\npath = "a.ndjson"\n'
+        (tmp_path / "c.toml").write_text(table % "a" + table % "b" + "backlog_max = 0\n")
+        code, _, said = stayline("check", "-c", tmp_path / "c.toml")
+        assert code == 2
+        assert "output.1.backlog_max: must be at least 1" in said
+        assert "output.1.path: must be a file of its own, was that of output.0" in said
+
     def test_check_refuses_what_run_would_refuse_and_shows_the_configuration_all_the_same(self, stayline, tmp_path):
         full = Path(__file__).parent / "config/full.toml"
         missing = "stayline: output.0.secret_env: the webhook's secret must stand in the variable named, "

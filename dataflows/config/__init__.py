@@ -70,7 +70,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     if not problems and config.input.kind in ("kafka", "http") and config.input.format == "hep":
         rule = f"must be one whose records stand alone where input.kind is {config.input.kind}"
         problems.append(f"input.format: {rule}, was hep")
-    problems += [] if problems else shared_files(config)
+    problems += shared_files(raw)
     if problems:
         raise ConfigError(problems)
     return config

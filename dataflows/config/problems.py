@@ -133,10 +133,18 @@ def shown(path: list[str], value: Any) -> str:
     return text if len(text) <= _FOUND_CHARS_MAX else f"{text[:_FOUND_CHARS_MAX]}..."
 
 
-def shared_files(config: Config) -> list[str]:
-    """Two outputs must not write one file, and none may write what the input reads."""
-    paths = [(key, one.path.absolute()) for key, one in config.placed() if isinstance(one, FileOutput)]
-    read = {path.absolute() for path in config.input.file.paths} if config.input.kind == "file" else set()
+def shared_files(raw: Mapping[str, Any]) -> list[str]:
+    """Two outputs must not write one file, and none may write what the input reads; what has no shape is left out."""
+    tables = raw.get("output")
+    given = [one if isinstance(one, dict) else {} for one in tables] if isinstance(tables, list) else []
+    paths = [
+        (f"output.{place}", Path(one["path"]).absolute())
+        for place, one in enumerate(given)
+        if one.get("kind") == "file" and isinstance(one.get("path"), str)
+    ]
+    source = _at(raw, ["input"])
+    names = _at(raw, ["input", "file"]).get("paths") if source.get("kind", "file") == "file" else None
+    read = {Path(name).absolute() for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     found = [f"{key}.path: must not be a file that the input reads, was {path}" for key, path in paths if path in read]
     first: dict[Path, str] = {}
     for key, path in paths:
