@@ -81,8 +81,8 @@ ALIKE_COUNT = 900.0
 expected to be like the others. At seven bad calls in a thousand that lets two in three elements differ by 40 %."""
 _P0_MAX = np.array([0.06, 0.20, 0.40], np.float64)
 UNLIKE_MAX = 2.5
-"""Whatever an element has shown, its normal is no more than so many times that of its kind, or of a network not seen yet
-where its kind is better: beside lines that hardly ever drop, an ordinary one is not ill."""
+"""Whatever an element has shown, its normal is no more than so many times that of its kind, or of a network not seen
+yet where its kind is better: beside lines that hardly ever drop, an ordinary one is not ill."""
 MEMORY_COUNT = 20_000.0
 CALM_DAYS, CALM_CALLS = 0.1, 12.0
 """Evidence below so much, or below what so many calls accrue, is none: what waited is learnt."""
