@@ -214,7 +214,6 @@ def test_a_receiver_that_is_gone_gets_nothing_until_an_operator_enables_it_and_n
     assert sent(crm) == ["case0-1", "case0-1", "case0-2", "case0-3"]
 
 
-@pytest.mark.parametrize("stops", [False, True])
 def heard(outbox):
     """Return a list that grows by all that the outbox tells of its outputs."""
     told = []
@@ -258,6 +257,7 @@ def test_a_receiver_that_is_gone_and_a_delivery_given_up_are_told_of_without_wha
     assert ("delivery.given_up", "file", malformed) in told
 
 
+@pytest.mark.parametrize("stops", [False, True])
 def test_a_clock_that_is_put_back_holds_up_nothing(tmp_path, clock, stops):
     right_ms, day_ms = clock.now_ms, 86_400_000
     crm, file = MemoryCases(again_in(5_000)), MemoryStream()
