@@ -143,7 +143,7 @@ def shared_files(raw: Mapping[str, Any]) -> list[str]:
         if one.get("kind") == "file" and isinstance(one.get("path"), str)
     ]
     source = _at(raw, ["input"])
-    names = _at(raw, ["input", "file"]).get("paths") if source.get("kind", "file") == "file" else None
+    names = _at(source, ["file"]).get("paths") if source.get("kind", "file") == "file" else None
     read = {Path(name).absolute() for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     found = [f"{key}.path: must not be a file that the input reads, was {path}" for key, path in paths if path in read]
     first: dict[Path, str] = {}
