@@ -144,9 +144,25 @@ def _speed(run: Run, _: dict[str, str]) -> list[str]:
             ("from due to told, ms", "p50", "p99", "p99.9"),
             *((name, *(f"{value:,.0f}" for value in values)) for name, values in latencies),
         ),
+        "",
+        *_where_time_goes(run.one("profile")),
         *_picture(f"{run.stem}-parts", "Where the time of an event goes"),
         *_picture(f"{run.stem}-latency", "Latency by share of the notifications"),
         *_picture(f"{run.stem}-customers", "Rate by number of customers"),
+    ]
+
+
+def _where_time_goes(profile: Line) -> list[str]:
+    """Say it in a paragraph: the parts from the largest on, and what no reader of JSON can go below."""
+    parts, floors = profile["flow_us"], profile["floors_us"]
+    whole = sum(parts.values())
+    shares = ", ".join(
+        f"{name} {parts[name] / whole:.0%}" for name in sorted(parts, key=parts.__getitem__, reverse=True)
+    )
+    floor = "; ".join(f"{name}: {floor_us:.2f}" for name, floor_us in floors.items())
+    return [
+        f"An event takes {whole:.2f} microseconds from file to notification, checkpoints included: {shares}.",
+        f"Floors, in microseconds an event: {floor}.",
     ]
 
 
