@@ -11,7 +11,7 @@ from detectors.incidents import OpenIncident
 from detectors.memory import Memory
 from detectors.roster import FULL
 from detectors.snapshots import raw
-from detectors.watch import REDIAL_ONE_SIDED
+from detectors.watch.signs import REDIAL_ONE_SIDED
 
 
 def absolve(memory: Memory, row: int, incident: OpenIncident) -> bool:

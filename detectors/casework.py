@@ -21,7 +21,7 @@ from detectors.patterns import Finding, View, added_log10, read
 from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL, HELD
 from detectors.showing import newest_shown, shown_calls, view_of
-from detectors.watch import evidence_days, opening_log10
+from detectors.watch.customers import evidence_days, opening_log10
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
 from schemas.events import Outcome
 

@@ -26,9 +26,9 @@ from detectors.patterns import space
 from detectors.remedies.catalogue import Catalogue
 from detectors.settings import Settings
 from detectors.standing import Standing, standing
-from detectors.watch import (
+from detectors.watch.loop import FUTURE_MS, advance, merge_order
+from detectors.watch.world import (
     APPLIED,
-    FUTURE_MS,
     K_OTHER,
     LATE,
     STOP_CASE,
@@ -41,8 +41,6 @@ from detectors.watch import (
     Limits,
     Scratch,
     World,
-    advance,
-    merge_order,
 )
 from schemas.alerts import Notification
 from schemas.columns import EventBatch

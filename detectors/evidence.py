@@ -48,6 +48,10 @@ until then. For factors of L the mean leap is about (L - 1) / ln L: 6 for 20, 13
 smaller. So much is given away as still leaves lines that drop up to 1.6 % of their calls their D days (measured in
 `tests/test_evidence.py`). Where the usual line drops 3 % it does not: there are 3.4 to 4.5 false alarms in D days."""
 
+LOW_DAYS, QUIET_CALLS = 1.0, 6.0
+"""Evidence below one day's worth, or below what six calls of a light caller accrue, is none: trouble that was counted
+is over. Without trouble the processes level off at a few times what passes between two calls."""
+
 
 class Prior(NamedTuple):
     """What is believed of a channel's healthy mean before a customer has been seen.

@@ -4,7 +4,7 @@ import numpy as np
 
 from detectors.evidence import DROP, QUALITY
 from detectors.memory import Memory
-from detectors.watch import evidence_days
+from detectors.watch.customers import evidence_days
 
 DAY_MS = 86_400_000
 

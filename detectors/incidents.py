@@ -13,9 +13,9 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from detectors.elements import E_CHANNELS, E_DROP, E_QUALITY, E_SETUP, Elements, element_total
+from detectors.evidence import LOW_DAYS
 from detectors.history import BAD, ELEMENTS
 from detectors.identity import case_id
-from detectors.watch import LOW_DAYS
 from schemas.alerts import Incident
 from schemas.events import KnownIncident
 

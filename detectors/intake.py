@@ -6,7 +6,7 @@ from detectors.advice import Advisor
 from detectors.emodel import ratings
 from detectors.memory import Memory
 from detectors.release import CallEnds, classify
-from detectors.watch import Calls, Media
+from detectors.watch.world import Calls, Media
 from schemas.columns import CallColumns, LinkColumns, MediaColumns
 from schemas.events import Business
 from schemas.text import TextColumn

@@ -10,7 +10,7 @@ from detectors.evidence import CHANNELS, LEAP, healthy_mean
 from detectors.experience import experience
 from detectors.memory import Memory
 from detectors.showing import shown_calls
-from detectors.watch import evidence_days
+from detectors.watch.customers import evidence_days
 from schemas.alerts import CallEvidence, ChurnRisk
 from schemas.text import key_of
 

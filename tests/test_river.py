@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import stats
 
-from detectors import watch
 from detectors.roster import ROW
+from detectors.watch import customers
 from schemas.kernels import kernel
 
 RATINGS = st.floats(20.0, 93.0, width=32)
@@ -15,7 +15,7 @@ RATINGS = st.floats(20.0, 93.0, width=32)
 
 @kernel
 def learn(rows, rating):
-    watch._learn_rating(rows[0], rating)
+    customers._learn_rating(rows[0], rating)
 
 
 def learnt(ratings):
@@ -28,7 +28,7 @@ def learnt(ratings):
     return means
 
 
-@given(st.lists(RATINGS, min_size=1, max_size=int(watch.RATING_MEMORY)))
+@given(st.lists(RATINGS, min_size=1, max_size=int(customers.RATING_MEMORY)))
 def test_the_mean_of_the_first_hundred_calls_is_that_of_river_s_mean(ratings):
     mean = stats.Mean()
     for rating, kept in zip(ratings, learnt(ratings), strict=True):
@@ -39,9 +39,9 @@ def test_the_mean_of_the_first_hundred_calls_is_that_of_river_s_mean(ratings):
 @settings(max_examples=20)
 @given(st.lists(RATINGS, min_size=150, max_size=300))
 def test_from_then_on_it_moves_as_river_s_exponential_mean(ratings):
-    first = int(watch.RATING_MEMORY)
+    first = int(customers.RATING_MEMORY)
     means = learnt(ratings)
-    faded = stats.EWMean(fading_factor=1.0 / watch.RATING_MEMORY)
+    faded = stats.EWMean(fading_factor=1.0 / customers.RATING_MEMORY)
     # A first value is taken whole: it begins where the plain mean ended.
     faded.update(means[first - 1])
     for rating, kept in zip(ratings[first:], means[first:], strict=True):

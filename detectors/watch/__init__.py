@@ -1,0 +1,1 @@
+"""The hot loop and what it does with one call, for its elements and for its customer."""
