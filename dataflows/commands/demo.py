@@ -35,6 +35,7 @@ PLACES = {"events": "POST /v1/events", "desk": "/", "metrics": "/metrics"}
 def demo() -> None:
     """Show it: simulator, detection, store, desk, metrics; ends with Ctrl-C."""
     typer.echo(f"A telco of {EVENING.customers:,} customers, one evening, {SPEED:.0f} times as fast. Ctrl-C ends it.")
+    typer.echo("The months before it are read in first, then addresses follow; the first start compiles for a minute.")
     with tempfile.TemporaryDirectory(prefix="stayline-demo-") as folder:
         config = _config(Path(folder))
         telco = Telco(config)
