@@ -11,7 +11,7 @@ from delivery_kit import FakeClock, notice, notices
 
 from schemas.errors import StateError
 from sinks.breaker import Breaker
-from sinks.layout import VERSION
+from sinks.layout import OUTBOX
 from sinks.outbox import Outbox, OutboxFull
 from sinks.outputs import Delivery, Health, Outcome, State, Undeliverable
 from sinks.queues import Ended
@@ -199,10 +199,10 @@ def test_a_newer_layout_another_programs_file_and_no_database_are_refused_in_cle
     path = tmp_path / "o.db"
     Outbox.open(path, CRM, clock).close()
     db = apsw.Connection(str(path))
-    db.pragma("user_version", VERSION + 1)
+    db.pragma("user_version", OUTBOX.version + 1)
     db.close()
     with pytest.raises(
-        StateError, match=f"layout must be version {VERSION}, was {VERSION + 1}: made by another release"
+        StateError, match=f"layout must be version {OUTBOX.version}, was {OUTBOX.version + 1}: made by another release"
     ):
         Outbox.open(path, CRM, clock)
     other = tmp_path / "other.db"

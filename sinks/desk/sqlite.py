@@ -1,7 +1,6 @@
 """The desk's database in one SQLite file: the default."""
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,12 +12,10 @@ from schemas.errors import StateError
 from sinks.desk.database import Listeners, Row
 from sinks.desk.layout import VERSION, statements
 from sinks.outputs import OutputDownError
+from sinks.sqlite import Layout, clear_errors, connect, transaction
 
-APPLICATION_ID = 0x5374446B
-"""`StDk` in ASCII: tells a desk's file from any other SQLite file (PRAGMA application_id)."""
-
-BUSY_WAIT_MS = 10_000
-"""How long to wait for another process (an operator's command) that is writing."""
+DESK = Layout("a desk file", 0x5374446B, VERSION, statements())
+"""`StDk` in ASCII tells it from any other SQLite file."""
 
 
 class _Rows:
@@ -43,7 +40,7 @@ class SqliteDatabase:
         self._path = path
         self._lock = threading.Lock()
         self._listeners = Listeners()
-        self._db = _connect(path)
+        self._db = connect(path, DESK)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Rows]:
@@ -60,20 +57,12 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[_Rows]:
-        with self._lock, clear_errors(self._path):
-            self._db.execute(begin)
-            try:
-                yield _Rows(self._db)
-                self._db.execute("COMMIT")
-            except BaseException:
-                # After a full disk SQLite has rolled back by itself.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._lock, _passing_errors(self._path), transaction(self._db, begin):
+            yield _Rows(self._db)
 
     def erased(self) -> None:
         """Fold the write-ahead log into the file and cut it: it still holds what was deleted."""
-        with self._lock, clear_errors(self._path):
+        with self._lock, _passing_errors(self._path):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -91,68 +80,12 @@ class SqliteDatabase:
 
 
 @contextlib.contextmanager
-def clear_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of the file at `path` into an error that an operator can act on."""
+def _passing_errors(path: Path) -> Iterator[None]:
+    """Tell apart what may pass by itself (a full disk, another's writing) from what an operator must mend."""
     try:
-        yield
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise StateError(f"{path}: must be an undamaged desk file, found: {error}; restore it from a copy") from error
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
-        raise StateError(f"{path}: must be readable and writable, found: {error}") from error
-    except (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.LockedError) as error:
-        raise OutputDownError(f"{path}: must be free and writable, found: {error}") from error
-    except apsw.ConnectionClosedError as error:
-        raise StateError(f"{path}: must be open, but was closed") from error
-
-
-def _connect(path: Path) -> apsw.Connection:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its -wal and -shm files the mode of the database.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise StateError(f"{path}: must be readable and writable, found: {error.strerror}") from error
-    with clear_errors(path):
-        db = apsw.Connection(str(path))
-        try:
-            _configure(db)
-            _claim(db, path)
-        except BaseException:
-            db.close()
-            raise
-    return db
-
-
-def _configure(db: apsw.Connection) -> None:
-    """Set what makes a commit durable, and an erased row gone from the file."""
-    db.set_busy_timeout(BUSY_WAIT_MS)
-    db.pragma("journal_mode", "WAL")
-    # FULL: a commit that returned survives a power cut; NORMAL could lose the last ones.
-    db.pragma("synchronous", "FULL")
-    db.pragma("secure_delete", "ON")
-
-
-def _claim(db: apsw.Connection, path: Path) -> None:
-    """Make a new file a desk's; hold an old one against what this program knows."""
-    if _is_empty(db):
-        db.execute("BEGIN IMMEDIATE")
-        # Another process may have come first.
-        if _is_empty(db):
-            for statement in statements():
-                db.execute(statement)
-            db.pragma("application_id", APPLICATION_ID)
-            db.pragma("user_version", VERSION)
-        db.execute("COMMIT")
-    if db.pragma("application_id") != APPLICATION_ID:
-        raise StateError(f"{path}: must be a desk file, found another SQLite file")
-    version = db.pragma("user_version")
-    if version != VERSION:
-        raise StateError(f"{path}: its layout must be version {VERSION}, was {version}: made by another release")
-    faults = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
-    if faults != ["ok"]:
-        raise StateError(f"{path}: must be an undamaged desk file, found: {faults[0]}; restore it from a copy")
-
-
-def _is_empty(db: apsw.Connection) -> bool:
-    """Return whether the file has neither tables nor an owner yet."""
-    return db.pragma("application_id") == 0 and not list(db.execute("SELECT 1 FROM sqlite_schema"))
+        with clear_errors(path, DESK):
+            yield
+    except StateError as error:
+        if isinstance(error.__cause__, apsw.FullError | apsw.IOError | apsw.BusyError | apsw.LockedError):
+            raise OutputDownError(str(error)) from error.__cause__
+        raise
