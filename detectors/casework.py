@@ -7,6 +7,7 @@ the incidents that these calls ran through.
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from detectors.absolution import absolve
 from detectors.casebook import EXPIRE_MS, HOLD_MS, RANK, Case
@@ -20,7 +21,7 @@ from detectors.memory import Memory
 from detectors.patterns import Finding, View, added_log10, read
 from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL, HELD
-from detectors.showing import newest_shown, shown_calls, view_of
+from detectors.showing import newest_shown, shown_calls, shown_good, view_of
 from detectors.watch.customers import evidence_days, opening_log10
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
 from schemas.events import Outcome
@@ -305,7 +306,8 @@ class Casework:
         fault_open = kind != "stayline.alert.resolved"
         known = experience(self._memory, case.customer, now_ms)
         alert = advisor.alert(case, now_ms, known, fault_open=fault_open, failed=failed, order=order)
-        self.send(kind, now_ms, alert)
+        good = shown_good(self._memory, case.customer, case.since_ms)
+        self.send(kind, now_ms, replace(alert, good_calls=good))
 
     def send(self, kind: NotificationType, now_ms: int, data: Any) -> None:
         """Add a notification to what has to be told."""

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detectors.casebook import CALLS_SHOWN
 from detectors.emodel import mos_of
 from detectors.history import ANSWERED, BAD, BAD_KEPT, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories
 from detectors.memory import Memory
 from detectors.patterns import View, fill, space
 from detectors.release import Outcome
-from schemas.alerts import CallEvidence
+from schemas.alerts import CallEvidence, GoodCall
 
 
 def view_of(memory: Memory, row: int, now_ms: int) -> View:
@@ -53,6 +54,17 @@ def newest_shown(histories: Histories, history: int) -> CallEvidence:
     return _shown(_told_of(one["bad"][place : place + 1])[0], histories.call_ids[history][place])
 
 
+def shown_good(memory: Memory, customer: int, since_ms: int) -> list[GoodCall]:
+    """Return a customer's newest answered calls since a time that were fine, oldest first, as an alert shows them."""
+    row = memory.roster.find(customer)
+    history = -1 if row < 0 else int(memory.note(row)["history"])
+    if history < 0:
+        return []
+    good = _told_of(memory.histories.good_calls(history))
+    fine = [one for one in good if one.end_ms >= since_ms and one.flags & ANSWERED]
+    return [GoodCall(one.end_ms, one.duration_ms, _mos(one)) for one in fine[-CALLS_SHOWN:]]
+
+
 class _Kept(NamedTuple):
     """What is told of a kept call: fields of `CALL`."""
 
@@ -85,8 +97,11 @@ def _shown(one: _Kept, call_id: str) -> CallEvidence:
         outcome = "called_again"
     else:
         outcome = "normal"
-    mos = None if math.isnan(one.rating) else round(mos_of(one.rating), 2)
-    return CallEvidence(call_id, one.end_ms, outcome, one.duration_ms, mos)
+    return CallEvidence(call_id, one.end_ms, outcome, one.duration_ms, _mos(one))
+
+
+def _mos(one: _Kept) -> float | None:
+    return None if math.isnan(one.rating) else round(mos_of(one.rating), 2)
 
 
 class _Names:

@@ -119,8 +119,9 @@ class Choice(Struct, frozen=True):
     """Which of the remedies to put to the customer first, and how that was chosen.
 
     Attributes:
-        action: a remedy's id; `leave_alone`: nothing is expected to help more than it costs; `hold_out`: the customer
-            is in the comparison group, which is offered repairs alone.
+        action: a remedy's id; `leave_alone`: nothing is offered, because nothing is expected to help more than it
+            costs, or because so it was drawn; `hold_out`: the customer is in the comparison group, which is offered
+            repairs alone.
         propensity: with what probability this was chosen, for later evaluation.
         text: one sentence for the representative.
     """
@@ -171,12 +172,20 @@ class CallEvidence(Struct, frozen=True):
     mos: float | None = None
 
 
+class GoodCall(Struct, frozen=True):
+    """One of the answered calls that were fine since the trouble began."""
+
+    end_ms: int
+    duration_ms: int
+    mos: float | None = None
+
+
 class Alert(Struct, frozen=True):
     """The life of one case, as it stands at this revision.
 
     `region` and `segment` say where the customer belongs, so that outputs can be routed by them; None: not known.
     `value_basis` shows the arithmetic and the assumptions behind the value at risk. `previous_alert_id` is the case
-    whose remedy did not hold.
+    whose remedy did not hold. `good_calls` are the newest, up to 10.
     """
 
     alert_id: str
@@ -200,6 +209,7 @@ class Alert(Struct, frozen=True):
     follow_up: FollowUp | None = None
     order: Order | None = None
     previous_alert_id: str | None = None
+    good_calls: list[GoodCall] = []
 
 
 class Incident(Struct, frozen=True):

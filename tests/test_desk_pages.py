@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 
-from schemas.alerts import Alert, CallEvidence, Choice, ChurnRisk, Driver, FollowUp, Incident, Order
+from schemas.alerts import Alert, CallEvidence, Choice, ChurnRisk, Driver, FollowUp, GoodCall, Incident, Order, Remedy
 from schemas.events import Outcome
 from sinks.desk import charts
 from sinks.desk.app import desk_application
@@ -171,12 +171,38 @@ def test_a_card_says_what_was_chosen_what_is_watched_and_what_was_ordered(served
 
 
 @pytest.mark.parametrize(
-    ("action", "words"), [("leave_alone", "Nichts anbieten"), ("hold_out", "Nur Reparaturen anbieten")]
+    ("action", "gain_minor", "words"),
+    [
+        ("leave_alone", 0, "Nichts anbieten: Es ist nichts zu erwarten"),
+        ("leave_alone", 1, "So wurde gelost"),
+        ("hold_out", 1, "Nur Reparaturen anbieten"),
+    ],
 )
-def test_a_choice_of_no_remedy_is_said_in_the_readers_language(served, action, words):
+def test_a_choice_of_no_remedy_is_said_in_the_readers_language(served, action, gain_minor, words):
     desk, store = served.client, served.store
-    store.put([told(alert(choice=Choice(action, 0.1, "Leave it.")))])
+    offer = replace(REMEDY, expected_gain_minor=gain_minor)
+    store.put([told(alert(remedies=[offer], choice=Choice(action, 0.1, "Leave it.")))])
     assert words in Page(desk.get("/cases/al_1", headers={"accept-language": "de"}).text).text
+
+
+@pytest.mark.parametrize(("action", "tagged"), [("line_reprofile", True), ("leave_alone", False)])
+def test_the_chosen_remedy_is_the_one_that_is_open_and_tagged(served, action, tagged):
+    desk, store = served.client, served.store
+    second = Remedy("line_reprofile", "Set the line anew", "I set it anew.", "It is noisy.", 200, 100)
+    store.put([told(alert(remedies=[REMEDY, second], choice=Choice(action, 0.1, "So it was chosen.")))])
+    page = desk.get("/cases/al_1").text
+    opened = page.split('<li class="remedy first">')[1].split("</li>")[0]
+    assert (second if tagged else REMEDY).title in opened
+    assert page.count("Offer first") == tagged
+
+
+def test_the_timeline_shows_good_calls_between_the_bad_ones(served):
+    good = [GoodCall(NOW_MS + 90_000, 45_000, 4.3)]
+    served.store.put([told(alert(good_calls=good))])
+    page = Page(served.client.get("/cases/al_1").text)
+    assert "Ended normally" in page.text
+    marks = charts.timeline(charts.calls_of(alert(good_calls=good))).marks
+    assert [mark.sign for mark in marks] == ["cut", "cut", "fine", "cut"]
 
 
 def test_a_failed_remedy_is_said_to_have_failed(served):

@@ -345,9 +345,9 @@ ORDER = exactly(
     order_id=TEXT, remedy_id=TEXT, title=TEXT, ordered_ms=MS, cost_minor=COUNT, credit=maybe(CREDIT),
     needs_approval={"type": "boolean"}, partner_id=maybe(TEXT),
 )  # fmt: skip
-SHOWN = exactly(
-    call_id=TEXT, end_ms=MS, outcome=TEXT, duration_ms=COUNT, mos=maybe({"type": "number", "minimum": 1, "maximum": 5})
-)
+MOS = maybe({"type": "number", "minimum": 1, "maximum": 5})
+SHOWN = exactly(call_id=TEXT, end_ms=MS, outcome=TEXT, duration_ms=COUNT, mos=MOS)
+GOOD = exactly(end_ms=MS, duration_ms=COUNT, mos=MOS)
 ALERT = exactly(
     alert_id=TEXT, revision={"type": "integer", "minimum": 1}, customer_id=TEXT,
     severity={"enum": ["minor", "major", "critical"]}, detected_ms=MS, since_ms=MS, pattern=PATTERN,
@@ -355,7 +355,7 @@ ALERT = exactly(
     value_at_risk_minor=maybe(COUNT), currency=maybe(CURRENCY), remedies=listed(REMEDY),
     calls=listed(SHOWN, CALLS_SHOWN), region=maybe(TEXT), segment=maybe(TEXT),
     value_basis=maybe(TEXT), choice=maybe(CHOICE), follow_up=maybe(FOLLOW_UP), order=maybe(ORDER),
-    previous_alert_id=maybe(TEXT),
+    previous_alert_id=maybe(TEXT), good_calls=listed(GOOD, CALLS_SHOWN),
 )  # fmt: skip
 ELEMENT_KINDS = ["customer_line", "access_node", "trunk", "sbc", "cell", "region", "probe", "cpe_firmware"]
 INCIDENT = exactly(

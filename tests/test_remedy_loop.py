@@ -8,7 +8,11 @@ import pytest
 from engine_kit import CATALOGUE, DAY_MS, HOUR_MS, MONDAY_MS, batch, call, engine, told
 
 from detectors.engine import RiskEngine
+from detectors.remedies.chooser import Chooser
+from detectors.remedies.ledger import Decision
+from detectors.remedies.uplift import ALONE
 from detectors.settings import Business, Settings
+from schemas.alerts import Remedy
 from schemas.errors import ConfigError
 
 WHO = "ana"
@@ -85,6 +89,15 @@ def test_a_card_shows_what_is_at_stake_how_it_was_computed_and_which_calls_justi
     assert 0 < alert["choice"]["propensity"] <= 1
 
 
+def test_an_alert_shows_the_good_calls_since_the_trouble_began_beside_the_bad_ones(running):
+    one, alert = running
+    good, bad = calls(2.6, 4, dropped=False, hours=1), calls(3, 4, dropped=True)
+    later = apply(one, *good, *bad)[-1]["data"]
+    assert later["alert_id"] == alert["alert_id"]
+    assert [each["end_ms"] for each in later["good_calls"]] == [each["end_ms"] for each in good]
+    assert {each["end_ms"] for each in bad} <= {each["end_ms"] for each in later["calls"]}
+
+
 def test_the_talk_track_is_in_the_language_of_the_profile(running):
     _, alert = running
     said = next(one["say"] for one in alert["remedies"] if one["remedy_id"] == "service_credit")
@@ -96,6 +109,20 @@ def test_the_choice_of_a_case_stays_while_nothing_failed(running):
     later = apply(one, *calls(3, 8, dropped=True))
     assert later
     assert {each["data"]["choice"]["action"] for each in later} == {alert["choice"]["action"]}
+
+
+@pytest.mark.parametrize(
+    ("gain_minor", "held_out", "said"),
+    [
+        (0, False, "No offer is expected to gain more than it costs"),
+        (100, False, "offer nothing: drawn with a probability of 3%"),
+        (100, True, "in the comparison group"),
+    ],
+)
+def test_why_nothing_is_offered_agrees_with_the_gains_beside_it(gain_minor, held_out, said):
+    decision = Decision("al_1", 1, 0, "unknown", "", ALONE, 0.03, [ALONE], [1.0], [0], 0.1, 1.0, held_out=held_out)
+    offer = Remedy("service_credit", "Credit", "", "", 10, gain_minor)
+    assert said in Chooser(Settings("test"), CATALOGUE)._told(decision, [offer]).text
 
 
 # Orders

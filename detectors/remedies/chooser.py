@@ -25,10 +25,11 @@ from schemas.events import Outcome
 
 HOLD_OUT: Final = "hold_out"
 
-TEXTS: Final = {
-    ALONE: "No offer is expected to gain more than it costs: repair the fault and leave it at that.",
-    HOLD_OUT: "This customer is in the comparison group: repairs as usual, and no other offer.",
-}
+NOTHING_GAINED: Final = "No offer is expected to gain more than it costs: repair the fault and leave it at that."
+LEFT_BY_CHANCE: Final = (
+    "Repair the fault and offer nothing: drawn with a probability of {:.0%}, so that it shows what offers change."
+)
+HELD_OUT: Final = "This customer is in the comparison group: repairs as usual, and no other offer."
 
 
 class CaseFacts(Struct, frozen=True):
@@ -104,7 +105,7 @@ class Chooser:
         if offers:
             decision.prices_minor = {one.remedy_id: one.cost_minor for one in offers}
             decision.credits = {one.remedy_id: one.credit for one in offers if one.credit is not None}
-        return shown, self._told(decision)
+        return shown, self._told(decision, offers)
 
     def _uplift(self, terms: RemedyTerms, situation: Situation) -> float:
         option = Option(terms.id, terms.uplift_prior, 0)
@@ -136,13 +137,18 @@ class Chooser:
         self.ledger.add(decision)
         return decision
 
-    def _told(self, decision: Decision) -> Choice:
-        action = HOLD_OUT if decision.held_out and decision.action == ALONE else decision.action
-        text = TEXTS.get(action)
-        if text is None:
+    def _told(self, decision: Decision, offers: list[Remedy]) -> Choice:
+        action, chance = decision.action, decision.propensity
+        if action != ALONE:
             title = self._terms[action].title if action in self._terms else action
-            text = f"Offer first: {title}. It was chosen with a probability of {decision.propensity:.0%}."
-        return Choice(action, round(decision.propensity, 6), text)
+            text = f"Offer first: {title}. It was chosen with a probability of {chance:.0%}."
+        elif decision.held_out:
+            action, text = HOLD_OUT, HELD_OUT
+        elif any(one.expected_gain_minor > 0 for one in offers):
+            text = LEFT_BY_CHANCE.format(chance)
+        else:
+            text = NOTHING_GAINED
+        return Choice(action, round(chance, 6), text)
 
     def _worth(self, situation: Situation) -> float:
         if situation.fee_minor is None or situation.currency is None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from schemas.alerts import CallEvidence, Incident, Severity
+from schemas.alerts import Alert, CallEvidence, Incident, Severity
 from sinks.desk.cards import SEVERITIES, Revision
 from sinks.desk.words import ENDINGS
 
@@ -65,6 +65,12 @@ class Timeline(Struct, frozen=True):
     def signs(self) -> dict[str, str]:
         """Each way to end that occurs, with its sign: the legend."""
         return {mark.call.outcome: mark.sign for mark in self.marks}
+
+
+def calls_of(alert: Alert) -> list[CallEvidence]:
+    """Return what an alert knows of single calls: those that show the trouble, and those that were fine meanwhile."""
+    fine = [CallEvidence("", one.end_ms, "normal", one.duration_ms, one.mos) for one in alert.good_calls]
+    return [*alert.calls, *fine]
 
 
 def timeline(calls: Sequence[CallEvidence]) -> Timeline:

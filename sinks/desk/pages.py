@@ -172,8 +172,8 @@ def case_page(
         revisions=revisions,
         actions=file.actions,
         titles=titles,
-        timeline=charts.timeline(alert.calls),
-        quality=charts.quality(alert.calls),
+        timeline=charts.timeline(charts.calls_of(alert)),
+        quality=charts.quality(charts.calls_of(alert)),
         ratios=charts.trend(
             revisions, lambda one: one.alert.pattern.drop_ratio, lambda one: one.alert.pattern.baseline_ratio
         ),
