@@ -8,16 +8,23 @@ so a field is looked for under the names in `_FIELDS`.
   another attempt (3xx, 401, 407, 422, 491), the attempt waits for that.
 - An **acc_cdrs row** has `start_time` and `end_time` and is a whole call; from the dialog's creation on, unless
   `cdr_start_on_confirmed` is set: ringing then counts as talk, if no acc row of the answer was there before.
+  One that lasted for no time and has no status is an attempt that failed (`cdr_on_failed`).
 - A **dialog event** has an `event`: `dialog:start` (answered), `dialog:end`, `dialog:failed`. A dialog that lived to
-  its `timeout` was ended by Kamailio.
+  its `timeout`, or ended without a BYE (the `method` is of a message that Kamailio made up), was ended by Kamailio. Its
+  `from_tag` may be the dialog's or that of the BYE: only where it is the callee's does it say who released.
 
-A call ends once, whichever of these says so first; what comes later of it says nothing new. A call that was answered
-and whose end never came is a dead letter: it may have been cut off, or BYE is not accounted, or the call goes on in
-the next file, and no row says which.
+A call ends once. Where a route writes all of these, an acc row says most, the raw status and the Reason, and comes
+last, when the transaction is over: in an input that has acc rows, events and acc_cdrs rows wait for them, up to
+`WAIT_MS` by the rows' own times. What comes later of a call says nothing new. A call that was answered and whose end
+never came is a dead letter: it may have been cut off, or BYE is not accounted, or the call goes on in the next file,
+and no row says which.
+
+Routes print `<null>` for what is empty, and 0 for a time that has not come.
 
 Times without an offset (database rows) are in `input.timezone`.
 """
 
+import re
 from typing import Any, NamedTuple
 
 from schemas.deadletters import DeadReason, Reject
@@ -66,10 +73,19 @@ _FIELDS = {
 }
 """Our name -> the names under which it is looked for, the plainest first."""
 
+_LATER, _ZERO = frozenset({"start", "answer"}), re.compile(r"0+(?:\.0*)?")
+
 _RETRIED = frozenset({401, 407, 422, 423, 491})
 """Statuses after which the caller tries again within the same call."""
 
 _IGNORED = frozenset({"ACK", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "MESSAGE", "NOTIFY", "OPTIONS", "REGISTER"})
+
+WAIT_MS = 200_000
+"""So much later the last word of an attempt comes: more than timer C, 180 s (RFC 3261, section 16.6), which ends a
+second attempt that nobody answers; a BYE is over after 32 s."""
+
+_NOTHING = frozenset({"", "<null>"})
+"""What stands where a value is empty."""
 
 Row = dict[str, Any]
 
@@ -85,7 +101,9 @@ class _Times(NamedTuple):
 class _Open:
     """What is known of a call whose end has not come."""
 
-    __slots__ = ("answer_ms", "callee", "caller", "failed", "from_tag", "position", "record", "start_ms", "to_tag")
+    __slots__ = (
+        "answer_ms", "callee", "caller", "from_tag", "position", "record", "start_ms", "to_tag", "told", "told_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.position = 0
@@ -96,8 +114,9 @@ class _Open:
         self.callee: str | None = None
         self.from_tag: str | None = None
         self.to_tag: str | None = None
-        self.failed: list[Call] = []
-        """The events of an attempt after which another one may come."""
+        self.told: list[Call] = []
+        """The events of an end after which another attempt, or a row that says more, may come."""
+        self.told_ms = 0
 
 
 def open_kamailio(options: Options) -> "KamailioReader":
@@ -118,6 +137,10 @@ class KamailioReader(JoiningReader):
         self._parties = Parties(tokens)
         self._times = TimeReader(("unix_s", "iso"), timezone, day_first=None)
         self._calls: Waiting[_Open] = Waiting(_Open)
+        self._told: Waiting[_Open] = Waiting(_Open)
+        """Calls of which an end was told, and more may be."""
+        self._now_ms = 0
+        self._acc_seen = False
         self._ended: Waiting[None] = Waiting(lambda: None, ENDED_MAX)
 
     def _record(self, line: Line) -> Items:
@@ -134,17 +157,23 @@ class KamailioReader(JoiningReader):
             items = self._acc(line, row, callid, method.upper())
         else:
             items = self._cdr(line, row, callid)
-        for call in self._calls.surplus():
-            items += _left(call)
+        oldest = self._told.oldest()
+        while oldest is not None and oldest.told_ms + WAIT_MS < self._now_ms:
+            items += _left(self._told.pop())
+            oldest = self._told.oldest()
+        for calls in (self._told, self._calls):
+            for call in calls.surplus():
+                items += _left(call)
         return items
 
     def _rest(self) -> Items:
-        return [item for call in self._calls.all() for item in _left(call)]
+        return [item for calls in (self._told, self._calls) for call in calls.all() for item in _left(call)]
 
     def _acc(self, line: Line, row: Row, callid: str, method: str) -> Items:
         if method in _IGNORED:
             return []
-        time_ms = self._time(row, "time")
+        time_ms = self._now_ms = self._time(row, "time")
+        self._acc_seen = True
         if method == "BYE":
             return self._end(line, row, callid, time_ms)
         if method != "INVITE":
@@ -159,6 +188,7 @@ class KamailioReader(JoiningReader):
 
     def _dialog_event(self, line: Line, row: Row, callid: str, event: str) -> Items:
         time_ms = self._time(row, "time", None if _field(row, "end") is None else self._time(row, "end"))
+        self._now_ms = time_ms
         start_ms = self._time(row, "start", time_ms)
         if event == "start":
             return self._answered(line, row, callid, start_ms, self._time(row, "answer", time_ms))
@@ -172,7 +202,8 @@ class KamailioReader(JoiningReader):
         call = self._kept(line, row, callid)
         call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
         call.answer_ms = answer_ms if call.answer_ms is None else min(call.answer_ms, answer_ms)
-        call.failed = []
+        call.told = []
+        self._told.move(callid, self._calls)
         return []
 
     def _failed(self, line: Line, row: Row, callid: str, start_ms: int, end_ms: int) -> Items:
@@ -184,14 +215,12 @@ class KamailioReader(JoiningReader):
         call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
         times = _Times(call.start_ms, None, max(end_ms, call.start_ms))
         events = self._events(row, callid, call, times, status, "caller" if status == 487 else None)
-        if status is not None and (status in _RETRIED or status < 400):
-            call.failed = events
-            return []
-        return self._closed(line, callid, events)
+        again = status is not None and (status in _RETRIED or status < 400)
+        return self._over(line, callid, call, events, waits=again or (status is None and self._acc_seen))
 
     def _end(self, line: Line, row: Row, callid: str, end_ms: int) -> Items:
         """End an answered call."""
-        call = self._calls.get(callid)
+        call = self._calls.get(callid) or self._told.get(callid)
         if call is None or call.answer_ms is None:
             began, answered = _field(row, "start"), _field(row, "answer")
             if began is None and answered is None:
@@ -199,15 +228,16 @@ class KamailioReader(JoiningReader):
             call = self._kept(line, row, callid)
             call.start_ms = self._time(row, "start", None if answered is None else self._time(row, "answer"))
             call.answer_ms = self._time(row, "answer", call.start_ms)
-        released = _releaser(row, call)
-        times = _Times(call.answer_ms if call.start_ms is None else call.start_ms, call.answer_ms, end_ms)
+        event, method = _value(row, "event"), _value(row, "method")
         lifetime_ms = span_ms("timeout", _value(row, "timeout", "lifetime"))
-        if lifetime_ms and end_ms - call.answer_ms >= lifetime_ms:
-            released = "network"
+        expired = bool(lifetime_ms) and end_ms - call.answer_ms >= lifetime_ms
+        unasked = expired or (event is not None and method is not None and method.upper() != "BYE")
+        released = "network" if unasked else _releaser(row, call)
+        times = _Times(call.answer_ms if call.start_ms is None else call.start_ms, call.answer_ms, end_ms)
         status = status_of(_field(row, "status"))
         # A BYE that nobody answered: the far end was gone. A 481 is two who hung up at once.
         events = self._events(row, callid, call, times, 408 if status == 408 else 200, released)
-        return self._closed(line, callid, events)
+        return self._over(line, callid, call, events, waits=self._acc_seen and event is not None and not unasked)
 
     def _cdr(self, line: Line, row: Row, callid: str) -> Items:
         call = self._kept(line, row, callid)
@@ -216,17 +246,25 @@ class KamailioReader(JoiningReader):
             end_ms = self._time(row, "end")
         else:
             end_ms = start_ms + span_ms("duration", _value(row, "duration", "ms_duration"))
-        status = status_of(_field(row, "status"))
-        answer_ms = None
-        if status is None or status < 300:
+        self._now_ms = end_ms
+        status, answer_ms = status_of(_field(row, "status")), None
+        told = _field(row, "answer") is not None or call.answer_ms is not None
+        if status < 300 if status is not None else told or end_ms > start_ms:
             answer_ms = self._time(row, "answer", start_ms if call.answer_ms is None else call.answer_ms)
+        call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
         times = _Times(start_ms, answer_ms, end_ms)
         events = self._events(row, callid, call, times, status, _releaser(row, call))
-        return self._closed(line, callid, events)
+        return self._over(line, callid, call, events, waits=self._acc_seen and status is None)
 
-    def _closed(self, line: Line, callid: str, events: list[Call]) -> Items:
-        """Give a call, of which all that comes later says nothing new."""
+    def _over(self, line: Line, callid: str, call: _Open, events: list[Call], *, waits: bool) -> Items:
+        """Give a call, of which all that comes later says nothing new; or keep what an end says while more may come."""
+        if waits:
+            if not call.told or events[0].sip_status is not None:
+                call.told, call.told_ms = events, self._now_ms
+                self._calls.move(callid, self._told)
+            return []
         self._calls.drop(callid)
+        self._told.drop(callid)
         self._ended.hold(callid)
         for _ in self._ended.surplus():
             pass
@@ -234,7 +272,8 @@ class KamailioReader(JoiningReader):
 
     def _kept(self, line: Line, row: Row, callid: str) -> _Open:
         """Keep who a call is between, as the first row says that names both."""
-        call = self._calls.hold(callid, head(line.data) if self._calls.get(callid) is None else b"")
+        calls = self._told if callid in self._told else self._calls
+        call = calls.hold(callid, b"" if callid in calls else head(line.data))
         if not call.position:
             call.position, call.record = line.position, head(line.data)
         if call.caller is None:
@@ -277,8 +316,9 @@ class KamailioReader(JoiningReader):
 
 
 def _field(row: Row, name: str) -> str | None:
-    """Return what is said under the plainest of a field's names."""
-    return _value(row, *_FIELDS[name])
+    """Return what is said under the plainest of a field's names; of a time, no 0."""
+    found = _value(row, *_FIELDS[name])
+    return None if found is not None and name in _LATER and _ZERO.fullmatch(found) else found
 
 
 def _value(row: Row, *names: str) -> str | None:
@@ -289,9 +329,11 @@ def _value(row: Row, *names: str) -> str | None:
     """
     for name in names:
         value = row.get(name)
-        if value is None or value == "":
+        if value is None:
             continue
         if isinstance(value, str):
+            if value in _NOTHING:
+                continue
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
@@ -301,18 +343,18 @@ def _value(row: Row, *names: str) -> str | None:
 
 def _releaser(row: Row, call: _Open) -> End | None:
     """Tell who sent BYE: its From tag is the sender's."""
-    tag = _field(row, "from_tag")
-    if tag is None or call.from_tag is None or _value(row, "method") not in (None, "BYE"):
+    tag, event, method = _field(row, "from_tag"), _value(row, "event"), _value(row, "method")
+    if tag is None or call.from_tag is None or method not in (None, "BYE") or (method is None and event is None):
         return None
-    if _value(row, "method") is None and _value(row, "event") is None:
-        return None
-    return "caller" if tag == call.from_tag else "callee" if tag == call.to_tag else None
+    if tag == call.from_tag:
+        return "caller" if event is None else None
+    return "callee" if call.from_tag == _field(row, "to_tag") or tag == call.to_tag else None
 
 
 def _left(call: _Open) -> list[Converted | Reject]:
     """Return what a call gives of which no more is awaited."""
-    if call.failed:
-        return converted(call.position, call.record, call.failed)
+    if call.told:
+        return converted(call.position, call.record, call.told)
     if call.answer_ms is None:
         return []  # its row is a dead letter already
     detail = "an answered call must have a row or an event of its end, none came"
