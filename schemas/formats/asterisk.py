@@ -3,11 +3,13 @@
 **CDR** rows are CSV with a header of any order, CSV without one in the order of `cdr_csv`, of `cdr_custom`'s sample or
 of the SQL back ends (which of them is seen from where the times stand), or JSON lines with the same names. A row says
 when and between whom, and no more than ANSWERED or not: **a CDR has no release cause, so a call that was cut off looks
-like any other**. An unanswered row's disposition is given as the cause that it comes nearest to.
+like any other**. An unanswered row's disposition is given as the cause that it comes nearest to. A channel that goes on
+in the dial plan after nobody answered (`unanswered=yes`) has a second row without a far channel: that is no other call.
 
 **CEL** rows (with a header, in the order of `cel_custom`'s sample, or JSON lines) are told by their event. HANGUP says
 why and by whom in its `extra`: `hangupcause`, `hangupsource` (the channel that hung up, or the dial plan). Rows of one
-call are joined by `linkedid` and `uniqueid`. Once a CEL row has been seen, a CDR waits for the HANGUP of its channel,
+call are joined by `linkedid` and `uniqueid`. An unanswered call that says no more than normal clearing has the cause
+that its `dialstatus` comes nearest to. Once a CEL row has been seen, a CDR waits for the HANGUP of its channel,
 in bounded memory; calls of which only the channel events came are made from these alone.
 
 **Media** are in no CDR by default. Where the dial plan keeps `RTPAUDIOQOS` in a column of its own or in `userfield`,
@@ -105,11 +107,14 @@ _EVENTS = frozenset({
     "PARK_START", "PICKUP", "STREAM_BEGIN", "STREAM_END", "USER_DEFINED",
 })  # fmt: skip
 
-_OWN_EVENT = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+_OWN_EVENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,63}")
 """What a dial plan calls an event (CELGenUserEvent)."""
 
 _DISPOSITIONS = {"NO ANSWER": 19, "BUSY": 17, "CONGESTION": 42, "FAILED": 127, "CANCEL": None, "ANSWERED": None}
 """The nearest Q.850 cause of an unanswered row; FAILED says no more than that the true one was lost: interworking."""
+
+_DIAL_STATUS = {"NOANSWER": 19, "BUSY": 17, "CONGESTION": 42}
+"""Likewise of what Dial says; CHANUNAVAIL is said of anything."""
 
 _DISPOSITION_NUMBERS = {
     "0": "NO ANSWER",
@@ -123,6 +128,7 @@ _DISPOSITION_NUMBERS = {
 _NONE_AT_ALL = "0000-00-00 00:00:00"
 _UNIQUE_ID = re.compile(r"(?:[^,]{1,80}-)?[0-9]{9,11}\.[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9:]{4,6})?")
+_EVENT_TIME = re.compile(rf"{_DATE.pattern}|[0-9]{{9,10}}\.[0-9]{{1,9}}")
 _ENDPOINT = re.compile(r"[A-Za-z0-9]+/(.+)-[0-9a-f]{8}(?:;[12])?")
 
 _span_in_s = measured(high=SPAN_MS_MAX, factor=1000.0)
@@ -168,8 +174,8 @@ class _Call:
     """What has come of the call of one `linkedid`."""
 
     __slots__ = (
-        "answer_ms", "callee", "caller", "done", "end_ms", "hangups", "position", "record", "rows", "someone",
-        "start_ms",
+        "answer_ms", "callee", "caller", "dialled", "done", "end_ms", "hangups", "position", "record", "rows",
+        "someone", "start_ms",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -184,6 +190,8 @@ class _Call:
         """The first number that shows anywhere: who a call is made for that the switch itself began."""
         self.hangups: dict[str, tuple[int | None, str, str]] = {}
         """By `uniqueid`: cause, who hung up, and which channel this was."""
+        self.dialled = ""
+        """What Dial said of the caller's channel."""
         self.rows: list[tuple[int, bytes, _Cdr]] = []
         """CDRs that wait."""
         self.done = False
@@ -219,6 +227,8 @@ class AsteriskReader(JoiningReader):
         self._over: Waiting[_Call] = Waiting(_Call, ENDED_MAX)
         """Calls that their caller's channel has left: what is still written of them comes soon."""
         self._cel_seen = False
+        self._dialled: Waiting[None] = Waiting(lambda: None, ENDED_MAX)
+        """Channels that called somebody in vain: what they do afterwards is no other call."""
 
     def _record(self, line: Line) -> Items:
         row = self._row(line)
@@ -286,9 +296,13 @@ class AsteriskReader(JoiningReader):
             return _CUSTOM
         if width >= 13 and cells[11] in _DISPOSITIONS and _is_date(cells[0]):
             return _SQL
+        if width == len(_CEL) and _OWN_EVENT.fullmatch(cells[0]) and _EVENT_TIME.fullmatch(cells[1]):
+            return _CEL
         return None
 
     def _cdr(self, line: Line, row: _Cdr) -> Items:
+        if self._is_rest(row):
+            return []
         key = text_of(row.linkedid, row.uniqueid) if self._cel_seen else None
         if key is None:
             return converted(line.position, line.data, self._events(row, None))
@@ -298,6 +312,18 @@ class AsteriskReader(JoiningReader):
             return []
         call.done = True
         return converted(line.position, line.data, self._events(row, call))
+
+    def _is_rest(self, row: _Cdr) -> bool:
+        """Tell whether a row is of what a channel did after a call in vain that has a row of its own."""
+        unique = text_of(row.uniqueid)
+        if unique is None or (text_of(row.disposition) or "").upper() in ("ANSWERED", "8"):
+            return False
+        if not text_of(row.dstchannel):
+            return unique in self._dialled
+        self._dialled.hold(unique)
+        for _ in self._dialled.surplus():
+            pass
+        return False
 
     def _cel(self, line: Line, row: _Cel) -> Items:
         """Keep what an event says of its call; give the CDRs that waited for it."""
@@ -315,7 +341,9 @@ class AsteriskReader(JoiningReader):
         if not call.position:
             call.position, call.record = line.position, head(line.data)
         if event == "HANGUP":
-            call.hangups[channel] = (*_hangup(row.extra), text_of(row.channame) or "")
+            cause, by, dialled = _hangup(row.extra)
+            call.hangups[channel] = cause, by, text_of(row.channame) or ""
+            call.dialled = dialled or call.dialled
         if event != "HANGUP":
             if channel == key:
                 _on_caller(call, event, time_ms, row)
@@ -361,6 +389,8 @@ class AsteriskReader(JoiningReader):
             )
         name = min(call.hangups)
         cause, by = _release(call, name, _Cdr(channel=call.hangups[name][2]))
+        if cause in (None, 16) and call.answer_ms is None:
+            cause = _DIAL_STATUS.get(call.dialled, cause)
         call_id = self._tokens.opaque(name)
         return [
             Call(
@@ -391,8 +421,9 @@ class AsteriskReader(JoiningReader):
         start_ms, answer_ms, end_ms = self._span(row, answered=disposition == "ANSWERED")
         unique = text_of(row.uniqueid)
         cause, by = (None, None) if call is None or unique is None else _release(call, unique, row)
-        if cause is None and answer_ms is None:
-            cause = _DISPOSITIONS[disposition]
+        if cause in (None, 16) and answer_ms is None:
+            nearest = _DISPOSITIONS[disposition]
+            cause = cause if nearest is None or (cause == 16 and disposition == "FAILED") else nearest
         if by is None and disposition == "CANCEL":
             by = "caller"
         call_id = self._tokens.opaque(
@@ -468,8 +499,8 @@ def _on_caller(call: _Call, event: str, time_ms: int, row: _Cel) -> None:
         call.end_ms = time_ms
 
 
-def _hangup(extra: Value | dict[str, Any]) -> tuple[int | None, str]:
-    """Return cause and source of a HANGUP; what its `extra` says is JSON inside the row."""
+def _hangup(extra: Value | dict[str, Any]) -> tuple[int | None, str, str]:
+    """Return cause, source and what Dial said, of a HANGUP; what its `extra` says is JSON inside the row."""
     found: Any = extra
     if isinstance(extra, str):
         try:
@@ -477,10 +508,11 @@ def _hangup(extra: Value | dict[str, Any]) -> tuple[int | None, str]:
         except orjson.JSONDecodeError:
             found = None
     if not isinstance(found, dict):
-        return None, ""
-    cause, source = found.get("hangupcause"), found.get("hangupsource")
+        return None, "", ""
+    cause = found.get("hangupcause")
     known = isinstance(cause, str | int) and not isinstance(cause, bool)
-    return q850_of(cause) if known else None, source if isinstance(source, str) else ""
+    source, dialled = (said if isinstance(said, str) else "" for said in map(found.get, ("hangupsource", "dialstatus")))
+    return q850_of(cause) if known else None, source, dialled
 
 
 def _release(call: _Call, unique: str, row: _Cdr) -> tuple[int | None, End | None]:
@@ -524,7 +556,9 @@ def _media(row: _Cdr) -> _Media:
     return _Media(
         None if audible.received == 0 else loss,
         # Newer versions count in units of the codec's clock: what is no fraction of a second cannot be told.
-        worse(_below_second(said("rxjitter")), _below_second(said("txjitter"))),
+        worse(
+            *(_below_second(said(f"{way}jitter")) if packets_of(said(f"{way}count")) else None for way in ("rx", "tx"))
+        ),
         _span_in_s(said("rtt")) or None,
         audible.received,
         audible.sent,
