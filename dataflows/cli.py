@@ -246,7 +246,9 @@ def bench(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The vendor's file; .gz and .zst too.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="IN...", help="The vendor's files, in order; .gz and .zst too.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Events, one a line; .gz and .zst too.")],
     format_name: FormatName = None,
     config: MaybeConfigFile = None,
@@ -260,15 +262,16 @@ def convert(
 ) -> None:
     """Turn a vendor's records into events."""
     letters = out.with_name(f"{out.name}.dead.ndjson") if dead_letters is None else dead_letters
-    _, opener = _prepared(config, format_name, [source], different=[source, out, letters])
+    _, opener = _prepared(config, format_name, sources, different=[*dict.fromkeys(sources), out, letters])
     if opener is None:
         raise ConfigError(["--format: must name a vendor's format, as the input must not be events already"])
     from dataflows.commands.convert import convert as execute
     from dataflows.commands.progress import progress
 
-    total_bytes = source.stat().st_size if source.is_file() else None
+    plain = all(source.is_file() for source in sources)
+    total_bytes = sum(source.stat().st_size for source in sources) if plain else None
     with progress("convert", total_bytes, "bytes") as report:
-        counts = execute(source, out, letters, opener(), report, by_time=by_time)
+        counts = execute(sources, out, letters, opener, report, by_time=by_time)
     typer.echo(
         f"{counted(counts.records, 'record')} read: {counted(counts.events, 'event')} in {out}, "
         f"{counted(counts.rejected, 'dead letter')} in {letters}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 import zstandard
+from formats_kit import source
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -283,6 +284,23 @@ class TestConvert:
         code, _, err = stayline(*converted(vendor, "no/such/folder"))
         assert (code, "must be writable" in err) == (1, True)
 
+    def test_files_of_one_input_are_joined_and_each_letter_names_its_own(self, stayline, tmp_path, monkeypatch):
+        monkeypatch.setenv("STAYLINE_TOKEN_KEY", "0123456789abcdef")
+        whole = source("cucm/joined").splitlines(keepends=True)
+        (tmp_path / "cdr_1").write_bytes(b"".join(whole[:9]))
+        (tmp_path / "cdr_2").write_bytes(whole[0] + whole[1] + b"1,broken\n")
+        # What waits as a whole is given, though the last file breaks off.
+        (tmp_path / "cmr.gz").write_bytes(gzip.compress(b"".join(whole[9:]))[:-6])
+        (tmp_path / "one").write_bytes(b"".join(whole))
+        several = [tmp_path / name for name in ("cdr_1", "cdr_2", "cmr.gz")]
+        assert stayline("convert", "--format", "cucm", *several, tmp_path / "out")[0] == 0
+        assert stayline("convert", "--format", "cucm", tmp_path / "one", tmp_path / "same")[0] == 0
+        assert (tmp_path / "out").read_bytes() == (tmp_path / "same").read_bytes() != b""
+        told = [(letter["reason"], letter["at"]) for letter in letters(tmp_path / "out.dead.ndjson")]
+        assert ("not_json", f"{tmp_path / 'cdr_2'}:3") in told
+        assert told[-1][0] == "truncated"
+        assert told[-1][1].startswith(f"{tmp_path / 'cmr.gz'}:")
+
     @given(st.lists(st.text('c,"1\n', max_size=30)))
     def test_records_are_events_and_dead_letters_together(self, tmp_path_factory, rows):
         folder = tmp_path_factory.mktemp("rows")
@@ -293,7 +311,7 @@ class TestConvert:
             tokenise=(),
         )
         reader = open_format("csv", Options(csv=column_map))
-        counts = convert(folder / "in", folder / "out", folder / "dead", reader, lambda _: None)
+        counts = convert([folder / "in"], folder / "out", folder / "dead", lambda: reader, lambda _: None)
         assert counts.records == counts.events + counts.rejected
         assert counts.events == (folder / "out").read_bytes().count(b"\n") >= 1
         assert counts.rejected == (folder / "dead").read_bytes().count(b"\n")

@@ -31,9 +31,6 @@ MARK_BYTES = 4_096
 
 _INSIDE = "a file must end behind a whole message, ended inside one"
 
-Feed = Callable[[bytes], list[Converted | Reject]]
-End = Callable[[], list[Converted | Reject]]
-
 Report = Callable[[int], None]
 """Is told how many bytes, as they lie on disk, have been read of all files."""
 
@@ -116,8 +113,7 @@ class FileReader:
                 yield from _cut_packets(data, path, begin, reader)
             else:
                 last = index == len(self._paths) - 1
-                end = reader.turn if isinstance(reader, JoiningFormat) and not last else reader.finish
-                for cut in self._cut_records(data, begin, ends, reader.feed, end):
+                for cut in self._cut_records(data, begin, ends, reader, last=last):
                     if cut is None or cut.place.file >= begun:
                         yield cut
                 if isinstance(reader, JoiningFormat):
@@ -161,37 +157,57 @@ class FileReader:
             yield Cut(Chunk("file", str(path), lines, (place.line,)), place)
 
     def _cut_records(
-        self, pieces: Iterator[bytes | None], place: Place, ends: list[int], feed: Feed, end: End
+        self, pieces: Iterator[bytes | None], place: Place, ends: list[int], reader: Format, *, last: bool
     ) -> Iterator[Cut | None]:
         """Convert a file from its beginning, whatever the place: a format may carry state from its first line on.
 
         Args:
             ends: the last position of each file before it, if positions are counted over all of them.
+            last: no file comes behind it.
         """
         path, before = self._paths[place.file], ends[-1] if ends else 0
         known, fed, given, line = _Beginning(path, place), 0, 0, before
+
+        def cuts(items: list[Converted | Reject]) -> Iterator[Cut]:
+            nonlocal given, line
+            given += len(items)
+            line = max(line, items[-1].position) if items else line
+            fresh = items[max(0, len(items) - max(0, given - place.line)) :]
+            done = given - len(fresh)
+            # What waited for this file may lie in one before it.
+            for file, some in groupby(fresh, lambda item: bisect_left(ends, item.position)):
+                several, source = list(some), self._paths[place.file - len(ends) + file]
+                done += len(several)
+                chunk = converted("file", str(source), several, ends[file - 1] if file else 0)
+                yield Cut(chunk, Place(place.file, fed, done, known.mark(fed)))
+
         try:
             for piece in _ended(known.checked(pieces)):
                 if piece is None:
                     yield None
                     continue
-                items = feed(piece) if piece else end()
-                fed, given = fed + len(piece), given + len(items)
-                line = max(line, items[-1].position) if items else line
-                fresh = items[max(0, len(items) - max(0, given - place.line)) :]
-                last = given - len(fresh)
-                # What waited for this file may lie in one before it.
-                for file, some in groupby(fresh, lambda item: bisect_left(ends, item.position)):
-                    several, source = list(some), self._paths[place.file - len(ends) + file]
-                    last += len(several)
-                    chunk = converted("file", str(source), several, ends[file - 1] if file else 0)
-                    yield Cut(chunk, Place(place.file, fed, last, known.mark(fed)))
+                items = reader.feed(piece) if piece else ended(reader, last=last)
+                fed += len(piece)
+                yield from cuts(items)
         except EndedEarlyError as error:
-            # What the format still holds may be half a record: it goes with the part that is lost.
-            end()
-            yield _truncated(path, place.file, line - before + 1, str(error), b"")
+            broken = _truncated(path, place.file, line - before + 1, str(error), b"")
+            yield from cuts(ended(reader, last=last, torn=True))
+            yield broken
         except InputError as error:
             raise _named(path, error) from None
+
+
+def ended(reader: Format, *, last: bool, torn: bool = False) -> list[Converted | Reject]:
+    """Say that a file has ended; return what that gives.
+
+    Args:
+        torn: it broke off. Half a record goes with the part that is lost; whole ones that wait for others do not.
+    """
+    if isinstance(reader, JoiningFormat):
+        left = reader.turn(torn=torn)
+        return left + reader.finish() if last else left
+    left = reader.finish()
+    return [] if torn else left
 
 
 def _cut_packets(

@@ -142,8 +142,12 @@ class JoiningFormat(Protocol):
     @property
     def position(self) -> int: ...  # noqa: D102 - see above
 
-    def turn(self) -> "list[Converted | Reject]":
-        """Say that another file begins; return what was left of the one before."""
+    def turn(self, *, torn: bool = False) -> "list[Converted | Reject]":
+        """Say that another file begins; return what was left of the one before.
+
+        Args:
+            torn: it broke off: half a record at its end is lost with what was behind it.
+        """
 
 
 @runtime_checkable

@@ -99,9 +99,13 @@ class JoiningReader(LineReader):
         """How many lines have been read, of all files."""
         return self._lines.position
 
-    def turn(self) -> Items:
-        """Say that another file begins; return what its last line gives if it had no line end."""
-        items = [item for line in self._lines.finish() for item in self._take(line)]
+    def turn(self, *, torn: bool = False) -> Items:
+        """Say that another file begins; return what the last line of this one gives if it had no line end.
+
+        Args:
+            torn: the file broke off, and its last line with it: that line gives nothing.
+        """
+        items = [item for line in self._lines.finish() if not torn for item in self._take(line)]
         self._before = self._lines.position
         return items
 

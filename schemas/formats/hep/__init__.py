@@ -103,9 +103,14 @@ class HepReader:
         self._end_junk(items)
         return items
 
-    def turn(self) -> list[Converted | Reject]:
-        """Say that another file begins; return what was left of broken packets. Calls stay open."""
-        return self.settle()
+    def turn(self, *, torn: bool = False) -> list[Converted | Reject]:
+        """Say that another file begins; return what was left of broken packets. Calls stay open.
+
+        Args:
+            torn: the file broke off: half a packet at its end is lost with what was behind it.
+        """
+        left = self.settle()
+        return [] if torn else left
 
     def finish(self) -> list[Converted | Reject]:
         """Return what was still open at the end."""
