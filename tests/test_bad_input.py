@@ -95,11 +95,26 @@ class TestText:
             == lines_of(read(name, opts(name), data))[:-1]
         )
 
-    @pytest.mark.parametrize("name", ["freeswitch", "kamailio"])
-    def test_utf16_is_not_mistaken_for_records(self, name):
+    @pytest.mark.parametrize("name", ["freeswitch", "kamailio", "asterisk", "cucm"])
+    def test_utf16_is_told_as_what_it_is(self, name):
         items = read(name, opts(name), sound(name).decode().encode("utf-16"))
         assert lines_of(items) == []
-        assert rejects_of(items)
+        assert rejects_of(items)[0].detail == "a record must be UTF-8, was UTF-16"
+
+    @pytest.mark.parametrize("name", TEXTS)
+    def test_a_byte_order_mark_costs_nothing(self, name):
+        bare, marked = (read(name, opts(name), bom + sound(name)) for bom in (b"", b"\xef\xbb\xbf"))
+        assert lines_of(marked) == lines_of(bare)
+        assert [reject.position for reject in rejects_of(marked)] == [reject.position for reject in rejects_of(bare)]
+
+    @pytest.mark.parametrize("name", TEXTS)
+    def test_returns_alone_end_no_lines_and_nothing_is_lost_in_silence(self, name):
+        data = sound(name).replace(b"\r\n", b"\n").replace(b"\n", b"\r")
+        if name in ("csv", "voipmonitor"):
+            with pytest.raises(InputError, match="the first row must name the columns"):
+                read(name, opts(name), data)
+        else:
+            assert len(rejects_of(read(name, opts(name), data))) == 1
 
     @pytest.mark.parametrize("name", ["asterisk", "cucm", "voipmonitor"])
     def test_a_header_that_comes_again_is_no_record(self, name):

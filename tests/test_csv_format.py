@@ -304,7 +304,8 @@ class TestTokens:
     @pytest.mark.parametrize(
         "writing",
         ["+441650333333", "+44 1650 333333", "00441650333333", "01650 333-333", "1650333333", "441650333333",
-         "(01650) 333333", "sip:+441650333333@pbx.example;user=phone", "tel:+44-1650-333333", "SIP:01650333333@x"],
+         "(01650) 333333", "sip:+441650333333@pbx.example;user=phone", "tel:+44-1650-333333", "SIP:01650333333@x",
+         '"Bob" <sip:01650333333@x>', "+44 (0)1650 333333", "sip:%2B441650333333@x", "sip:01650333333:secret@x"],
     )  # fmt: skip
     def test_every_writing_of_a_number_has_one_token(self, writing):
         assert TOKENS.identity(writing) == TOKENS.opaque("441650333333")
@@ -320,6 +321,9 @@ class TestTokens:
             (NumberPlan("44"), "sip:Alice@pbx.example", "alice"),
             (NumberPlan("44"), "anonymous", "anonymous"),
             (NumberPlan("44"), "+", "+"),
+            (NumberPlan("44"), "00", "00"),
+            (NumberPlan("44"), "sip:192.0.2.1:5060", "192.0.2.1"),
+            (NumberPlan("44"), "sip:Alice@[2001:db8::1]:5060", "alice"),
         ],
     )
     def test_a_plan_says_how_numbers_are_written(self, plan, text, normalised):

@@ -330,7 +330,16 @@ class TestWhoseCall:
         assert side == Side("out", TOKENS.identity("01632960001"), TOKENS.identity("01632960002"))
 
     def test_a_withheld_caller_is_nobody(self):
-        for withheld in ("anonymous", "", None, "sip:anonymous@anonymous.invalid", '"x" <sip:Restricted@192.0.2.1>'):
+        for withheld in (
+            "anonymous",
+            "",
+            None,
+            "sip:anonymous@anonymous.invalid",
+            "+",
+            "<>",
+            "sip:+@x",
+            '"x" <sip:Restricted@192.0.2.1>',
+        ):
             assert Parties(TOKENS).sides(withheld, "01632960002") == [Side("in", TOKENS.identity("01632960002"), None)]
 
     def test_each_end_that_is_a_customer_has_the_call(self):

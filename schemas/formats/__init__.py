@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -192,15 +193,21 @@ class NumberPlan(Struct, frozen=True):
         """Return a number as digits, with its country code as far as it can be known; a name in lower case.
 
         Takes a number with the usual separators, a tel URI (RFC 3966) or a SIP URI (RFC 3261), of which the user
-        part counts. An IPv4 address stays as it is: without its dots it would be another one's too.
+        part counts, without password and escapes; alone or in angle brackets behind a name. An IPv4 address stays as it
+        is: without its dots it would be another one's too. `+44 (0)20` has a zero that nobody dials from abroad.
         """
-        user = _SCHEME.sub("", text.strip()).partition(";")[0].partition("@")[0]
+        uri = text.partition("<")[2].partition(">")[0] or text
+        user = unquote(_SCHEME.sub("", uri.strip()).partition(";")[0].partition("@")[0])
+        if user.count(":") == 1:
+            user = user.partition(":")[0]
         if _IPV4.fullmatch(user):
             return user
+        if "+" in user:
+            user = user.replace("(0)", "")
         digits = re.sub(r"[^0-9]", "", user)
         if not digits or not _NUMBER.fullmatch(user.lstrip(" (")):
             return user.lower()
-        if "+" in user:
+        if "+" in user or digits in (self.international_prefix, self.trunk_prefix):
             return digits
         if self.international_prefix and digits.startswith(self.international_prefix):
             return digits.removeprefix(self.international_prefix)

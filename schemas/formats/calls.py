@@ -158,7 +158,8 @@ class Parties:
         if "<" in uri:
             uri = uri.partition("<")[2].partition(">")[0] or uri
         user = uri.strip()
-        nobody = user.partition("@")[0].rpartition(":")[2].lower() in _NOBODY
+        name = user.partition("@")[0].rpartition(":")[2].lower()
+        nobody = name in _NOBODY or not any(map(str.isalnum, name))
         return (None, False) if nobody else self._tokens.identified(user)
 
 

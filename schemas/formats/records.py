@@ -35,6 +35,9 @@ ENTRY_BYTES = 512
 BOM = b"\xef\xbb\xbf"
 """What some write at the beginning of UTF-8."""
 
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Its byte order marks: what some shells write where a program's output is sent to a file."""
+
 Items = list[Converted | Reject]
 
 
@@ -220,7 +223,8 @@ def decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise Unfit(DeadReason.NOT_TEXT, f"a record must be UTF-8, was not at byte {error.start}") from None
+        what = "was UTF-16" if data.startswith(_UTF16) else f"was not at byte {error.start}"
+        raise Unfit(DeadReason.NOT_TEXT, f"a record must be UTF-8, {what}") from None
 
 
 def csv_row(data: bytes, delimiter: str = ",") -> list[str]:

@@ -26,7 +26,7 @@ from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options, Tokens
 from schemas.formats.calls import PAYLOADS, Call, Media, Parties, Side, agent_of, codec_of, lower, worse
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
-from schemas.formats.records import Items, converted, decoded, time_of, too_large
+from schemas.formats.records import BOM, Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -40,6 +40,7 @@ LACKS = (
 )
 
 _START = re.compile(rb"VQ(?:Session|Interval|Alert)Report\b")
+_NAMED = re.compile(rb"VQ(?:Session|Interval|Alert)Report")
 _MESSAGE = re.compile(rb"^(?:(?:PUBLISH|NOTIFY) [^\r\n]{1,512} SIP/2\.0|SIP/2\.0 [0-9])", re.MULTILINE)
 _FROM = re.compile(rb"^(?:From|f)[ \t]*:[ \t]*([^\r\n]{1,512})", re.MULTILINE | re.IGNORECASE)
 _DATE = re.compile(rb"^Date[ \t]*:[ \t]*([^\r\n]{1,40})", re.MULTILINE | re.IGNORECASE)
@@ -126,13 +127,15 @@ class VqrtcpxrReader:
         headers, self._headers = self._headers, b""
         if too_long:
             return [too_large(position, data)]
+        if position == 1:
+            data = data.removeprefix(BOM)
         message = _MESSAGE.search(data) if b"SIP/2.0" in data else None
         if message is not None:
             self._headers = data[message.start() :]
         if _START.match(data) is None:
             # Before the first report stand the headers of its message, or nothing that belongs here.
-            known = not data or data.isspace() or message is not None
-            rule = "a report must begin with VQSessionReport, VQIntervalReport or VQAlertReport, did not"
+            known = not data or data.isspace() or (message is not None and _NAMED.search(data) is None)
+            rule = "a report must begin a line with VQSessionReport, VQIntervalReport or VQAlertReport, did not"
             return [] if known else [refused(position, DeadReason.NOT_JSON, rule, data)]
         report = data if message is None else data[: message.start()]
         try:
@@ -365,7 +368,8 @@ class _Cutter:
         found = []
         at = self._held.find(b"VQ", begin, end)
         while at >= 0:
-            if (at == 0 or self._held[at - 1] == _LINE_END) and _START.match(self._held, at, end):
+            begins = at == 0 or self._held[at - 1] == _LINE_END or (at == 3 and self._held.startswith(BOM))
+            if begins and _START.match(self._held, at, end):
                 found.append(at)
             at = self._held.find(b"VQ", at + 2, end)
         return found
