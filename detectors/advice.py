@@ -3,7 +3,7 @@
 Also the two things that all cases share: what the churn model learns, and how many cases a day are told.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectors.casebook import DAY_MS, Case
@@ -76,21 +76,23 @@ class Advisor:
 
     # Learning
 
-    def remember(self, customer: int, at_ms: int, experience: Callable[[int], Mapping[str, float]]) -> None:
-        """Keep a customer's features of now until it is known whether they left; learn what has become known.
-
-        Args:
-            customer: key.
-            at_ms: event time.
-            experience: gives the features that a customer's calls have; asked only if they will be kept.
-        """
+    def wants(self, customer: int, at_ms: int) -> bool:
+        """Learn what has become known; return whether a customer's features of now are to be kept with `remember`."""
         # First what has become known: an example that is due must not give way to a new one.
         for example in self._labels.mature(at_ms):
             self.model.learn(example.features, example.left)
         self.chooser.ledger.mature(at_ms)
-        name = str(customer)
-        if self._labels.wants(name, at_ms):
-            self._labels.keep(name, at_ms, self._features(customer, at_ms, experience(customer)))
+        return self._labels.wants(str(customer), at_ms)
+
+    def remember(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> None:
+        """Keep a customer's features of now until it is known whether they left.
+
+        Args:
+            customer: key.
+            at_ms: event time.
+            experience: the features that the customer's calls give.
+        """
+        self._labels.keep(str(customer), at_ms, self._features(customer, at_ms, experience))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
@@ -107,17 +109,24 @@ class Advisor:
         self._relations.outcome(customer, event)
         return self.chooser.outcome(customer, event, self._relations.of(customer).currency)
 
-    def read_line(self, customer: int, metric: str, value: float, at_ms: int) -> None:
-        """Keep the newest reading of a customer's line, and since when nothing has come through it."""
-        readings = self._lines.get(customer)
-        if readings is None:
-            while len(self._lines) >= self._settings.customers_max:
-                del self._lines[next(iter(self._lines))]
-            readings = self._lines[customer] = {}
-        readings[metric] = value
-        self._lines.touch(customer)
-        if metric in SHOWING:
-            self._losses.read(customer, at_ms, readings)
+    def read_lines(self, readings: Iterable[tuple[int, str, float, int]]) -> None:
+        """Keep the newest readings of customers' lines, and since when nothing has come through them.
+
+        Args:
+            readings: (customer's key, metric, value, event time), in order of arrival.
+        """
+        lines = self._lines
+        for customer, metric, value, at_ms in readings:
+            line = lines.get(customer)
+            if line is None:
+                while len(lines) >= self._settings.customers_max:
+                    del lines[next(iter(lines))]
+                line = lines[customer] = {}
+            else:
+                lines.touch(customer)
+            line[metric] = value
+            if metric in SHOWING:
+                self._losses.read(customer, at_ms, line)
 
     def forget(self, customer: int) -> None:
         """Forget a customer's line and what was scored of them."""
@@ -177,7 +186,8 @@ class Advisor:
         """
         relation = self._relations.of(case.customer)
         risk = self.risk(case.customer, now_ms, experience)
-        self.remember(case.customer, now_ms, lambda _: experience)
+        if self.wants(case.customer, now_ms):
+            self.remember(case.customer, now_ms, experience)
         self._name(case)
         situation = self._situation(case, relation, risk, now_ms, fault_open=fault_open)
         facts = CaseFacts(case.alert_id, case.customer, case.customer_id, case.attempt)

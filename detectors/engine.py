@@ -10,44 +10,47 @@ The same events in the same order give the same notifications, whatever the batc
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from msgspec import Struct
 
 from detectors.casework import Casework
-from detectors.experience import experience
+from detectors.experience import named, weighed
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
 from detectors.incidents import OpenIncident
-from detectors.intake import LineReadings, calls_of, media_of, whose
+from detectors.intake import LineReadings, calls_of, media_of, news_of
 from detectors.memory import Memory
 from detectors.patterns import space
 from detectors.remedies.catalogue import Catalogue
 from detectors.settings import Settings
 from detectors.standing import Standing, standing
-from detectors.watch.loop import FUTURE_MS, advance, merge_order
+from detectors.watch.loop import advance, merge_order
 from detectors.watch.world import (
     APPLIED,
-    K_OTHER,
+    FUTURE_MS,
+    K_CALL,
     LATE,
     STOP_CASE,
     STOP_CUSTOMERS,
     STOP_DUE,
     STOP_ELEMENT,
     STOP_LOOK,
+    STOP_OTHER,
     STOP_SHELVES,
     Calls,
     Limits,
+    Media,
+    News,
     Scratch,
-    World,
 )
 from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
-from schemas.text import U64
+from schemas.text import I8, I32, I64, U64, key_of
 
 LAYOUT = 5
 """The layout of the state; another one is refused."""
@@ -75,14 +78,53 @@ class Counts(Struct):
     dead_lettered: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Now:
-    """The batch that is being applied, as its slow parts need it."""
+    """The batch that is being applied.
+
+    Attributes:
+        kind, index, position: of all events, in order of arrival (`merge_order`).
+        said: the events of `news`, which are taken over when the loop stops next.
+        heard: so many of them were taken over.
+        others: what the loop leaves alone.
+    """
 
     batch: EventBatch
+    kind: I8
+    index: I32
+    position: I64
     calls: Calls
-    scratch: Scratch
+    media: Media
+    news: News
+    said: list[Profile | Usage | Contact]
+    others: list[Business]
     lines: LineReadings
+    scratch: Scratch
+    heard: int = 0
+
+    @classmethod
+    def of(cls, batch: EventBatch, memory: Memory) -> Self:
+        """Make a batch's columns into those of the hot loop."""
+        said = [(at, event) for at, event in batch.business if isinstance(event, Profile | Usage | Contact)]
+        others = [(at, event) for at, event in batch.business if not isinstance(event, Profile | Usage | Contact)]
+        told, rest = (np.array([at for at, _ in some], np.int64) for some in (said, others))
+        calls, events = calls_of(batch.calls, memory), [event for _, event in said]
+        return cls(
+            batch,
+            *merge_order(batch.calls.position, batch.media.position, told, rest),
+            calls=calls,
+            media=media_of(batch.media),
+            news=news_of(events),
+            said=events,
+            others=[event for _, event in others],
+            lines=LineReadings(batch.links, memory.advisor),
+            scratch=_scratch(len(calls.customer)),
+        )
+
+    def time_ms(self, at: int) -> int:
+        """Return the event time of a call or a piece of news."""
+        times_ms = self.calls.end_ms if self.kind[at] == K_CALL else self.news.at_ms
+        return int(times_ms[self.index[at]])
 
 
 class RiskEngine:
@@ -113,56 +155,70 @@ class RiskEngine:
 
     def apply(self, batch: EventBatch) -> list[Notification]:
         """Apply the events of a batch, in order of arrival; return what has to be told, in order."""
-        memory = self.memory
-        calls, media = calls_of(batch.calls, memory), media_of(batch.media)
-        business = batch.business
-        kind, index, position = merge_order(
-            batch.calls.position, batch.media.position, np.array([at for at, _ in business], np.int64)
-        )
-        scratch = _scratch(len(calls.customer))
-        now = _Now(batch, calls, scratch, LineReadings(batch.links, self.memory.advisor))
-        rare = iter(zip(business, whose(business), strict=True))
-        at = 0
-        while at < len(kind):
-            if kind[at] == K_OTHER:
-                (place, event), customer = next(rare)
-                now.lines.read_up_to(place)
-                scratch.counts[self._take(event, customer)] += 1
-                at += 1
-                continue
-            scratch.clock[:] = self.clock_ms, self.memory.next_due_ms(NEVER_MS)
-            scratch.tally[:] = 0
-            world = World(memory.roster.book, memory.notes.shelf, memory.histories.shelf, memory.elements.network)
-            at, stop = advance(at, kind, index, calls, media, world, self._limits, scratch)
-            self.clock_ms = int(scratch.clock[0])
-            self._name_calls(now)
-            if stop == 0:
-                break
+        now = _Now.of(batch, self.memory)
+        at, stop = self._advance(now, 0)
+        while stop:
+            # In front of an event, or behind the one that asks for a look.
+            of = at - (stop >= STOP_LOOK)
+            now.lines.read_up_to(int(now.position[of]))
             if stop & STOP_DUE:
-                self._pass_time(int(calls.end_ms[index[at]]))
+                self._pass_time(now.time_ms(at))
             elif stop & STOP_CUSTOMERS:
                 self.memory.make_room(self.clock_ms)
             elif stop & STOP_SHELVES:
                 self.memory.make_shelf_room()
-            elif stop & (STOP_LOOK | STOP_CASE | STOP_ELEMENT):
-                now.lines.read_up_to(int(position[at - 1]))
-                self._look(now, int(index[at - 1]), stop)
+            elif stop & STOP_OTHER:
+                now.scratch.counts[self._take(now.others[now.index[at]])] += 1
+                at += 1
+            else:
+                self._look(now, int(now.index[of]), stop)
+            at, stop = self._advance(now, at)
         now.lines.read_up_to(NEVER_MS)
-        self.counts.duplicate += int(scratch.counts[1])
-        self.counts.late += int(scratch.counts[2])
+        applied, duplicate, late = now.scratch.counts.tolist()
+        self.counts.applied += applied + len(batch.media) + len(batch.links)
+        self.counts.duplicate += duplicate
+        self.counts.late += late
         self.counts.dead_lettered += len(batch.rejects)
-        self.counts.applied += int(scratch.counts[0]) + len(batch.media) + len(batch.links)
         return self.casework.told()
+
+    def _advance(self, now: _Now, at: int) -> tuple[int, int]:
+        """Let the loop go on at an event, and take over what it hands back; return what it returns."""
+        memory, scratch = self.memory, now.scratch
+        scratch.clock[:] = self.clock_ms, memory.next_due_ms(NEVER_MS)
+        scratch.tally[:] = 0
+        at, stop = advance(
+            at, now.kind, now.index, now.calls, now.media, now.news, memory.world(), self._limits, scratch
+        )
+        self.clock_ms = int(scratch.clock[0])
+        named, _, heard = scratch.tally.tolist()
+        if named:
+            self._name_calls(now, named)
+        if heard:
+            self._learn_news(now, now.heard + heard)
+        return at, stop
 
     def finish(self) -> list[Notification]:
         """Take every decision that still waits: there will be no more events."""
         self.casework.finish()
         return self.casework.told()
 
-    def _name_calls(self, now: _Now) -> None:
-        kept = int(now.scratch.tally[0])
-        for call, history, place in now.scratch.named[:kept].tolist() if kept else ():
-            self.memory.histories.name_call(history, place, now.batch.calls.call_id[call])
+    def _name_calls(self, now: _Now, count: int) -> None:
+        call_ids = now.batch.calls.call_id
+        for call, history, place in now.scratch.named[:count].tolist():
+            self.memory.histories.name_call(history, place, call_ids[call])
+
+    def _learn_news(self, now: _Now, until: int) -> None:
+        """Take over what the loop has passed of what the business said."""
+        passed = slice(now.heard, until)
+        now.heard = until
+        memory, advisor = self.memory, self.memory.advisor
+        news = now.news
+        columns = news.customer[passed].tolist(), news.fate[passed].tolist(), weighed(news.felt[passed])
+        for event, customer, fate, felt in zip(now.said[passed], *columns, strict=True):
+            if fate == APPLIED:
+                memory.relations.learn(customer, event)
+                if advisor.wants(customer, event.at_ms):
+                    advisor.remember(customer, event.at_ms, named(memory, customer, felt))
 
     def _look(self, now: _Now, call: int, stop: int) -> None:
         """Look carefully behind one call: at its elements first, then at its customer."""
@@ -225,34 +281,25 @@ class RiskEngine:
 
     # Rare events
 
-    def _take(self, event: Business, customer: int) -> int:
+    def _take(self, event: Business) -> int:
         """Apply a rare event; return APPLIED, or LATE for one out of time."""
         if 0 <= self.clock_ms < event.at_ms - FUTURE_MS:
             return LATE
         if event.at_ms >= self.memory.next_due_ms(NEVER_MS):
             self._pass_time(event.at_ms)
         self.clock_ms = max(self.clock_ms, event.at_ms)
-        self._learn_of(event, customer)
+        self._learn_of(event)
         return APPLIED
 
-    def _learn_of(self, event: Business, customer: int) -> None:
-        memory = self.memory
-        if isinstance(event, Profile):
-            memory.relations.profile(customer, event)
-        elif isinstance(event, Usage):
-            memory.relations.usage(customer, event)
-        elif isinstance(event, Contact):
-            memory.relations.contact(customer, event)
-        elif isinstance(event, KnownIncident):
-            incident = memory.incidents.told(event)
+    def _learn_of(self, event: Business) -> None:
+        if isinstance(event, KnownIncident):
+            incident = self.memory.incidents.told(event)
             if incident is not None:
-                self._absolve(memory.incidents.customers_inside(incident), incident)
+                self._absolve(self.memory.incidents.customers_inside(incident), incident)
         elif isinstance(event, OutcomeEvent):
             self.casework.report(event)
         elif isinstance(event, Churn):
-            memory.advisor.left(customer, event.at_ms)
-        if isinstance(event, Profile | Usage | Contact):
-            memory.advisor.remember(customer, event.at_ms, lambda one: experience(memory, one, event.at_ms))
+            self.memory.advisor.left(key_of(event.customer_id), event.at_ms)
 
     # One customer
 
@@ -333,7 +380,7 @@ def _scratch(size: int) -> Scratch:
         clock=np.zeros(2, np.int64),
         counts=np.zeros(3, np.int64),
         named=np.zeros((size, 3), np.int64),
-        tally=np.zeros(2, np.int64),
+        tally=np.zeros(3, np.int64),
         alarms=np.zeros(len(ELEMENTS), np.int32),
         fate=np.full(size, APPLIED, np.int8),
         kept=space(),

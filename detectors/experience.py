@@ -1,12 +1,14 @@
 """What the churn model is told of a customer's calls."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
-from detectors.evidence import DROP, QUALITY
 from detectors.memory import Memory
-from detectors.watch.customers import evidence_days
-
-DAY_MS = 86_400_000
+from detectors.watch.news import feel
+from detectors.watch.world import FELT
+from schemas.text import F64
 
 
 def experience(memory: Memory, customer: int, now_ms: int) -> dict[str, float]:
@@ -17,19 +19,20 @@ def experience(memory: Memory, customer: int, now_ms: int) -> dict[str, float]:
         customer: key.
         now_ms: event time.
     """
-    known = {"cases_open": float(customer in memory.casebook.cases)}
-    row = memory.roster.find(customer)
-    if row < 0:
-        return known
-    one = memory.roster.book.rows[row]
-    known["evidence"] = float(np.log10(max(evidence_days(one), 1.0)))
-    for channel, name in ((DROP, "drop_ratio"), (QUALITY, "bad_quality_ratio")):
-        if one["count"][channel] > 0:
-            known[name] = float(one["weight"][channel] / one["count"][channel])
-    known["days_since_call"] = max(0, now_ms - int(one["last_ms"])) / DAY_MS
-    known["drops_7d"] = 0.0
-    history = int(memory.note_of(one)["history"])
-    if history >= 0:
-        bad, _ = memory.histories.bad_calls(history)
-        known["drops_7d"] = float(np.count_nonzero(bad["end_ms"] > now_ms - 7 * DAY_MS))
+    felt = np.empty((1, len(FELT)))
+    feel(memory.world(), np.uint64(customer), now_ms, felt[0])
+    return named(memory, customer, weighed(felt)[0])
+
+
+def weighed(felt: F64) -> list[list[float]]:
+    """Return what `feel` wrote as features: float64[n, len(FELT)] as lists, of the evidence its log10."""
+    felt[:, 0] = np.log10(np.maximum(felt[:, 0], 1.0))
+    rows: list[list[float]] = felt.tolist()
+    return rows
+
+
+def named(memory: Memory, customer: int, features: Sequence[float]) -> dict[str, float]:
+    """Return features of `FELT` by name, those that are known, and whether the customer has a case."""
+    known = {name: value for name, value in zip(FELT, features, strict=True) if not math.isnan(value)}
+    known["cases_open"] = float(customer in memory.casebook.cases)
     return known

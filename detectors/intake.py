@@ -1,14 +1,17 @@
 """What needs no state: a batch's columns made into those of the hot loop."""
 
+from bisect import bisect_left
+from itertools import islice
+
 import numpy as np
 
 from detectors.advice import Advisor
 from detectors.emodel import ratings
 from detectors.memory import Memory
 from detectors.release import CallEnds, classify
-from detectors.watch.world import Calls, Media
+from detectors.watch.world import APPLIED, FELT, Calls, Media, News
 from schemas.columns import CallColumns, LinkColumns, MediaColumns
-from schemas.events import Business
+from schemas.events import Contact, Profile, Usage
 from schemas.text import TextColumn
 
 
@@ -43,10 +46,14 @@ def media_of(reports: MediaColumns) -> Media:
     )
 
 
-def whose(business: list[tuple[int, Business]]) -> list[int]:
-    """Return the customer's key of each rare event; 0 where it is about no customer."""
-    ids = [getattr(event, "customer_id", None) for _, event in business]
-    return TextColumn.of(ids).keys().tolist() if ids else []
+def news_of(events: list[Profile | Usage | Contact]) -> News:
+    """Return keys and times of what the business said of customers, with room for what the loop hands back."""
+    return News(
+        customer=TextColumn.of([event.customer_id for event in events]).keys(),
+        at_ms=np.array([event.at_ms for event in events], np.int64),
+        fate=np.full(len(events), APPLIED, np.int8),
+        felt=np.empty((len(events), len(FELT))),
+    )
 
 
 class LineReadings:
@@ -56,19 +63,20 @@ class LineReadings:
         self._advisor = advisor
         customers = links.customer_id.keys()
         # A reading of an element that serves many is nobody's line.
-        own = np.flatnonzero(customers)
+        own = np.flatnonzero((customers != 0) & (links.metric.codes >= 0))
+        words, metrics = links.metric.values, links.metric.codes[own].tolist()
         self._positions = links.position[own].tolist()
-        self._customers = customers[own].tolist()
-        self._metrics = links.metric.take(own)
-        self._values = links.value[own].tolist()
-        self._at_ms = links.at_ms[own].tolist()
-        self._at = 0
+        self._readings = zip(
+            customers[own].tolist(),
+            (words[metric] for metric in metrics),
+            links.value[own].tolist(),
+            links.at_ms[own].tolist(),
+            strict=True,
+        )
+        self._read = 0
 
     def read_up_to(self, position: int) -> None:
         """Take over the readings that arrived before a position."""
-        while self._at < len(self._positions) and self._positions[self._at] < position:
-            metric = self._metrics[self._at]
-            if metric is not None:
-                at = self._at
-                self._advisor.read_line(self._customers[at], metric, self._values[at], self._at_ms[at])
-            self._at += 1
+        arrived = bisect_left(self._positions, position, self._read)
+        self._advisor.read_lines(islice(self._readings, arrived - self._read))
+        self._read = arrived

@@ -16,6 +16,7 @@ from detectors.remedies.catalogue import Catalogue
 from detectors.roster import CALM, ROW, Roster, Rows
 from detectors.settings import Settings
 from detectors.shelves import give_back
+from detectors.watch.world import World
 from schemas.text import I32, Translation
 
 GATHER_MIN = 1_024
@@ -46,6 +47,10 @@ class Memory:
         self.advisor = Advisor(settings, catalogue, self.relations)
         self._number: int | None = None
         self._gathered: list[dict[str, Any]] = []
+
+    def world(self) -> World:
+        """Return the state that the hot loop works on; good until some part of it grows."""
+        return World(self.roster.book, self.notes.shelf, self.histories.shelf, self.elements.network)
 
     def row(self, row: int) -> Any:
         """Return a customer's row; what is written to it, to its note, history or case stays."""

@@ -124,15 +124,30 @@ class Relations:
         """Return a customer's relation, to be changed."""
         relation = self._known.get(customer)
         if relation is None:
-            while len(self._known) >= self._customers_max:
-                del self._known[next(iter(self._known))]
-            relation = self._known[customer] = Relation()
-        else:
-            self._known.touch(customer)
+            return self._begin(customer, Relation())
+        self._known.touch(customer)
         return relation
+
+    def _begin(self, customer: int, relation: Relation) -> Relation:
+        while len(self._known) >= self._customers_max:
+            del self._known[next(iter(self._known))]
+        self._known[customer] = relation
+        return relation
+
+    def learn(self, customer: int, event: Profile | Usage | Contact) -> None:
+        """Take over what the business says of a customer."""
+        if isinstance(event, Profile):
+            self.profile(customer, event)
+        elif isinstance(event, Usage):
+            self.usage(customer, event)
+        else:
+            self.contact(customer, event)
 
     def profile(self, customer: int, event: Profile) -> None:
         """Take over a profile: what it does not say stays as it was."""
+        if customer not in self._known:
+            self._begin(customer, Relation(event.at_ms, *_said(event)))
+            return
         relation = self.ensure(customer)
         if event.at_ms < relation.profile_ms:
             return

@@ -24,12 +24,15 @@ from detectors.watch.customers import (
     suspect_duration,
 )
 from detectors.watch.elements import INSIDE, MUTED, incident_state, log_bad_call, watch_elements
+from detectors.watch.news import apply_news
 from detectors.watch.signs import CERTAIN, REDIAL_ONE_SIDED, poorness, rating_of, redial_of, signs_of
 from detectors.watch.world import (
     APPLIED,
     DUPLICATE,
+    FUTURE_MS,
     K_CALL,
     K_MEDIA,
+    K_NEWS,
     K_OTHER,
     LATE,
     STOP_CASE,
@@ -42,14 +45,13 @@ from detectors.watch.world import (
     Calls,
     Limits,
     Media,
+    News,
     Scratch,
     World,
 )
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import I8, I32, I64
 
-FUTURE_MS = 366 * 86_400_000
-"""A time so far beyond all others is a broken clock: believed, it would make every later record late."""
 ROW_LINES = (ROW.itemsize - 1) // 64 + 2
 """Cache lines that a row may lie in, wherever it begins."""
 
@@ -161,15 +163,23 @@ def _fetch_customers(world: World, kind: I8, index: I32, calls: Calls, k: int) -
 
 @loop
 def advance(
-    at: int, kind: I8, index: I32, calls: Calls, media: Media, world: World, limits: Limits, scratch: Scratch
+    at: int,
+    kind: I8,
+    index: I32,
+    calls: Calls,
+    media: Media,
+    news: News,
+    world: World,
+    limits: Limits,
+    scratch: Scratch,
 ) -> tuple[int, int]:
     """Apply events from `at` on, in order, until somebody must look.
 
     Args:
         at: where to begin in `kind` and `index`.
-        kind: int8, K_CALL, K_MEDIA or K_OTHER of each event, in order of arrival.
+        kind: int8, K_CALL, K_MEDIA, K_NEWS or K_OTHER of each event, in order of arrival.
         index: int32, the event's row in the columns of its kind.
-        calls, media: the batch.
+        calls, media, news: the batch.
         world: the state; changed in place.
         limits: what the configuration fixes.
         scratch: what is handed back; changed in place.
@@ -185,6 +195,10 @@ def advance(
         if world.notes.tally[0] == 0 or world.shelf.tally[0] == 0:
             return k, STOP_SHELVES
         i = index[k]
+        if kind[k] == K_NEWS:
+            if not apply_news(world, news, i, scratch):
+                return k, STOP_DUE
+            continue
         if kind[k] == K_MEDIA:
             _apply_media(world, media, i)
             continue
@@ -224,7 +238,7 @@ def merge_order(*positions: npt.NDArray[np.int64]) -> tuple[I8, I32, I64]:
     """Return (kind, index, position) of all events in order of arrival.
 
     Args:
-        positions: for calls, for media, and for all others: int64 positions in the chunk.
+        positions: for each kind, int64 positions in the chunk.
     """
     kind = np.concatenate([np.full(len(position), k, np.int8) for k, position in enumerate(positions)])
     index = np.concatenate([np.arange(len(position), dtype=np.int32) for position in positions])

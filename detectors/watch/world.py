@@ -6,15 +6,21 @@ from detectors.elements import Network
 from detectors.patterns import Kept
 from detectors.roster import Book
 from detectors.shelves import Shelf
-from schemas.text import F32, I8, I16, I32, I64, U64, Bools
+from schemas.text import F32, F64, I8, I16, I32, I64, U64, Bools
 
-K_CALL, K_MEDIA, K_OTHER = 0, 1, 2
+K_CALL, K_MEDIA, K_NEWS, K_OTHER = range(4)
 """Kinds of event, as the loop tells them apart."""
 STOP_OTHER, STOP_DUE, STOP_CUSTOMERS, STOP_SHELVES = 1, 2, 4, 8
 """Reasons to return before an event: rare type; a decision is due; no free row; no free history or note."""
 STOP_LOOK, STOP_CASE, STOP_ELEMENT = 16, 32, 64
 """Reasons to return behind an event: evidence asks for a look; a case is worse or may be over; an element's state."""
 APPLIED, DUPLICATE, LATE = 0, 1, 2
+
+FUTURE_MS = 366 * 86_400_000
+"""A time so far beyond all others is a broken clock: believed, it would make every later record late."""
+
+FELT: tuple[str, ...] = ("evidence", "drop_ratio", "bad_quality_ratio", "days_since_call", "drops_7d")
+"""The churn features that a customer's calls give."""
 
 
 class Calls(NamedTuple):
@@ -45,6 +51,20 @@ class Media(NamedTuple):
     rating: F32
 
 
+class News(NamedTuple):
+    """What the business said of its customers in a batch: the loop sees when, and how each was by then.
+
+    Attributes:
+        fate: int8[n], handed back: APPLIED or LATE.
+        felt: float64[n, len(FELT)], handed back: from `detectors.watch.news.feel`.
+    """
+
+    customer: U64
+    at_ms: I64
+    fate: I8
+    felt: F64
+
+
 class Limits(NamedTuple):
     """What the configuration fixes.
 
@@ -67,9 +87,9 @@ class Scratch(NamedTuple):
 
     Attributes:
         clock: [newest event time, time of the next due decision].
-        counts: calls [applied, duplicate, late].
+        counts: calls and news [applied, duplicate, late].
         named: int64[n, 3]: (call, history, place) of each bad call whose id must be kept.
-        tally: [used rows of `named`, used places of `alarms`].
+        tally: [used rows of `named`, used places of `alarms`, news passed].
         alarms: serials of elements to look at.
         fate: int8[n]: APPLIED, DUPLICATE or LATE, one a call.
         kept: room for the calls that patterns are read from.
