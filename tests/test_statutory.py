@@ -38,16 +38,20 @@ def at(text):
         (DE, "2026-06-01", 3, 3000, 500),  # 5 EUR is more than 10% of 30 EUR
         (DE, "2026-06-01", 4, 8000, 1600),  # 10% of 80 EUR is more than 5 EUR
         (DE, "2026-06-01", 6, 3000, 500 + 500 + 1000 + 1000),
-        (UK, "2026-06-01", 2, 3000, None),  # Monday and Tuesday: two full working days
-        (UK, "2026-06-01", 4, 3000, 2 * 1034),
-        (UK, "2026-06-05", 5, 3000, 1034),  # Friday, a weekend, Monday: free; Tuesday is paid
-        (UK, "2024-06-03", 3, 3000, 976),
-        (UK, "2019-06-03", 3, 3000, 800),
-        (UK, "2021-06-07", 3, 3000, 806),
-        (UK, "2022-06-06", 3, 3000, 840),
-        (UK, "2023-06-05", 3, 3000, 933),
-        (UK, "2025-06-02", 3, 3000, 998),
-        (UK, "2026-03-31", 4, 3000, 2 * 998),  # a new amount is for losses that begin under it
+        (UK, "2026-06-01", 1, 3000, None),  # Monday: one full working day
+        (UK, "2026-06-01", 2, 3000, 1034),  # the second one is over, and the initial payment due
+        (UK, "2026-06-01", 4, 3000, 3 * 1034),  # and so much for each full day after it
+        (UK, "2026-06-05", 5, 3000, 2 * 1034),  # Friday, a weekend, Monday: free; Tuesday is paid by itself
+        (UK, "2026-04-02", 5, 3000, None),  # Thursday, Good Friday, a weekend, Easter Monday: one working day
+        (UK, "2026-04-02", 6, 3000, 1034),
+        (UK, "2024-06-03", 3, 3000, 2 * 976),
+        (UK, "2019-06-03", 3, 3000, 2 * 800),
+        (UK, "2021-06-07", 3, 3000, 2 * 806),
+        (UK, "2022-06-06", 3, 3000, 2 * 840),
+        (UK, "2023-06-05", 3, 3000, 2 * 933),
+        (UK, "2025-06-02", 3, 3000, 2 * 998),
+        (UK, "2026-04-01", 4, 3000, 3 * 998),  # a new amount is for losses that begin under it
+        (UK, "2024-02-27", 4, 3000, 3 * 933),  # a leap day counts
         (UK, "2018-06-04", 9, 3000, None),  # before there was a scheme
     ],
 )
@@ -71,9 +75,14 @@ def test_amounts_of_the_british_scheme_follow_each_other_without_a_gap():
     ("scheme", "reported", "until", "expected"),
     [
         (UK, "2026-06-01T09:00", "2026-06-05T00:00", days("2026-06-02", 3)),
-        (UK, "2026-06-01T09:00", "2026-06-05T23:59", days("2026-06-02", 3)),
+        (UK, "2026-06-01T09:00", "2026-06-05T22:59", days("2026-06-02", 3)),
         (UK, "2026-06-01T23:59", "2026-06-02T23:59", []),
-        (DE, "2026-06-01T23:30", "2026-06-04T23:00", days("2026-06-03", 2)),  # it is the second there already
+        (UK, "2026-06-01T23:30", "2026-06-04T23:30", days("2026-06-03", 2)),  # it is the second there already
+        (UK, "2026-01-01T23:30", "2026-01-04T23:30", days("2026-01-02", 2)),  # and in winter it is not
+        (DE, "2026-06-01T22:30", "2026-06-04T22:00", days("2026-06-03", 2)),
+        (DE, "2026-01-01T22:30", "2026-01-04T22:00", days("2026-01-02", 2)),
+        (DE, "2024-02-28T09:00", "2024-03-01T09:00", days("2024-02-29", 1)),
+        (DE, "2026-03-28T09:00", "2026-03-30T00:00", days("2026-03-29", 1)),  # a day of 23 hours
     ],
 )
 def test_days_lost_are_whole_ones_after_that_of_the_report(scheme, reported, until, expected):
@@ -110,3 +119,47 @@ def test_goodwill_and_statutory_pay_on_one_bill_stay_under_the_cap_together():
     goodwill = credit(find_rule("per_bad_day@1"), 3000, "EUR", Measured(bad_days=12), credited_minor=paid)
     assert goodwill.amount_minor == 500  # half of the fee, less what was paid
     assert credit(find_rule("per_bad_day@1"), 3000, "EUR", Measured(bad_days=12), credited_minor=1500) is None
+
+
+EASTER = {
+    2019: "04-21", 2020: "04-12", 2021: "04-04", 2022: "04-17", 2023: "04-09", 2024: "03-31", 2025: "04-20",
+    2026: "04-05", 2027: "03-28",
+}  # fmt: skip
+
+
+def first_monday(year, month, day):
+    return next(one for one in days(f"{year}-{month:02d}-{day:02d}", 7) if one.weekday() == 0)
+
+
+def bank_holidays(year):
+    """Holidays of England and Wales by their rules, but for those proclaimed once."""
+    easter = dt.date.fromisoformat(f"{year}-{EASTER[year]}")
+    found = {easter - dt.timedelta(2), easter + dt.timedelta(1)}
+    found |= {first_monday(year, month, day) for month, day in ((5, 1), (5, 25), (8, 25))}
+    for month, day in ((1, 1), (12, 25), (12, 26)):
+        # A holiday on a weekend, or on another one, is made up for on the next working day.
+        candidates = days(f"{year}-{month:02d}-{day:02d}", 6)
+        found.add(next(one for one in candidates if one.weekday() < 5 and one not in found))
+    return found
+
+
+PROCLAIMED = {
+    2020: ({dt.date(2020, 5, 8)}, {dt.date(2020, 5, 4)}),
+    2022: ({dt.date(2022, 6, 2), dt.date(2022, 6, 3), dt.date(2022, 9, 19)}, {dt.date(2022, 5, 30)}),
+    2023: ({dt.date(2023, 5, 8)}, set()),
+}
+
+
+@pytest.mark.parametrize("year", range(2019, 2028))
+def test_british_holidays_are_those_of_the_rules_and_the_proclamations(year):
+    table = tables()[0]
+    added, moved = PROCLAIMED.get(year, (set(), set()))
+    listed = {one for one in days(f"{year}-01-01", 365) if one.weekday() < 5 and not table.is_free(one)}
+    assert listed == (bank_holidays(year) | added) - moved
+
+
+def test_a_payment_at_once_is_named_beside_the_days():
+    found = statutory(UK, days("2026-06-01", 4), 3000, "GBP")
+    assert found.basis == "uk_automatic_compensation@2026: 10.34 GBP at once, 2 days of total loss = 31.02 GBP"
+    found = statutory(DE, days("2026-06-01", 4), 3000, "EUR")
+    assert found.basis == "de_tkg_58@2021: 2 days of total loss = 10.00 EUR"

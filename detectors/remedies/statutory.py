@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
@@ -17,8 +18,6 @@ from msgspec import Struct
 from detectors.remedies.catalogue import RemedyTerms
 from schemas.alerts import Credit
 from schemas.money import money_text, share
-
-DAY_MS = 86_400_000
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,14 +36,19 @@ class StatutoryTable(Struct, frozen=True, forbid_unknown_fields=True):
     begins: dt.date = msgspec.field(name="from")
     free_days: int
     working: bool
-    utc_offset_minutes: int
+    zone: str
     step: list[Step]
     source: str
+    initial_minor: int = 0
     until: dt.date | None = None
 
     def holds_on(self, day: dt.date) -> bool:
         """Tell whether a day's loss is paid by this table."""
         return self.begins <= day and (self.until is None or day <= self.until)
+
+    def is_free(self, day: dt.date) -> bool:
+        """Tell whether a day counts among the free ones."""
+        return not self.working or (day.weekday() < 5 and day not in _holidays(self.zone))
 
     def daily_minor(self, paid_day: int, fee_minor: int) -> int:
         """Return what the n-th day of loss is worth, counted from 1 after the free ones."""
@@ -62,6 +66,11 @@ def tables() -> tuple[StatutoryTable, ...]:
 def _file() -> dict[str, Any]:
     text = resources.files("detectors.remedies").joinpath("statutory.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
+
+
+@cache
+def _holidays(zone: str) -> frozenset[dt.date]:
+    return frozenset(_file()["holidays"].get(zone, ()))
 
 
 def scheme_names() -> tuple[str, ...]:
@@ -83,10 +92,12 @@ def days_lost(scheme: str, reported_ms: int, until_ms: int, spoke_ms: Sequence[i
         until_ms: how long it is known to have lasted.
         spoke_ms: times of calls that got through all the same: the loss was not total until the last of them.
     """
-    offset_ms = next(60_000 * one.utc_offset_minutes for one in tables() if one.id.startswith(f"{scheme}@"))
-    first = (max([reported_ms, *(at for at in spoke_ms if at <= until_ms)]) + offset_ms) // DAY_MS + 1
-    behind = (until_ms + offset_ms) // DAY_MS
-    return [dt.date(1970, 1, 1) + dt.timedelta(day) for day in range(first, behind)]
+    zone = ZoneInfo(next(one.zone for one in tables() if one.id.startswith(f"{scheme}@")))
+    first, behind = (
+        dt.datetime.fromtimestamp(at // 1000, zone).toordinal()
+        for at in (max([reported_ms, *(at for at in spoke_ms if at <= until_ms)]), until_ms)
+    )
+    return [dt.date.fromordinal(day) for day in range(first + 1, behind)]
 
 
 def statutory(scheme: str, lost: list[dt.date], fee_minor: int, currency: str) -> Credit | None:
@@ -102,24 +113,29 @@ def statutory(scheme: str, lost: list[dt.date], fee_minor: int, currency: str) -
         The sum with its arithmetic; None: nothing is due, or the amounts of those days are not on record. None is not
         a statement that nothing is owed.
     """
-    # A new amount holds for losses that begin under it.
-    holding = (one for one in tables() if lost and one.id.startswith(f"{scheme}@") and one.holds_on(lost[0]))
-    table = next(holding, None)
+    if not lost:
+        return None
+    # A new amount is for losses that begin under it, and this one had begun the day before its first whole day.
+    begun = lost[0] - dt.timedelta(1)
+    table = next((one for one in tables() if one.id.startswith(f"{scheme}@") and one.holds_on(begun)), None)
     if table is None or table.currency != currency:
         return None
-    whole = counted = paid = total_minor = 0
+    free = counted = paid = total_minor = 0
     for day in lost:
-        if whole < table.free_days:
-            whole += not table.working or day.weekday() < 5
+        if free < table.free_days:
+            free += table.is_free(day)
             continue
         counted += 1
         amount = table.daily_minor(counted, fee_minor)
         total_minor += amount
         paid += amount > 0
+    initial_minor = table.initial_minor if free == table.free_days else 0
+    total_minor += initial_minor
     if total_minor == 0:
         return None
-    days = f"{table.id}: {paid} day{'s' if paid > 1 else ''}"
-    return Credit(total_minor, currency, f"{days} of total loss = {money_text(total_minor, currency)}")
+    first = f"{money_text(initial_minor, currency)} at once, " if initial_minor else ""
+    days = f"{paid} day{'s' if paid != 1 else ''} of total loss"
+    return Credit(total_minor, currency, f"{table.id}: {first}{days} = {money_text(total_minor, currency)}")
 
 
 def described() -> list[dict[str, Any]]:
