@@ -10,7 +10,7 @@ from detectors.casebook import DAY_MS, Case
 from detectors.changes import Ledger
 from detectors.churn.labels import LabelDesk
 from detectors.churn.model import ChurnModel
-from detectors.churn.relations import Relation, Relations
+from detectors.churn.relations import Paid, Relation, Relations
 from detectors.patterns.view import day_of
 from detectors.remedies.catalogue import Catalogue
 from detectors.remedies.causes import LineReadings, likely_cause
@@ -23,6 +23,7 @@ from detectors.remedies.statutory import days_lost, statutory
 from detectors.settings import Settings
 from schemas.alerts import Alert, ChurnRisk, Credit, FollowUp, Order, Pattern
 from schemas.events import Outcome
+from schemas.money import money_text
 
 BILL_MS = 30 * DAY_MS
 """What was lost in so long a time stands on one bill."""
@@ -92,10 +93,14 @@ class Advisor:
             at_ms: event time.
             experience: the features that the customer's calls give.
         """
-        self._labels.keep(str(customer), at_ms, self._features(customer, at_ms, experience))
+        # Whoever has left would be learnt as somebody who stayed.
+        days = experience.get("days_since_call")
+        if not self._relations.of(customer).is_gone(None if days is None else at_ms - int(days * DAY_MS)):
+            self._labels.keep(str(customer), at_ms, self._features(customer, at_ms, experience))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
+        self._relations.left(customer, at_ms)
         for example in self._labels.left(str(customer), at_ms):
             self.model.learn(example.features, example.left)
         self.chooser.ledger.left(customer, at_ms)
@@ -107,7 +112,13 @@ class Advisor:
     def outcome(self, customer: int, event: Outcome) -> Order | None:
         """Take over what came of a known alert; return the order where a remedy was accepted."""
         self._relations.outcome(customer, event)
-        return self.chooser.outcome(customer, event, self._relations.of(customer).currency)
+        order = self.chooser.outcome(customer, event)
+        if order is not None and order.credit is not None:
+            amount_minor = order.credit.amount_minor
+            self._relations.credited(customer, Paid(event.at_ms, event.alert_id, amount_minor, order.credit.currency))
+            if self.chooser.is_due_by_law(order.remedy_id):
+                self._losses.paid(customer, amount_minor)
+        return order
 
     def read_lines(self, readings: Iterable[tuple[int, str, float, int]]) -> None:
         """Keep the newest readings of customers' lines, and since when nothing has come through them.
@@ -222,6 +233,9 @@ class Advisor:
         self, case: Case, relation: Relation, risk: ChurnRisk, now_ms: int, *, fault_open: bool
     ) -> Situation:
         lost = self._losses.since(case.customer, now_ms - BILL_MS)
+        due_by_law, by_law_minor = self._due_by_law(case, relation, lost)
+        paid_by_law_minor = sum(one.paid_minor for one in lost)
+        may_be_due = self._settings.business.statutory is not None and any(one.goes_on(now_ms) for one in lost)
         return Situation(
             cause=likely_cause(
                 case.kind, case.dimension, shared=case.incident_id is not None, line_readings=self._line(case.customer)
@@ -242,23 +256,34 @@ class Advisor:
             tried=tuple(Tried(name, at_ms, result) for at_ms, name, result in relation.remedies if name),
             failed=tuple(case.failed),
             call_ids=tuple(call.call_id for call in case.evidence_calls),
-            due_by_law=self._due_by_law(case, relation, lost),
+            credited_minor=max(relation.credited_minor(now_ms - BILL_MS, relation.currency) - paid_by_law_minor, 0),
+            is_settled=may_be_due or any(one.alert_id == case.alert_id for one in relation.credits),
+            due_by_law=due_by_law,
+            by_law_minor=by_law_minor,
         )
 
-    def _due_by_law(self, case: Case, relation: Relation, lost: list[Span]) -> Credit | None:
-        """Return what law or a scheme pays for the newest loss that was reported."""
+    def _due_by_law(self, case: Case, relation: Relation, lost: list[Span]) -> tuple[Credit | None, int]:
+        """Return what law or a scheme still has to pay for the losses that were reported, and all that it pays."""
         scheme, fee_minor, currency = self._settings.business.statutory, relation.monthly_fee_minor, relation.currency
         if scheme is None or fee_minor is None or currency is None:
-            return None
+            return None, 0
         told = [at for at, topic in relation.contacts if topic == "quality"]
         spoke = [call.end_ms for call in case.evidence_calls if call.duration_ms > 0]
-        for one in reversed(lost):
+        dues, left_minor = [], 0
+        for one in lost:
             reported = min((at for at in told if one.began_ms <= at <= one.until_ms), default=None)
             days = [] if reported is None else days_lost(scheme, reported, one.until_ms, spoke)
             due = statutory(scheme, days, fee_minor, currency)
             if due is not None:
-                return due
-        return None
+                dues.append(due)
+                left_minor += self._losses.owed(case.customer, one, due.amount_minor)
+        all_minor = sum(due.amount_minor for due in dues)
+        if not left_minor:
+            return None, all_minor
+        basis = "; ".join(due.basis for due in dues)
+        if left_minor < all_minor:
+            basis += f", less {money_text(all_minor - left_minor, currency)} ordered before"
+        return Credit(left_minor, currency, basis), all_minor
 
     def _name(self, case: Case) -> None:
         self._alerts[case.alert_id] = case.customer

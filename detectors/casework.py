@@ -145,6 +145,7 @@ class Casework:
                 self._tell(case, "stayline.alert.updated", end_ms)
 
     def _close(self, case: Case, now_ms: int) -> None:
+        self._memory.relations.case_solved(case.customer, now_ms)
         if case.told:
             self._tell(case, "stayline.alert.resolved", now_ms)
         self._drop(case)

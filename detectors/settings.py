@@ -53,7 +53,7 @@ class Business(Struct, frozen=True):
             "remaining_months": (0, 1200),
             "hold_out_ratio": (0, 0.5),
             "explore_ratio": (0, 1),
-            "contacts_max": (0, 1000),
+            "contacts_max": (0, 64),
             "contact_days": (1, 365),
             "cap_percent": (0, 100),
         }

@@ -148,6 +148,47 @@ def test_what_is_due_by_law_is_withheld_by_no_cap_budget_or_hold_out_and_becomes
     assert not any(note["text"].startswith("calls:") for note in placed["note"])
 
 
+def apply(one, *events):
+    return [each["data"] for each in told(one.apply(batch(events)))]
+
+
+def test_credits_of_one_bill_stay_under_the_cap_together_and_a_case_has_one():
+    one = business()
+    first = card(one)
+    (paid,) = apply(one, outcome(first["alert_id"], MONDAY_MS + 10 * DAY_MS, "accepted", "service_credit"))
+    assert paid["order"]["credit"]["amount_minor"] == 100
+    assert not credits_of(paid)
+    apply(one, *(call(WHO, MONDAY_MS + 11 * DAY_MS + hour * HOUR_MS) for hour in range(60)), *lost(14.0, 35.0))
+    shown = apply(one, *of((36,), dropped=True))[-1]
+    assert shown["alert_id"] != first["alert_id"]
+    assert credits_of(shown)["outage_credit"]["amount_minor"] == 1400
+    assert credits_of(shown)["outage_credit"]["basis"].endswith("less 1.00 EUR already credited")
+
+
+def test_what_law_pays_for_a_loss_is_ordered_once_and_the_next_loss_by_itself():
+    one = business(statutory="de_tkg_58")
+    first = card(one, *lost(2.0, 8.5), reported(2.1))
+    at_ms = MONDAY_MS + 10 * DAY_MS
+    (paid,) = apply(one, outcome(first["alert_id"], at_ms, "accepted", LAW))
+    assert credits_of(paid) == {}
+    assert apply(one, outcome(first["alert_id"], at_ms + 1, "accepted", LAW)) == []
+    shown = apply(one, *lost(12.0, 18.5), reported(12.1), *of((19,), dropped=True))[-1]
+    due = credits_of(shown)[LAW]
+    assert (due["amount_minor"], due["basis"].partition(", less")[2]) == (2000, " 20.00 EUR ordered before")
+    (paid_too,) = apply(one, outcome(shown["alert_id"], MONDAY_MS + 20 * DAY_MS, "accepted", LAW))
+    assert paid_too["order"]["credit"]["amount_minor"] == 2000
+    assert paid_too["order"]["order_id"] != paid["order"]["order_id"]
+    assert credits_of(paid_too) == {}
+
+
+def test_while_a_loss_goes_on_that_law_may_pay_for_no_goodwill_is_offered():
+    goes_on = [reading for reading in lost(2.0, 12.0) if reading["at_ms"] < MONDAY_MS + 9.3 * DAY_MS]
+    assert list(credits_of(card(business(), *goes_on))) == ["outage_credit"]
+    assert credits_of(card(business(statutory="de_tkg_58"), *goes_on)) == {}
+    over = card(business(statutory="de_tkg_58"), *lost(2.0, 8.5))
+    assert list(credits_of(over)) == ["outage_credit"]
+
+
 def test_a_loss_survives_a_restart_and_goes_with_its_customer():
     def begun():
         one = business(statutory="de_tkg_58")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from state_kit import take, whole
 
 from detectors.churn.features import FEATURE_MAX, FEATURES
-from detectors.churn.relations import CONTACTS_KEPT, Relations
+from detectors.churn.relations import BACK_MS, CONTACTS_KEPT, REMEDIES_KEPT, Relations
 from schemas.events import Contact, Outcome, Profile, Usage
 
 DAY_MS = 86_400_000
@@ -44,6 +44,7 @@ def test_nothing_is_known_of_a_stranger_and_asking_changes_nothing():
         "offers_accepted_180d": 0.0,
         "offers_declined_180d": 0.0,
         "cases_30d": 0.0,
+        "cases_solved_30d": 0.0,
     }
     assert len(known) == 0
 
@@ -98,16 +99,50 @@ def test_a_contact_without_a_topic_is_about_something_else():
     assert known.of(ANA).contacts == [(day(1), "other")]
 
 
-@given(st.integers(0, 3 * CONTACTS_KEPT))
+@given(st.integers(0, 2 * REMEDIES_KEPT))
 def test_the_newest_contacts_cases_and_offers_are_kept_and_no_more(count):
     known = Relations(100)
     for number in range(count):
         known.contact(ANA, Contact("ana", day(number), topic="billing"))
         known.case_opened(ANA, day(number))
+        known.case_solved(ANA, day(number))
         known.outcome(ANA, Outcome("al", day(number), "declined", remedy_id="swap"))
-    newest = [day(number) for number in range(count)][-CONTACTS_KEPT:]
+    all_days = [day(number) for number in range(count)]
     relation = known.of(ANA)
-    assert [at for at, _ in relation.contacts] == relation.cases == [at for at, _, _ in relation.remedies] == newest
+    newest = all_days[-CONTACTS_KEPT:]
+    assert [at for at, _ in relation.contacts] == relation.cases == relation.solved == newest
+    assert [at for at, _, _ in relation.remedies] == all_days[-REMEDIES_KEPT:]
+
+
+def test_what_is_told_twice_or_out_of_order_is_told_once_and_in_order():
+    known = Relations(100)
+    for number in (5, 2, 5, 9, 2):
+        known.contact(ANA, Contact("ana", day(number), topic="cancel"))
+        known.outcome(ANA, Outcome("al", day(number), "declined", remedy_id="swap"))
+        known.usage(ANA, Usage("ana", day(number), period_days=30, minutes=30 * number, bill_minor=number))
+    relation = known.of(ANA)
+    assert [at for at, _ in relation.contacts] == [at for at, _, _ in relation.remedies] == [day(2), day(5), day(9)]
+    assert (relation.minutes_per_day, relation.bill_minor) == (9, 9)
+    assert relation.features(day(10))["days_since_contact"] == 1
+
+
+def test_who_left_is_gone_until_calls_are_a_customer_s_again():
+    known = Relations(100)
+    assert not known.of(ANA).is_gone(None)
+    known.left(ANA, day(10))
+    known.left(ANA, day(8))
+    relation = known.of(ANA)
+    assert relation.left_ms == day(10)
+    assert relation.is_gone(None)
+    assert relation.is_gone(day(11))
+    assert not relation.is_gone(day(10) + BACK_MS)
+
+
+@pytest.mark.parametrize(("currency", "fee"), [("EUR", 30.0), ("JPY", 3000.0), ("KWD", 3.0), (None, 30.0)])
+def test_the_fee_is_in_the_units_of_its_currency(currency, fee):
+    known = Relations(100)
+    known.profile(ANA, Profile("ana", day(0), monthly_fee_minor=3_000, currency=currency))
+    assert known.of(ANA).features(day(0))["monthly_fee"] == fee
 
 
 # Features
@@ -118,6 +153,12 @@ def test_features_are_those_of_the_time_of_asking():
     assert features["tenure_days"] == 410
     assert features["monthly_fee"] == 29.99
     assert (features["cases_30d"], features["days_since_case"]) == (1, 7)
+
+
+def test_cases_solved_count_for_a_month():
+    known = Relations(100)
+    known.case_solved(ANA, day(0))
+    assert [known.of(ANA).features(day(at))["cases_solved_30d"] for at in (30, 31)] == [1, 0]
 
 
 @pytest.mark.parametrize(

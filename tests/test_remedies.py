@@ -95,6 +95,14 @@ def test_the_default_catalogue_prices_every_remedy_in_the_same_currencies():
             ("= 3", '= 3\neligibility = "all"'),
             "catalogue.remedy[0] talk: eligibility: Expected `object`, got `str`",
         ),
+        (
+            ("= 3", "= 3\ncost_minor = { EUR = 1, GBP = 1 }\napproval_limit_minor = { EUR = 1 }"),
+            "approval_limit_minor must name every currency of cost_minor, lacks ['GBP']",
+        ),
+        (("= 3", f"= 3\ncost_minor = {{ EUR = {10**16} }}"), "cost_minor: Expected `int` <= 1000000000000000"),
+        (("= 3", "= 99999"), "follow_up_days: Expected `int` <= 3650"),
+        (("= 3", "= 3\neligibility = { limit_count = 65 }"), "eligibility: limit_count: Expected `int` <= 64"),
+        (('id = "talk"', 'id = "leave_alone"'), "catalogue: a remedy must not be called leave_alone"),
         (("{credit}", "{name}"), "say must name only bad_calls, bad_days, cause, credit, follow_up_days in braces"),
         (("{credit}", "{credit:>9}"), "found {credit:>9}"),
         (("{credit}", "{credit!r}"), "found {credit!r}"),
@@ -207,6 +215,13 @@ def test_a_remedy_is_offered_no_more_often_than_its_terms_allow():
     twice = (Tried("line_reprofile", NOW_MS - DAY_MS), Tried("line_reprofile", NOW_MS))
     assert "line_reprofile" in offered(tried=twice[:1])
     assert "line_reprofile" not in offered(tried=twice)
+
+
+def test_what_was_accepted_and_then_done_was_offered_once():
+    done = tuple(Tried("sip_timer_fix", NOW_MS - at * DAY_MS, said) for at, said in ((3, "accepted"), (2, "fixed")))
+    assert "sip_timer_fix" in offered(cause="sip_timer_or_nat", tried=done)
+    again = (*done, Tried("sip_timer_fix", NOW_MS - DAY_MS, "fixed"))
+    assert "sip_timer_fix" not in offered(cause="sip_timer_or_nat", tried=again)
 
 
 def test_who_could_not_be_reached_has_been_offered_nothing():

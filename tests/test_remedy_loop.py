@@ -52,6 +52,7 @@ def running():
 
 
 VISIT = "technician_visit"
+KNOWN = {terms.id for terms in CATALOGUE.remedies}
 REPAIRS = {terms.id for terms in CATALOGUE.remedies if terms.is_repair}
 
 
@@ -158,6 +159,70 @@ def test_an_offer_accepted_after_the_case_was_resolved_is_ordered_all_the_same(r
     assert ordered["type"] == "stayline.alert.resolved"
     assert ordered["data"]["order"]["remedy_id"] == "service_credit"
     assert ordered["data"]["revision"] == resolved[-1]["data"]["revision"] + 1
+
+
+def order_of(one, alert, remedy_id, at_ms=None, **more):
+    """Accept a remedy; return the order that is told, if one is."""
+    at_ms = now_of(alert) if at_ms is None else at_ms
+    told_so = apply(one, outcome(alert["alert_id"], at_ms, "accepted", remedy_id, **more))
+    return told_so[0]["data"]["order"] if told_so else None
+
+
+def test_what_is_accepted_twice_is_one_order_one_job_and_spent_once():
+    one = business(budget_minor={"EUR": 10_000})
+    alert = opened(one)
+    assert order_of(one, alert, "proactive_information") is not None
+    assert order_of(one, alert, "proactive_information") is None
+    assert order_of(one, alert, "proactive_information", now_of(alert) + 5) is None
+    chooser = one.memory.advisor.chooser
+    assert chooser._spent == {"EUR": 150}
+    for _ in range(2):
+        order_of(one, alert, VISIT, partner_id="north")
+    ((_, _, record),) = chooser.partners.table()
+    assert record.ordered == 1
+
+
+def test_what_was_never_offered_is_ordered_at_its_price_and_for_approval_only(running):
+    one, alert = running
+    assert "bandwidth_upgrade" not in {each["remedy_id"] for each in alert["remedies"]}
+    order = order_of(one, alert, "bandwidth_upgrade")
+    assert (order["cost_minor"], order["needs_approval"]) == (1500, True)
+
+
+@pytest.mark.parametrize("remedy_id", ["outage_credit", "statutory_compensation", "no_such_remedy", "a|b|c"])
+def test_no_order_is_made_of_a_credit_that_nobody_computed_nor_of_what_is_not_known(running, remedy_id):
+    one, alert = running
+    assert order_of(one, alert, remedy_id) is None
+    apply(one, {"type": "churn", "customer_id": WHO, "at_ms": now_of(alert) + DAY_MS, "kind": "port_out"})
+    assert {action for action, *_ in one.memory.advisor.chooser.bandit.table()} <= {*KNOWN, "leave_alone"}
+
+
+def test_what_is_over_the_budget_by_the_time_it_is_accepted_waits_for_approval():
+    one = business(budget_minor={"EUR": 3_050})
+    first, second = first_alert(one, "ana", 0), first_alert(one, "ben", 0)
+    assert (
+        order_of(one, first, "retention_offer", second["detected_ms"] + HOUR_MS)["needs_approval"] is True
+    )  # its limit
+    order = order_of(one, second, "service_credit", second["detected_ms"] + HOUR_MS)
+    assert (order["cost_minor"], order["needs_approval"]) == (100, True)
+
+
+def test_where_no_currency_is_known_limits_hold_in_the_catalogue_s():
+    profile = {key: value for key, value in PROFILE.items() if key != "currency"}
+    shown = {}
+    for name, one in {"free": business(), "spent": business(budget_minor={"EUR": 0})}.items():
+        envelopes = told(one.apply(batch([profile, *calls(0, 12, dropped=False), *calls(2, 6, dropped=True)])))
+        shown[name] = {each["remedy_id"]: each["needs_approval"] for each in envelopes[0]["data"]["remedies"]}
+    assert (shown["free"][VISIT], shown["free"]["line_reprofile"]) == (True, False)
+    assert not shown["spent"].keys() & {"retention_offer", "proactive_information"}
+
+
+def test_an_order_is_priced_in_the_currency_of_the_offer_though_the_profile_has_another_by_then():
+    one = business(budget_minor={"EUR": 10_000})
+    alert = opened(one)
+    apply(one, PROFILE | {"currency": "USD", "at_ms": now_of(alert) - 1})
+    assert order_of(one, alert, "proactive_information")["cost_minor"] == 150
+    assert one.memory.advisor.chooser._spent == {"EUR": 150}
 
 
 # Closing the loop
@@ -282,6 +347,35 @@ def test_a_customer_who_had_enough_offers_is_offered_repairs_alone():
 def test_terms_out_of_range_are_refused(facts):
     with pytest.raises(ConfigError, match=next(iter(facts))):
         Business(**facts)
+
+
+@pytest.mark.parametrize("fee_minor", [2**53 - 1, -(2**53) + 1, 0, 1])
+def test_no_fee_makes_a_value_that_a_reader_of_json_cannot_hold(fee_minor):
+    one = business(margin_ratio=1.0, remaining_months=1200, base_rate_prior=0.99)
+    events = [PROFILE | {"monthly_fee_minor": fee_minor}, *calls(0, 12, dropped=False), *calls(2, 6, dropped=True)]
+    alert = told(one.apply(batch(events)))[0]["data"]
+    assert 0 <= alert["value_at_risk_minor"] <= 2**53
+    assert all(abs(each["expected_gain_minor"]) <= 2**53 for each in alert["remedies"])
+
+
+def test_who_left_is_not_learnt_as_somebody_who_stayed():
+    one = engine()
+    apply(one, PROFILE)
+    labels = one.memory.advisor._labels
+    assert labels.pending_count == 1
+    apply(one, {"type": "churn", "customer_id": WHO, "at_ms": MONDAY_MS + 8 * DAY_MS, "kind": "port_out"})
+    assert labels.pending_count == 0
+    apply(one, {"type": "contact", "customer_id": WHO, "at_ms": MONDAY_MS + 9 * DAY_MS, "topic": "billing"})
+    assert labels.pending_count == 0
+    apply(one, *calls(20, 2, dropped=False), PROFILE | {"at_ms": MONDAY_MS + 21 * DAY_MS})
+    assert labels.pending_count == 1
+
+
+def test_solved_cases_are_a_feature_from_then_on(running):
+    one, _ = running
+    apply(one, *calls(4, 60, dropped=False, hours=1))
+    (known,) = one.memory.relations._known.values()
+    assert known.features(MONDAY_MS + 8 * DAY_MS)["cases_solved_30d"] == 1
 
 
 # State

@@ -19,7 +19,7 @@ from detectors.remedies.ledger import (
     evaluated,
     leave_alone,
 )
-from detectors.remedies.uplift import ALONE, Option, UpliftBandit, gamma_quantiles, uniforms
+from detectors.remedies.uplift import ALONE, CELLS_MAX, Option, UpliftBandit, gamma_quantiles, uniforms
 
 CAUSE, SEGMENT = "access_line_fault", "consumer"
 REPAIR, GIFT = Option("line_reprofile", 0.2, 200), Option("retention_offer", 0.2, 3_000)
@@ -114,6 +114,15 @@ def test_what_was_learnt_survives_a_restart():
     assert restored.table() == bandit.table()
 
 
+def test_segments_without_end_are_learnt_together():
+    one = UpliftBandit()
+    for segment in range(CELLS_MAX + 100):
+        one.learn("cpe_swap", "unknown", f"s{segment}", left=False, expected=0.1)
+    assert len(one.table()) == CELLS_MAX
+    assert one.table()[0][:3] == ("cpe_swap", "*", "*")
+    assert one.table()[0][4] == pytest.approx(0.1 * (CELLS_MAX + 100))
+
+
 def test_a_segment_of_any_name_keeps_its_cell():
     bandit = UpliftBandit()
     bandit.learn("cpe_swap", CAUSE, "a|b", left=True, expected=0.5)
@@ -189,7 +198,7 @@ def test_an_outcome_of_a_case_that_is_not_known_changes_nothing():
 def test_a_second_attempt_is_a_decision_of_its_own():
     book = ledger()
     book.add(decision())
-    book.reported("a", "fixed", None)
+    book.reported("a", "fixed", "cpe_swap")
     book.add(decision(at_ms=10, action=ALONE, attempt=2))
     assert (len(book), book.of("a").attempt) == (2, 2)
     restored = take(ledger(), whole(book))

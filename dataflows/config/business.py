@@ -40,7 +40,7 @@ class Remedies(Section):
     catalogue: File | None = None
     hold_out_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     explore_ratio: Annotated[float, Field(ge=0, le=1)] = 0.02
-    contacts_max: Annotated[int, Field(ge=0, le=1_000)] = 3
+    contacts_max: Annotated[int, Field(ge=0, le=64)] = 3
     contact_days: Annotated[int, Field(ge=1, le=365)] = 30
     budget_minor: dict[Annotated[str, Field(pattern="^[A-Z]{3}$")], Annotated[int, Field(ge=0, le=10**15)]] = Field(
         default_factory=dict

@@ -51,8 +51,9 @@ FEATURES: Final[Mapping[str, FeatureWords]] = {
     "cases_30d": FeatureWords("cases in 30 days"),
     "days_since_case": FeatureWords("time since the last case", "days"),
     "evidence": FeatureWords("the weight of evidence for a fault (log10)"),
+    "cases_solved_30d": FeatureWords("cases solved in 30 days"),
 }
-"""Every feature, in the order in which sums over features are taken."""
+"""Every feature, in the order in which sums over features are taken; new ones stand last, for rows that wait."""
 
 
 def row_of(features: Mapping[str, float]) -> bytes:
@@ -73,9 +74,9 @@ _ROW = struct.Struct(f"={len(FEATURES)}d")
 
 
 def known_in(row: bytes) -> dict[str, float]:
-    """Return the features of a row that are known."""
+    """Return the features of a row that are known; one written before the last features came is shorter."""
     values = np.frombuffer(row, np.float64).tolist()
-    return {name: value for name, value in zip(FEATURES, values, strict=True) if not math.isnan(value)}
+    return {name: value for name, value in zip(FEATURES, values, strict=False) if not math.isnan(value)}
 
 
 def checked(features: Mapping[str, float], known: Mapping[str, FeatureWords]) -> dict[str, float]:

@@ -8,9 +8,12 @@ from msgspec import Struct
 from detectors.changes import Ledger
 from detectors.churn.features import FEATURE_MAX
 from schemas.events import Contact, Outcome, Profile, Result, Usage
+from schemas.money import decimals
 
 DAY_MS = 86_400_000
 CONTACTS_KEPT = 16
+REMEDIES_KEPT = 64
+"""No limit on how often something is offered is higher."""
 
 CONTACTS_COUNTED: dict[str, tuple[str, int]] = {
     "quality": ("contacts_quality_30d", 30),
@@ -24,7 +27,11 @@ NOTHING_HAPPENED: dict[str, float] = {
     "offers_accepted_180d": 0.0,
     "offers_declined_180d": 0.0,
     "cases_30d": 0.0,
+    "cases_solved_30d": 0.0,
 }
+
+BACK_MS = 7 * DAY_MS
+"""Calls so long after somebody left are a customer's again; before, they are the line's last ones."""
 
 _PROFILE = (
     "plan", "plan_down_mbps", "monthly_fee_minor", "currency", "tenure_days", "contract_end_ms", "segment", "consent",
@@ -33,16 +40,28 @@ _PROFILE = (
 _said = attrgetter(*_PROFILE)
 
 
+class Paid(Struct, frozen=True, gc=False):
+    """A credit that was ordered for a customer."""
+
+    at_ms: int
+    alert_id: str
+    amount_minor: int
+    currency: str
+
+
 class Relation(Struct, gc=False):
     """One customer's relationship with the carrier; every field may be unknown.
 
     Attributes:
         profile_ms: when `tenure_days` was true.
+        usage_ms: when usage was last reported.
         minutes_per_day, minutes_per_day_before: of the newest usage report and of the one before it.
         bill_minor, bill_currency: the newest bill; compared with the fee only in the same currency.
         contacts: (time, topic), newest last.
-        cases: times at which cases were opened, newest last.
+        cases, solved: times at which cases were opened, and at which calls were good again, newest last.
         remedies: (time, remedy_id, result), newest last.
+        credits: those that were ordered, goodwill and what law pays, newest last.
+        left_ms: when they were last reported to have left; None: never.
     """
 
     profile_ms: int = 0
@@ -56,6 +75,7 @@ class Relation(Struct, gc=False):
     consent: list[str] | None = None
     access_node: str | None = None
     language: str | None = None
+    usage_ms: int = 0
     minutes_per_day: float | None = None
     minutes_per_day_before: float | None = None
     bill_minor: int | None = None
@@ -63,6 +83,9 @@ class Relation(Struct, gc=False):
     contacts: list[tuple[int, str]] = []
     cases: list[int] = []
     remedies: list[tuple[int, str, Result]] = []
+    credits: list[Paid] = []
+    solved: list[int] = []
+    left_ms: int | None = None
 
     def features(self, now_ms: int) -> dict[str, float]:
         """Return the churn features that the relationship gives; what is not known is absent."""
@@ -72,7 +95,7 @@ class Relation(Struct, gc=False):
         if self.contract_end_ms is not None:
             known["contract_days_left"] = (self.contract_end_ms - now_ms) / DAY_MS
         if self.monthly_fee_minor is not None:
-            known["monthly_fee"] = self.monthly_fee_minor / 100.0
+            known["monthly_fee"] = self.monthly_fee_minor / 10.0 ** decimals(self.currency or "")
         if self.plan_down_mbps is not None:
             known["plan_down_mbps"] = self.plan_down_mbps
         if self.minutes_per_day is not None:
@@ -99,7 +122,16 @@ class Relation(Struct, gc=False):
         if self.cases:
             known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
             known["days_since_case"] = max(0, now_ms - self.cases[-1]) / DAY_MS
+        known["cases_solved_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.solved))
         return known
+
+    def is_gone(self, last_call_ms: int | None) -> bool:
+        """Tell whether they left and have not called as a customer since."""
+        return self.left_ms is not None and (last_call_ms is None or last_call_ms < self.left_ms + BACK_MS)
+
+    def credited_minor(self, since_ms: int, currency: str | None) -> int:
+        """Return what was credited since a time, in one currency."""
+        return sum(one.amount_minor for one in self.credits if one.at_ms > since_ms and one.currency == currency)
 
 
 class Relations:
@@ -157,8 +189,11 @@ class Relations:
                 setattr(relation, name, value)
 
     def usage(self, customer: int, event: Usage) -> None:
-        """Take over a usage report."""
+        """Take over a usage report, unless a newer one is known."""
         relation = self.ensure(customer)
+        if event.at_ms < relation.usage_ms:
+            return
+        relation.usage_ms = event.at_ms
         if event.bill_minor is not None:
             relation.bill_minor, relation.bill_currency = event.bill_minor, event.currency
         if event.minutes is None or not event.period_days:
@@ -167,20 +202,36 @@ class Relations:
         relation.minutes_per_day = event.minutes / event.period_days
 
     def contact(self, customer: int, event: Contact) -> None:
-        """Take over a contact."""
+        """Take over a contact; the same one told again is one."""
         relation = self.ensure(customer)
-        relation.contacts = [*relation.contacts, (event.at_ms, event.topic or "other")][-CONTACTS_KEPT:]
+        told = (event.at_ms, event.topic or "other")
+        relation.contacts = sorted({*relation.contacts, told})[-CONTACTS_KEPT:]
 
     def case_opened(self, customer: int, at_ms: int) -> None:
         """Remember that a case was opened."""
         relation = self.ensure(customer)
         relation.cases = [*relation.cases, at_ms][-CONTACTS_KEPT:]
 
+    def case_solved(self, customer: int, at_ms: int) -> None:
+        """Remember that the calls of a case are good again."""
+        relation = self.ensure(customer)
+        relation.solved = [*relation.solved, at_ms][-CONTACTS_KEPT:]
+
     def outcome(self, customer: int, event: Outcome) -> None:
-        """Remember what came of an offer."""
+        """Remember what came of an offer; the same report told again is one."""
         relation = self.ensure(customer)
         tried = (event.at_ms, event.remedy_id or "", event.result)
-        relation.remedies = [*relation.remedies, tried][-CONTACTS_KEPT:]
+        relation.remedies = sorted({*relation.remedies, tried})[-REMEDIES_KEPT:]
+
+    def credited(self, customer: int, paid: Paid) -> None:
+        """Remember that a credit was ordered."""
+        relation = self.ensure(customer)
+        relation.credits = [*relation.credits, paid][-REMEDIES_KEPT:]
+
+    def left(self, customer: int, at_ms: int) -> None:
+        """Remember that a customer left."""
+        relation = self.ensure(customer)
+        relation.left_ms = at_ms if relation.left_ms is None else max(at_ms, relation.left_ms)
 
     def forget(self, customer: int) -> bool:
         """Forget a customer; return whether anything was known."""

@@ -2,6 +2,7 @@
 
 import string
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from typing import Annotated, Any, Final
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from detectors.churn.relations import REMEDIES_KEPT
 from detectors.remedies.causes import CauseKind
 from detectors.remedies.credits import RULES
 from schemas.errors import ConfigError
@@ -24,10 +26,14 @@ NO_CREDIT_CAUSES: Final[frozenset[CauseKind]] = frozenset({"far_end", "measureme
 BANDWIDTH_CAUSES: Final[frozenset[CauseKind]] = frozenset({"access_congestion", "codec_or_transcoding"})
 """The only causes that more bandwidth cures."""
 
+RESERVED: Final = frozenset({"leave_alone", "hold_out", "statutory_compensation"})
+"""What else stands where a remedy's id does."""
+
 Text = Annotated[str, Meta(min_length=1)]
-CostMinor = Annotated[int, Meta(ge=0)]
+CostMinor = Annotated[int, Meta(ge=0, le=10**15)]
 Amounts = dict[Currency, CostMinor]
-Number = Annotated[int, Meta(ge=1)]
+Days = Annotated[int, Meta(ge=1, le=3_650)]
+Count = Annotated[int, Meta(ge=1, le=REMEDIES_KEPT)]
 
 
 class Eligibility(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,8 +47,8 @@ class Eligibility(Struct, frozen=True, forbid_unknown_fields=True):
 
     segments: list[Text] = msgspec.field(default_factory=list)
     consent: list[Text] = msgspec.field(default_factory=list)
-    limit_count: Number = 1
-    limit_days: Number = 30
+    limit_count: Count = 1
+    limit_days: Days = 30
 
 
 class RemedyTerms(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +60,7 @@ class RemedyTerms(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     why: Text
     causes: Annotated[list[CauseKind], Meta(min_length=1)]
     uplift_prior: Annotated[float, Meta(ge=0.0, le=1.0)]
-    follow_up_days: Number
+    follow_up_days: Days
     cost_minor: Amounts = msgspec.field(default_factory=dict)
     approval_limit_minor: Amounts = msgspec.field(default_factory=dict)
     say_in: dict[Annotated[str, Meta(pattern="^[a-z]{2,3}$")], Text] = msgspec.field(default_factory=dict)
@@ -102,8 +108,11 @@ class Catalogue(Struct, frozen=True):
         if problems:
             raise ConfigError(problems)
         remedies = tuple(msgspec.convert(remedy, RemedyTerms) for remedy in table["remedy"])
-        ids = [terms.id for terms in remedies]
-        problems += [f"catalogue: remedy ids must be unique, found {id_!r} twice" for id_ in _repeated(ids)]
+        ids = Counter(terms.id for terms in remedies)
+        problems += [
+            f"catalogue: remedy ids must be unique, found {id_!r} twice" for id_ in sorted(ids) if ids[id_] > 1
+        ]
+        problems += [f"catalogue: a remedy must not be called {id_}" for id_ in sorted(RESERVED & ids.keys())]
         for index, terms in enumerate(remedies):
             place = _place(index, {"id": terms.id})
             problems += [f"{place}: {problem}" for problem in _sense_problems(terms, table["currency"])]
@@ -119,10 +128,6 @@ def default_catalogue_text() -> str:
 
 def _place(index: int, remedy: Mapping[str, Any]) -> str:
     return f"catalogue.remedy[{index}] {remedy.get('id', '(no id)')}"
-
-
-def _repeated(names: list[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _shape_problems(table: Mapping[str, Any], kind: type[Struct], place: str) -> list[str]:
@@ -158,6 +163,9 @@ def _sense_problems(terms: RemedyTerms, currency: str) -> list[str]:
         unpriced = sorted(terms.approval_limit_minor.keys() - terms.cost_minor.keys())
         if unpriced:
             problems.append(f"approval_limit_minor must name currencies of cost_minor only, found {unpriced}")
+        unlimited = sorted(terms.cost_minor.keys() - terms.approval_limit_minor.keys())
+        if terms.approval_limit_minor and unlimited:
+            problems.append(f"approval_limit_minor must name every currency of cost_minor, lacks {unlimited}")
     if terms.credit_rule is not None and terms.credit_rule not in RULES:
         problems.append(f"credit_rule must be one of {', '.join(RULES)}, was {terms.credit_rule!r}")
     unpaid = sorted(NO_CREDIT_CAUSES.intersection(terms.causes))

@@ -19,7 +19,7 @@ from detectors.remedies.causes import CAUSE_WORDS
 from detectors.remedies.credits import CAP_PERCENT, Measured, credit, find_rule
 from schemas.alerts import Cause, ChurnRisk, Credit, Remedy
 from schemas.errors import ConfigError
-from schemas.events import Result
+from schemas.events import COUNT_MAX, Result
 from schemas.money import money_text, rounded
 
 DAY_MS: Final = 86_400_000
@@ -84,7 +84,7 @@ class Situation(Struct, frozen=True, kw_only=True):
         fault_open: whether the trouble goes on.
         measured: the bad calls, the days that had any, the time they covered.
         fee_minor, currency: the monthly fee.
-        credited_minor: what the current bill already credits.
+        credited_minor: what the current bill already credits, but for `by_law_minor`.
         segment: the customer's.
         consent: channels that the customer agreed to; None is no consent.
         language: BCP 47 tag, for the talk track.
@@ -93,7 +93,9 @@ class Situation(Struct, frozen=True, kw_only=True):
         call_ids: the newest bad calls.
         repairs_only: nothing but repairs may be offered: the hold-out, or enough contacts.
         room_minor: what is left of the month's budget; None: no limit.
-        due_by_law: what law or a scheme pays for the trouble, in `currency`, whatever is offered.
+        is_settled: no goodwill is due now: this case has had its credit, or law may yet pay for a loss that goes on.
+        due_by_law: what law or a scheme still has to pay for the trouble, in `currency`, whatever is offered.
+        by_law_minor: all that it pays for it, ordered or not.
     """
 
     cause: Cause
@@ -112,7 +114,13 @@ class Situation(Struct, frozen=True, kw_only=True):
     call_ids: tuple[str, ...] = ()
     repairs_only: bool = False
     room_minor: int | None = None
+    is_settled: bool = False
     due_by_law: Credit | None = None
+    by_law_minor: int = 0
+
+    def priced_in(self, catalogue: Catalogue) -> str:
+        """Return the currency of the prices: the customer's, or the catalogue's where that is not known."""
+        return catalogue.currency if self.currency is None else self.currency
 
 
 Uplift = Callable[[RemedyTerms, Situation], float]
@@ -168,11 +176,12 @@ def choose(
         cap_percent: most that credits on one bill may come to, in percent of the monthly fee.
     """
     at_risk = _at_risk(situation.churn.probability, situation.fee_minor, situation.currency, assumptions)
+    priced_in = situation.priced_in(catalogue)
     offers = []
     for terms in catalogue.remedies:
         if not _may_offer(terms, situation):
             continue
-        price_minor = _price_minor(terms, situation.currency, catalogue.currency)
+        price_minor = terms.cost_minor.get(priced_in) if terms.cost_minor else 0
         due = _credit(terms, situation, cap_percent)
         # A remedy that has no price in the customer's currency cannot be weighed; a credit of nothing is no offer.
         if price_minor is None or (due is None and _is_credit_known(terms, situation)):
@@ -181,7 +190,7 @@ def choose(
         if not terms.is_repair and situation.room_minor is not None and cost_minor > situation.room_minor:
             continue
         benefit_minor = 0 if at_risk is None else rounded(at_risk * uplift(terms, situation))
-        offers.append(_offer(terms, situation, due, cost_minor, benefit_minor - cost_minor))
+        offers.append(_offer(terms, situation, due, (cost_minor, priced_in), benefit_minor - cost_minor))
     offers = _paid_once(offers)
     offers.sort(key=lambda offer: -offer.expected_gain_minor)
     return offers[:limit]
@@ -200,7 +209,7 @@ def _at_risk(
     if fee_minor is None or currency is None:
         return None
     worth = Assumptions() if assumptions is None else assumptions
-    return probability * max(fee_minor, 0) * worth.margin_ratio * worth.remaining_months
+    return min(probability * max(fee_minor, 0) * worth.margin_ratio * worth.remaining_months, COUNT_MAX)
 
 
 def _may_offer(terms: RemedyTerms, situation: Situation) -> bool:
@@ -214,7 +223,7 @@ def _may_offer(terms: RemedyTerms, situation: Situation) -> bool:
         return False
     if terms.credit_rule is not None:
         rule = find_rule(terms.credit_rule)
-        if cause in NO_CREDIT_CAUSES or getattr(situation.measured, rule.unit) < rule.least:
+        if situation.is_settled or cause in NO_CREDIT_CAUSES or getattr(situation.measured, rule.unit) < rule.least:
             return False
     return _is_eligible(terms, situation)
 
@@ -226,18 +235,10 @@ def _is_eligible(terms: RemedyTerms, situation: Situation) -> bool:
     if allowed.consent and not set(allowed.consent).intersection(situation.consent or ()):
         return False
     since_ms = situation.now_ms - allowed.limit_days * DAY_MS
-    # Somebody who could not be reached has not been offered anything.
-    offered = sum(
-        each.remedy_id == terms.id and each.at_ms > since_ms and each.result != "unreachable"
-        for each in situation.tried
-    )
-    return offered < allowed.limit_count
-
-
-def _price_minor(terms: RemedyTerms, currency: str | None, ranking_currency: str) -> int | None:
-    if not terms.cost_minor:
-        return 0
-    return terms.cost_minor.get(ranking_currency if currency is None else currency)
+    results = [each.result for each in situation.tried if each.remedy_id == terms.id and each.at_ms > since_ms]
+    # Somebody who could not be reached has not been offered anything; what was accepted and then done is one.
+    done = results.count("fixed")
+    return max(done, len(results) - done - results.count("unreachable")) < allowed.limit_count
 
 
 def _is_credit_known(terms: RemedyTerms, situation: Situation) -> bool:
@@ -254,20 +255,23 @@ def _credit(terms: RemedyTerms, situation: Situation, cap_percent: int) -> Credi
         situation.currency,
         situation.measured,
         credited_minor=situation.credited_minor,
-        statutory_minor=0 if situation.due_by_law is None else situation.due_by_law.amount_minor,
+        statutory_minor=situation.by_law_minor,
         cap_percent=cap_percent,
         call_ids=situation.call_ids,
     )
 
 
-def _offer(terms: RemedyTerms, situation: Situation, due: Credit | None, cost_minor: int, gain_minor: int) -> Remedy:
+def _offer(
+    terms: RemedyTerms, situation: Situation, due: Credit | None, cost: tuple[int, str], gain_minor: int
+) -> Remedy:
+    approval = _approval(terms, *cost)
     return Remedy(
         remedy_id=terms.id,
         title=terms.title,
         say=_talk_track(terms, situation, due),
-        why=terms.why + _approval(terms, situation.currency, cost_minor),
-        needs_approval=bool(_approval(terms, situation.currency, cost_minor)),
-        cost_minor=cost_minor,
+        why=terms.why + approval,
+        needs_approval=bool(approval),
+        cost_minor=cost[0],
         expected_gain_minor=gain_minor,
         credit=due,
     )
@@ -275,7 +279,7 @@ def _offer(terms: RemedyTerms, situation: Situation, due: Credit | None, cost_mi
 
 def told_by_law(terms: RemedyTerms, situation: Situation, due: Credit) -> Remedy:
     """Return what is due by law as a card tells it; it costs what it is, and nothing is gained by withholding it."""
-    return _offer(terms, situation, due, due.amount_minor, 0)
+    return _offer(terms, situation, due, (due.amount_minor, due.currency), 0)
 
 
 def _talk_track(terms: RemedyTerms, situation: Situation, due: Credit | None) -> str:
@@ -293,8 +297,8 @@ def _talk_track(terms: RemedyTerms, situation: Situation, due: Credit | None) ->
     )
 
 
-def _approval(terms: RemedyTerms, currency: str | None, cost_minor: int) -> str:
-    limit_minor = None if currency is None else terms.approval_limit_minor.get(currency)
-    if currency is None or limit_minor is None or cost_minor <= limit_minor:
+def _approval(terms: RemedyTerms, cost_minor: int, currency: str) -> str:
+    limit_minor = terms.approval_limit_minor.get(currency)
+    if limit_minor is None or cost_minor <= limit_minor:
         return ""
     return f" Needs a supervisor's approval: it costs more than {money_text(limit_minor, currency)}."

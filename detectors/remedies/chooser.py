@@ -84,7 +84,7 @@ class Chooser:
         situation = replace(
             situation,
             repairs_only=held_out or self._has_enough(situation),
-            room_minor=self._room_minor(situation.currency, situation.now_ms),
+            room_minor=self._room_minor(situation.priced_in(self._catalogue), situation.now_ms),
         )
         offers = choose(
             self._catalogue,
@@ -97,14 +97,17 @@ class Chooser:
         offers = [replace(one, partner_id=self.partners.best(one.remedy_id)) for one in offers]
         decision = self.ledger.of(facts.alert_id)
         if decision is None or decision.attempt != facts.attempt:
+            ordered = {} if decision is None else decision.ordered
             decision = self._decide(facts, situation, offers, held_out=held_out)
+            decision.ordered = dict(ordered)
         shown = _shortened(offers, decision.action)
         if situation.due_by_law is not None:
             due = told_by_law(self._by_law, situation, situation.due_by_law)
             offers, shown = [*offers, due], [*shown, due]
-        if offers:
-            decision.prices_minor = {one.remedy_id: one.cost_minor for one in offers}
-            decision.credits = {one.remedy_id: one.credit for one in offers if one.credit is not None}
+        # What was offered once may be accepted at that price, though it is offered no more.
+        decision.currency = situation.priced_in(self._catalogue)
+        decision.prices_minor |= {one.remedy_id: one.cost_minor for one in offers}
+        decision.credits |= {one.remedy_id: one.credit for one in offers if one.credit is not None}
         return shown, self._told(decision, offers)
 
     def _uplift(self, terms: RemedyTerms, situation: Situation) -> float:
@@ -166,52 +169,74 @@ class Chooser:
 
     def _has_enough(self, situation: Situation) -> bool:
         since_ms = situation.now_ms - self._business.contact_days * DAY_MS
-        spoken = {each.at_ms for each in situation.tried if each.at_ms > since_ms and each.result != "unreachable"}
+        # That a job was done is no contact.
+        silent = ("unreachable", "fixed")
+        spoken = {each.at_ms for each in situation.tried if each.at_ms > since_ms and each.result not in silent}
         return len(spoken) >= self._business.contacts_max
 
-    def _room_minor(self, currency: str | None, now_ms: int) -> int | None:
-        if currency is None or currency not in self._business.budget_minor:
+    def _room_minor(self, currency: str, now_ms: int) -> int | None:
+        if currency not in self._business.budget_minor:
             return None
         spent = self._spent.get(currency, 0) if month_of(now_ms) == self._month else 0
         return max(self._business.budget_minor[currency] - spent, 0)
 
     # Learning
 
-    def outcome(self, customer: int, event: Outcome, currency: str | None) -> Order | None:
+    def is_due_by_law(self, remedy_id: str) -> bool:
+        """Tell whether this is no remedy, but what law or a scheme pays."""
+        return remedy_id == self._by_law.id
+
+    def outcome(self, customer: int, event: Outcome) -> Order | None:
         """Take over what came of an offer; return the order where a remedy was accepted.
 
         Args:
             customer: whose case it is.
             event: the report; the case is known.
-            currency: the customer's.
         """
-        # What is due anyway is no offer: it teaches nothing, and mends nothing that could be watched.
-        is_offer = event.remedy_id != self._by_law.id
-        if is_offer:
-            self.ledger.reported(event.alert_id, event.result, event.remedy_id)
         decision = self.ledger.of(event.alert_id)
         remedy_id = event.remedy_id or (None if decision is None or decision.action == ALONE else decision.action)
-        if event.result not in ("accepted", "fixed") or remedy_id is None:
+        # What is due anyway is no offer: it teaches nothing, and mends nothing that could be watched.
+        if event.remedy_id != self._by_law.id:
+            self.ledger.reported(event.alert_id, event.result, remedy_id if remedy_id in self._terms else None)
+            if event.result in ("accepted", "fixed") and remedy_id is not None:
+                terms = self._terms.get(remedy_id)
+                self._watch(customer, event, remedy_id, FOLLOW_UP_DAYS if terms is None else terms.follow_up_days)
+        if event.result != "accepted" or remedy_id not in self._terms or decision is None:
             return None
-        terms = self._terms.get(remedy_id)
-        if is_offer:
-            self._watch(customer, event, remedy_id, FOLLOW_UP_DAYS if terms is None else terms.follow_up_days)
-        if event.result == "fixed" or terms is None or decision is None:
+        return self._order(decision, event, self._terms[remedy_id])
+
+    def _order(self, decision: Decision, event: Outcome, terms: RemedyTerms) -> Order | None:
+        """Return the order for what was accepted; None where there is none, or nothing, to be made."""
+        times, by_law = decision.ordered.get(terms.id, 0), self.is_due_by_law(terms.id)
+        is_offered = terms.id in decision.prices_minor
+        # Told twice it is one order, unless more has come to be due; and no credit is paid that nobody has computed.
+        if (times and not by_law) or (not is_offered and (by_law or terms.credit_rule is not None)):
             return None
-        cost_minor = decision.prices_minor.get(remedy_id, 0)
-        if currency is not None and not terms.is_repair:
-            self._spend(currency, cost_minor, event.at_ms)
-        limit_minor = None if currency is None else terms.approval_limit_minor.get(currency)
-        return Order(
-            order_id=f"{event.alert_id}-{remedy_id}",
-            remedy_id=remedy_id,
+        cost_minor = decision.prices_minor.get(terms.id, terms.cost_minor.get(decision.currency, 0))
+        limit_minor = terms.approval_limit_minor.get(decision.currency)
+        room_minor = None if terms.is_repair else self._room_minor(decision.currency, event.at_ms)
+        needs_approval = (
+            # What was not offered broke a rule, or nobody asked.
+            not is_offered
+            or (limit_minor is not None and cost_minor > limit_minor)
+            or (room_minor is not None and cost_minor > room_minor)
+        )
+        order = Order(
+            order_id=f"{event.alert_id}-{terms.id}" + (f"-{times + 1}" if times else ""),
+            remedy_id=terms.id,
             title=terms.title,
             ordered_ms=event.at_ms,
             cost_minor=cost_minor,
-            credit=decision.credits.get(remedy_id),
-            needs_approval=limit_minor is not None and cost_minor > limit_minor,
-            partner_id=event.partner_id or self.partners.best(remedy_id),
+            credit=decision.credits.get(terms.id),
+            needs_approval=needs_approval,
+            partner_id=event.partner_id or self.partners.best(terms.id),
         )
+        decision.ordered[terms.id] = times + 1
+        if by_law:
+            del decision.prices_minor[terms.id], decision.credits[terms.id]
+        if not terms.is_repair:
+            self._spend(decision.currency, cost_minor, event.at_ms)
+        return order
 
     def _watch(self, customer: int, event: Outcome, remedy_id: str, days: int) -> None:
         partner = event.partner_id or ""

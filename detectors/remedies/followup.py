@@ -45,6 +45,10 @@ class FollowUp(Struct):
     relapsed: bool = False
     extended: bool = False
 
+    def is_same(self, other: "FollowUp") -> bool:
+        """Tell whether both are of the same report."""
+        return (self.alert_id, self.remedy_id, self.begun_ms) == (other.alert_id, other.remedy_id, other.begun_ms)
+
     def verdict(self) -> Verdict:
         """Say what the calls say at the end of the period."""
         if self.relapsed or (self.bad and not self.is_over):
@@ -64,7 +68,13 @@ class FollowUps:
         return self._watched.get(customer)
 
     def watch(self, follow_up: FollowUp) -> None:
-        """Begin to watch a remedy; what was watched of this customer before is watched no more."""
+        """Begin to watch a remedy; what was watched of this customer before is watched no more.
+
+        The same report told again changes nothing.
+        """
+        before = self._watched.get(follow_up.customer)
+        if before is not None and before.is_same(follow_up):
+            return
         self._watched[follow_up.customer] = follow_up
         self._next_due_ms = None
 

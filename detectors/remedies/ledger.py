@@ -39,7 +39,8 @@ class Decision(Struct):
         worth_minor: remaining value of the customer.
         held_out: in the comparison group, which is offered repairs alone.
         attempt: 1 at first; one more for each remedy that did not help.
-        prices_minor, credits: of what was offered at the newest revision.
+        prices_minor, credits, currency: of what was offered, as last told.
+        ordered: how often each remedy was ordered.
         delivered: the remedy that was put to the customer, as reported; None: nothing reported.
         result: the last report.
     """
@@ -60,6 +61,8 @@ class Decision(Struct):
     attempt: int = 1
     prices_minor: dict[str, int] = {}
     credits: dict[str, Credit] = {}
+    currency: str = ""
+    ordered: dict[str, int] = {}
     delivered: str | None = None
     result: Result | None = None
 
@@ -167,11 +170,10 @@ class Ledger:
             self.dropped_count += 1
 
     def reported(self, alert_id: str, result: Result, remedy_id: str | None) -> None:
-        """Take over what was reported; of a case not known here, nothing."""
+        """Take over what was reported of a remedy, or of none that is known; of a case not known here, nothing."""
         decision = self.of(alert_id)
         if decision is not None:
-            decision.result = result
-            decision.delivered = decision.action if remedy_id is None else remedy_id
+            decision.result, decision.delivered = result, remedy_id
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""

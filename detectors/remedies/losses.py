@@ -25,11 +25,22 @@ SHOWING: Final = frozenset({"registered", "sync_kbps"})
 
 
 class Span(Struct):
-    """One loss: from the first reading that showed it to the newest one, or to the one that showed its end."""
+    """One loss: from the first reading that showed it to the newest one, or to the one that showed its end.
+
+    Attributes:
+        due_minor: what law or a scheme pays for it, as last told.
+        paid_minor: what was ordered of that.
+    """
 
     began_ms: int
     until_ms: int
     is_over: bool = False
+    due_minor: int = 0
+    paid_minor: int = 0
+
+    def goes_on(self, now_ms: int) -> bool:
+        """Tell whether the service is lost at a time, as far as is known."""
+        return not self.is_over and now_ms - self.until_ms <= SILENT_MS
 
 
 class Losses:
@@ -68,6 +79,20 @@ class Losses:
     def since(self, customer: int, from_ms: int) -> list[Span]:
         """Return a customer's losses that lasted beyond a time, oldest first."""
         return [one for one in self._known.get(customer, ()) if one.until_ms > from_ms]
+
+    def owed(self, customer: int, span: Span, due_minor: int) -> int:
+        """Remember what is due for one of a customer's losses; return what is left of it to be paid."""
+        span.due_minor = due_minor
+        self._known.touch(customer)
+        return max(due_minor - span.paid_minor, 0)
+
+    def paid(self, customer: int, amount_minor: int) -> None:
+        """Learn that so much of what is due was ordered, the oldest loss first."""
+        for span in self._known.get(customer, ()):
+            part = min(max(span.due_minor - span.paid_minor, 0), amount_minor)
+            span.paid_minor += part
+            amount_minor -= part
+            self._known.touch(customer)
 
     def forget(self, customer: int) -> int:
         """Forget a customer's losses; return how many there were."""

@@ -68,7 +68,10 @@ class Partners:
         self._jobs: dict[tuple[str, str], Job] = {}
 
     def ordered(self, job: Job) -> None:
-        """Learn that a job was given."""
+        """Learn that a job was given; the same one told again is one."""
+        before = self._jobs.get((job.alert_id, job.remedy_id))
+        if before is not None and before.partner == job.partner:
+            return
         self._record(job.remedy_id, job.partner).ordered += 1
         while len(self._jobs) >= JOBS_MAX:
             del self._jobs[next(iter(self._jobs))]

@@ -44,6 +44,10 @@ DRAWS: Final = 128
 """So many draws decide how probable it is that an action is the best: to some 4%."""
 
 
+CELLS_MAX: Final = 20_000
+"""Pairs of cause and segment that are learnt apart, times remedies; beyond, only what a remedy does everywhere."""
+
+
 class RatioState(Struct, frozen=True, forbid_unknown_fields=True):
     """Leavers that were, and that were expected."""
 
@@ -154,8 +158,10 @@ class UpliftBandit(bandit.base.ContextualPolicy):
             left: whether they left within the horizon.
             expected: how probable the model had said that was.
         """
-        for key in _keys(action, cause, segment):
-            self.update(key, None, left, expected)  # type: ignore[no-untyped-call]
+        everywhere, here = _keys(action, cause, segment)
+        self.update(everywhere, None, left, expected)  # type: ignore[no-untyped-call]
+        if here in self._rewards or len(self._rewards) < CELLS_MAX:
+            self.update(here, None, left, expected)  # type: ignore[no-untyped-call]
 
     def gamma(self, option: Option | None, cause: str, segment: str) -> tuple[float, float]:
         """Return shape and rate of an action's ratio in a context; None is leaving alone."""
