@@ -53,6 +53,48 @@ def test_what_does_not_hold_is_named(tmp_path, label, identity, words):
         read_table(tmp_path / "none.csv", label, identity)
 
 
+def small(folder, *, header="id,calls,Churn", line="{n},{calls},{said}", encoding="utf-8"):
+    lines = [line.format(n=n, calls=n % 7, said=("yes", "no")[n % 2]) for n in range(60)]
+    path = folder / "small.csv"
+    path.write_text("\n".join([header, *lines, ""]), encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"encoding": "utf-16"}, "must be UTF-8, was not at byte 0"),
+        ({"line": "{n},{said}"}, "small.csv:2: must have 3 fields like its header, has 2"),
+        ({"line": "{n},{calls},{said},1"}, "small.csv:2: must have 3 fields"),
+        ({"line": '{n},"{calls},{said}'}, "must be CSV"),
+        ({"line": "{n}," + 200_000 * "9" + ",{said}"}, "must be CSV: field larger"),
+        ({"header": "id,Churn,Churn"}, "Churn must be the name of one column"),
+        ({"header": ""}, "--label: must be a column"),
+        ({"line": "{n},5,{said}"}, "must hold a column that differs between customers"),
+        ({"line": "{n},,{said}"}, "must hold a column that differs between customers"),
+        ({"line": "{n},{calls},no"}, "must hold 20 who left and 20 who stayed, held 0 and 60"),
+        ({"line": "{n},{calls},"}, "held 0 and 0"),
+    ],
+)
+def test_a_table_that_cannot_be_measured_is_refused_and_says_why(tmp_path, facts, words):
+    with pytest.raises(ConfigError, match=words):
+        read_table(small(tmp_path, **facts), "Churn", "id")
+
+
+def test_the_label_cannot_name_the_customer(tmp_path):
+    with pytest.raises(ConfigError, match="--id: must be another column than --label"):
+        read_table(small(tmp_path), "Churn", "Churn")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_customers_without_a_label_are_left_out_and_not_taken_for_stayers(tmp_path, encoding):
+    path = small(tmp_path, encoding=encoding)
+    path.write_text(path.read_text(encoding=encoding) + "60,1,\n61,2,NA\n\n7,inf,True\n8,nan,0.0\n", encoding=encoding)
+    table = read_table(path, "Churn", "id")
+    assert (len(table.rows), table.left.sum(), table.unlabelled, table.repeated) == (62, 31, 2, 2)
+    assert table.rows[-2:] == [{}, {}]
+
+
 def test_forecasts_are_made_before_the_label_is_learnt(table):
     forecasts, _ = streamed(table, BaseRate())
     (found,) = forecasts.values()

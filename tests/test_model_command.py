@@ -1,5 +1,6 @@
 """`stayline model`: a report that is whole in itself, export and import; the catalogue that `stayline check` sees."""
 
+import functools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -7,6 +8,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataflows.checkpoints import Checkpoints
 from dataflows.checkpoints.engines import keep, resume
@@ -15,8 +18,10 @@ from dataflows.commands.model_page import page
 from dataflows.config import engine_settings, load
 from dataflows.config.business import catalogue_of
 from detectors.engine import RiskEngine
-from detectors.remedies.catalogue import default_catalogue_text
+from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.remedies.partners import Job
+from detectors.remedies.uplift import Option
+from detectors.settings import Settings
 from schemas.errors import ConfigError, StateError
 
 CONFIG = """
@@ -43,7 +48,10 @@ def configured(folder, name="state"):
 
 
 def engine_of(config, labels):
-    engine = RiskEngine(engine_settings(config), catalogue_of(config.remedies))
+    return taught(RiskEngine(engine_settings(config), catalogue_of(config.remedies)), labels)
+
+
+def taught(engine, labels):
     rng = np.random.default_rng(1)
     advisor = engine.memory.advisor
     for _ in range(labels):
@@ -144,6 +152,73 @@ def test_what_was_not_exported_is_refused_and_changes_nothing(tmp_path, text, er
     with pytest.raises(error, match=words):
         import_(path, tmp_path / "bad.json")
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path
+
+
+def plain(labels):
+    return taught(RiskEngine(Settings("plain"), Catalogue.load(default_catalogue_text())), labels)
+
+
+@functools.cache
+def exported():
+    advisor = plain(900).memory.advisor
+    return orjson.dumps({"churn": advisor.model.snapshot(), "uplift": advisor.chooser.bandit.snapshot()})
+
+
+ODD = [1e308, -1e308, 1e12, -5, 0, 0.5, 10**18, True, None, "x", [1]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_an_export_that_was_edited_is_refused_or_works_and_no_number_of_it_turns_into_nan(data):
+    state = orjson.loads(exported())
+    path = data.draw(st.sampled_from(list(leaves(state))))
+    inner = state
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = data.draw(st.sampled_from(ODD))
+    advisor = plain(0).memory.advisor
+    try:
+        advisor.model.restore(state["churn"])
+        advisor.chooser.bandit.restore(state["uplift"])
+    except StateError:
+        return
+    row = {"tenure_days": 50.0, "evidence": 1.0}
+    for left in (True, False):
+        told = advisor.model.score(row)
+        assert all(0.0 < one < 1.0 for one in (told.probability, told.baseline, *advisor.model.forecasts(row).values()))
+        assert all(math.isfinite(one.effect) and "nan" not in one.text for one in told.drivers)
+        advisor.model.learn(row, left)
+    swap = Option("cpe_swap", 0.2, 100)
+    chosen = advisor.chooser.bandit.choose([swap], "cpe_or_firmware", "", 1000.0, ["word"])
+    assert sum(chosen.propensities) == pytest.approx(1.0)
+    assert math.isfinite(advisor.chooser.bandit.uplift(swap, "cpe_or_firmware", ""))
+
+
+@pytest.mark.parametrize(
+    ("uplift", "words"),
+    [
+        ({"cpe_swap": [1.0, 2.0]}, "must name action"),
+        ({"a|b|c|d": [1.0, 2.0]}, "must name action"),
+        ({"cpe_swap|*|*": [-1.0, 2.0]}, "pairs of numbers"),
+        ({"cpe_swap|*|*": [1.0]}, "pairs of numbers"),
+        ({"cpe_swap|unknown|": [50.0, 1.0]}, "what its parts come to"),
+        ([], "pairs of numbers"),
+    ],
+)
+def test_a_bandit_that_was_edited_is_refused_and_goes_on(uplift, words):
+    bandit = plain(0).memory.advisor.chooser.bandit
+    before = bandit.snapshot()
+    with pytest.raises(StateError, match=words):
+        bandit.restore(uplift)
+    assert bandit.snapshot() == before
 
 
 def test_without_a_checkpoint_there_is_nothing_to_report(tmp_path):

@@ -11,6 +11,7 @@ from bench.churn.contest import (
     BaseRate,
     CountRule,
     Forest,
+    Online,
     Ours,
     Score,
     auc,
@@ -37,6 +38,10 @@ def churn_table(report: Report, path: Path, label: str, identity: str) -> None:
     table = read_table(path, label, identity)
     left = table.left
     report.say(f"{table.name}: {len(left):,} customers, {left.mean():.2%} left, {len(table.words)} features")
+    if table.unlabelled:
+        report.say(f"{table.unlabelled:,} rows without a label were left out")
+    if table.repeated:
+        report.say(f"{table.repeated:,} rows are of customers with an earlier one: by folds they are partly known")
     report.say("streamed: each customer is forecast before it is learnt, in the order of the file")
     for make in (lambda: Ours(table), BaseRate, lambda: Forest(table)):
         forecasts, seconds = streamed(table, make())
@@ -47,10 +52,14 @@ def churn_table(report: Report, path: Path, label: str, identity: str) -> None:
         _drops(report, table, rule)
     report.say()
     report.say(f"by {FOLDS} folds: each customer is forecast by a model that learnt the others; ours in one pass")
-    for name, one in by_folds(table, lambda: Ours(table)).items():
-        _row(report, "folds", name, graded(one, left))
-    for name, maker in batch_models().items():
-        _row(report, "folds", name, graded(batch_by_folds(table, maker), left))
+    makers: list[Callable[[], Online]] = [lambda: Ours(table), BaseRate]
+    if rule is not None:
+        makers.append(lambda: CountRule(table, rule))
+    for maker in makers:
+        for name, one in by_folds(table, maker).items():
+            _row(report, "folds", name, graded(one, left))
+    for name, fitted in batch_models().items():
+        _row(report, "folds", name, graded(batch_by_folds(table, fitted), left))
 
 
 def _drops(report: Report, table: Table, column: str) -> None:
@@ -62,7 +71,7 @@ def _drops(report: Report, table: Table, column: str) -> None:
     found = {
         "lift": lift(counts, table.left),
         "auc": auc(counts, table.left),
-        "correlation": float(np.corrcoef(counts, table.left)[0, 1]),
+        "correlation": float(np.corrcoef(counts, table.left)[0, 1]) if np.ptp(counts) else 0.0,
     }
     report.record("rule", column=column, **found)
     report.say(

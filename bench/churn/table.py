@@ -16,7 +16,13 @@ from schemas.errors import ConfigError
 LEVEL_ROWS_MIN = 50
 """A word that fewer rows hold gets no indicator of its own: nothing could be learnt of it."""
 
-POSITIVE, NEGATIVE = frozenset({"yes", "true", "1", "churned", "left", "y"}), frozenset({"no", "false", "0", "n", ""})
+ROWS_MIN = 20
+"""So many who left and so many who stayed: with fewer no measure says anything."""
+
+POSITIVE = frozenset({"yes", "true", "1", "1.0", "churned", "left", "y"})
+NEGATIVE = frozenset({"no", "false", "0", "0.0", "stayed", "n"})
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+INFINITE = frozenset({"inf", "-inf", "+inf", "infinity", "-infinity", "+infinity"})
 
 
 class Table(Struct, frozen=True):
@@ -28,6 +34,8 @@ class Table(Struct, frozen=True):
         left: whether each left.
         words: the features, with their names.
         columns: the columns they were made of.
+        unlabelled: rows that were left out.
+        repeated: rows whose customer stands in an earlier one.
     """
 
     name: str
@@ -35,6 +43,8 @@ class Table(Struct, frozen=True):
     left: npt.NDArray[np.bool_]
     words: Mapping[str, FeatureWords]
     columns: list[str]
+    unlabelled: int = 0
+    repeated: int = 0
 
     def matrix(self) -> npt.NDArray[np.float64]:
         """Return the features as an array, what is missing as NaN."""
@@ -49,32 +59,67 @@ def read_table(path: Path, label: str, identity: str) -> Table:
         label: the column that says who left: yes or no, true or false, 1 or 0.
         identity: the column that names the customer; it is no feature, nor is a column whose numbers only count rows.
 
+    Rows whose label is missing are left out. Columns that say the same of everybody, or nothing, are no features.
+
     Raises:
-        ConfigError: the file or a column is not there, or a label is neither yes nor no.
+        ConfigError: the file or a column is not there, a row does not fit the header, or a label is neither yes nor no.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            records = list(csv.DictReader(stream))
-    except OSError as error:
-        raise ConfigError([f"--table: {path} must be a file that can be read, was not: {error.strerror}"]) from None
-    header = list(records[0]) if records else []
+    header, lines = _read(path)
     problems = [
         f"--{option}: must be a column of {path.name}, {name} is none of: {', '.join(header)}"
         for option, name in (("label", label), ("id", identity))
         if name not in header
     ]
+    problems += [f"{path.name}: {name} must be the name of one column" for name in header if header.count(name) > 1]
+    if label == identity:
+        problems.append(f"--id: must be another column than --label, both were {label}")
     if problems:
-        raise ConfigError(problems)
-    left = _labels([record[label] for record in records], label)
+        raise ConfigError(list(dict.fromkeys(problems)))
+    said = header.index(label)
+    known = [line for line in lines if line[said].strip().lower() not in MISSING]
+    left = _labels([line[said] for line in known], label)
     columns = [name for name in header if name not in (label, identity)]
     features: dict[str, list[float | None]] = {}
     for name in columns:
-        features |= _features(name, [str(record[name] or "").strip() for record in records])
+        place = header.index(name)
+        features |= _features(name, [line[place].strip() for line in known])
+    features = {name: values for name, values in features.items() if len(set(values)) > 1}
+    if not features:
+        raise ConfigError([f"{path.name}: must hold a column that differs between customers, held none"])
     rows = [
         {name: value for name, values in features.items() if (value := values[index]) is not None}
-        for index in range(len(records))
+        for index in range(len(known))
     ]
-    return Table(path.name, rows, left, {name: FeatureWords(name) for name in features}, columns)
+    who = header.index(identity)
+    return Table(
+        name=path.name,
+        rows=rows,
+        left=left,
+        words={name: FeatureWords(name) for name in features},
+        columns=columns,
+        unlabelled=len(lines) - len(known),
+        repeated=len(known) - len({line[who] for line in known}),
+    )
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = csv.reader(stream, strict=True)
+            header = [name.strip() for name in next(lines, [])]
+            rows = []
+            for row in lines:
+                if row and len(row) != len(header):
+                    place = f"{path.name}:{lines.line_num}"
+                    raise ConfigError([f"{place}: must have {len(header)} fields like its header, has {len(row)}"])
+                rows.append(row)
+    except OSError as error:
+        raise ConfigError([f"--table: {path} must be a file that can be read, was not: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"--table: {path} must be UTF-8, was not at byte {error.start}"]) from None
+    except csv.Error as error:
+        raise ConfigError([f"{path.name}:{lines.line_num}: must be CSV: {error}"]) from None
+    return header, [row for row in rows if row]
 
 
 def _labels(texts: Sequence[str], label: str) -> npt.NDArray[np.bool_]:
@@ -82,15 +127,18 @@ def _labels(texts: Sequence[str], label: str) -> npt.NDArray[np.bool_]:
     odd = sorted(set(lowered) - POSITIVE - NEGATIVE)
     if odd:
         raise ConfigError([f"--label: {label} must say yes or no, 1 or 0, said {odd[0]!r}"])
-    found = np.array([text in POSITIVE for text in lowered])
-    if found.all() or not found.any():
-        raise ConfigError([f"--label: {label} must hold both customers who left and who stayed, held one kind"])
+    found = np.array([text in POSITIVE for text in lowered], bool)
+    held = int(found.sum()), int((~found).sum())
+    if min(held) < ROWS_MIN:
+        wanted = f"{ROWS_MIN} who left and {ROWS_MIN} who stayed"
+        raise ConfigError([f"--label: {label} must hold {wanted}, held {held[0]} and {held[1]}"])
     return found
 
 
 def _features(name: str, texts: list[str]) -> dict[str, list[float | None]]:
     numbers = [_number(text) for text in texts]
-    if all(number is not None or text.upper() in {"", "NA", "NAN", "NULL"} for number, text in zip(numbers, texts)):  # noqa: B905  made of each other
+    unknown = MISSING | INFINITE
+    if all(number is not None or text.lower() in unknown for number, text in zip(numbers, texts)):  # noqa: B905  made of each other
         counts_rows = len(set(numbers)) == len(numbers) and numbers == sorted(numbers, key=lambda one: one or 0.0)
         return {} if counts_rows else {name: numbers}
     levels = [level for level, count in Counter(texts).most_common() if count >= LEVEL_ROWS_MIN]

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 from river import linear_model, preprocessing
 
-from detectors.churn.regression import Count, NonNegative, compressed
+from detectors.churn.regression import Count, Mean, NonNegative, compressed
 
 EDGES: Final = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 """Between bins, in standard deviations from the mean."""
@@ -53,7 +53,7 @@ class BinsState(Struct, frozen=True, forbid_unknown_fields=True):
     seen: dict[str, list[Count]] = {}
     sums: dict[str, float] = {}
     counts: dict[str, Count] = {}
-    means: dict[str, float] = {}
+    means: dict[str, Mean] = {}
     spreads: dict[str, NonNegative] = {}
 
     def inconsistency(self, names: Collection[str]) -> str | None:

@@ -5,9 +5,9 @@ variance. River's Page-Hinkley test watches that standardised excess for a lasti
 """
 
 import math
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from river import drift
 
 DELTA: Final = 0.05
@@ -24,7 +24,7 @@ class WatchState(Struct, frozen=True, forbid_unknown_fields=True):
     alarms: int = 0
     labels: int = 0
     last_alarm: int | None = None
-    count: float = 0.0
+    count: Annotated[float, Meta(ge=0.0)] = 0.0
     mean: float = 0.0
     rise: float = 0.0
     fall: float = 0.0

@@ -90,6 +90,8 @@ class ChurnState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Say what does not hold for a model of the features `names`, or None."""
         if self.left > self.labels:
             return f"must hold left <= labels, found {self.left} of {self.labels}"
+        if self.left_weight > self.label_weight:
+            return f"must hold left_weight <= label_weight, found {self.left_weight} of {self.label_weight}"
         if not 0.0 < self.base_rate_prior < 1.0:
             return f"must hold base_rate_prior in (0, 1), found {self.base_rate_prior}"
         unknown = self.standings.keys() - {LOGISTIC, ADPREDICTOR}

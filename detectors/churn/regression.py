@@ -21,6 +21,10 @@ some 5% of the odds, at 0.01 by twice as much."""
 DEVIATIONS_MAX: Final = 4.0
 """Standard deviations beyond which a value counts as this far out: one wild reading must not swing the weights."""
 
+MEAN_MAX: Final = 100.0
+"""Far above the logarithm of the largest feature."""
+
+Mean = Annotated[float, Meta(ge=-MEAN_MAX, le=MEAN_MAX)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -41,7 +45,7 @@ class RegressionState(Struct, frozen=True, forbid_unknown_fields=True):
     intercept: float
     steps: Count = 0
     counts: dict[str, Count] = {}
-    means: dict[str, float] = {}
+    means: dict[str, Mean] = {}
     variances: dict[str, NonNegative] = {}
     weights: dict[str, float] = {}
     squared_gradients: dict[str, NonNegative] = {}

@@ -17,14 +17,17 @@ All chance is a digest of the case's id: a replay takes the same actions.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Meta, Struct, ValidationError, convert
 from river import bandit, proba
 from river.bandit.base import ArmID
 from scipy.special import ndtri
+
+from detectors.snapshots import NUMBER_MAX
+from schemas.errors import StateError
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,11 +51,9 @@ CELLS_MAX: Final = 20_000
 """Pairs of cause and segment that are learnt apart, times remedies; beyond, only what a remedy does everywhere."""
 
 
-class RatioState(Struct, frozen=True, forbid_unknown_fields=True):
-    """Leavers that were, and that were expected."""
-
-    left: float = 0.0
-    expected: float = 0.0
+Weight = Annotated[float, Meta(ge=0.0, le=NUMBER_MAX)]
+Cells = dict[str, tuple[Weight, Weight]]
+"""A snapshot: by action|cause|segment, leavers that were and that were expected."""
 
 
 class Ratio(proba.base.ContinuousDistribution):
@@ -210,10 +211,19 @@ class UpliftBandit(bandit.base.ContextualPolicy):
         """Return the state as plain values."""
         return {key: [ratio.left, ratio.expected] for key, ratio in self._known()}
 
-    def restore(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Take over a snapshot."""
+    def restore(self, state: Any) -> None:
+        """Take over a snapshot.
+
+        Raises:
+            StateError: if it is damaged; what is known is then as before.
+        """
+        try:
+            read = convert(state, Cells)
+        except ValidationError as error:
+            raise StateError(f"the state of the bandit must hold pairs of numbers: {error}") from None
+        _check(read)
         self._rewards.clear()
-        self._rewards.update({key: Ratio(left, expected) for key, (left, expected) in state.items()})
+        self._rewards.update({key: Ratio(left, expected) for key, (left, expected) in read.items()})
 
     def table(self) -> list[tuple[str, str, str, float, float]]:
         """Return (action, cause, segment, left, expected) of all cells; cause "*" is all of them."""
@@ -236,6 +246,24 @@ class UpliftBandit(bandit.base.ContextualPolicy):
 
 def _keys(action: str, cause: str, segment: str) -> tuple[str, str]:
     return f"{action}|*|*", f"{action}|{cause}|{segment.replace('|', '/')}"
+
+
+def _check(cells: Mapping[str, tuple[float, float]]) -> None:
+    """Hold a snapshot against itself."""
+    sums: dict[str, list[float]] = {}
+    for key, (left, expected) in cells.items():
+        if key.count("|") != 2:
+            raise StateError(f"the state of the bandit must name action|cause|segment, found {key!r}")
+        if not key.endswith("|*|*"):
+            both = sums.setdefault(f"{key.partition('|')[0]}|*|*", [0.0, 0.0])
+            both[0] += left
+            both[1] += expected
+    for key, parts in sums.items():
+        # Sums of the same numbers in another order may differ in their last digits.
+        if not all(
+            part <= 1e-6 + (1 + 1e-6) * whole for part, whole in zip(parts, cells.get(key, (0, 0)), strict=True)
+        ):
+            raise StateError(f"the state of the bandit must hold in {key} what its parts come to, found less")
 
 
 def uniforms(count: int, words: Sequence[str]) -> Floats:
