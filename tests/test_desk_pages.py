@@ -50,6 +50,13 @@ def test_the_feed_ranks_by_value_and_keeps_incidents_apart(desk):
         assert text in page.text
 
 
+def test_a_card_shows_how_the_value_at_risk_was_computed(desk):
+    basis = "1.50% chance of leaving x 30.00 EUR a month x 50% margin (assumed) x 24 months (assumed)"
+    desk.store.put([told(alert("al_1", value_basis=basis)), told(alert("al_2", value_at_risk_minor=None))])
+    assert basis in desk.get(case_path("al_1")).text
+    assert "(assumed)" not in desk.get(case_path("al_2")).text
+
+
 def test_the_feed_filters_and_searches(desk):
     desk.store.put(
         [
