@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import httpx2
@@ -104,6 +105,19 @@ class TestImage:
         let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
         assert let_in == wanted
         assert all((ROOT / name).exists() for name in wanted)
+
+    def test_what_it_installs_is_the_whole_program(self, tmp_path):
+        rooms = ["bench", "dataflows", "detectors", "schemas", "sinks"]
+        leave = shutil.ignore_patterns("__pycache__", "results")
+        for name in rooms:
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=leave)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, tmp_path)
+        quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+        subprocess.run([sys.executable, "-m", "pip", "wheel", *quiet, "."], cwd=tmp_path, check=True)
+        installed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+        there = {path.relative_to(tmp_path).as_posix() for name in rooms for path in (tmp_path / name).rglob("*.*")}
+        assert {name for name in installed if ".dist-info/" not in name} == there
 
 
 @pytest.fixture(scope="module")
