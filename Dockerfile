@@ -1,18 +1,20 @@
-# Two stages: wheels are installed where pip is, and run where it is not. A deployer pins the base by digest
-# (--build-arg PYTHON=python:3.12.11-slim-bookworm@sha256:...).
+# Two stages: wheels are installed where pip is, and run where it is not, without what tests and tools need. A deployer
+# pins the base by digest (--build-arg PYTHON=python:3.12.11-slim-bookworm@sha256:...).
 ARG PYTHON=python:3.12.11-slim-bookworm
 
 FROM ${PYTHON} AS build
 WORKDIR /app
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY requirements.lock pyproject.toml README.md LICENSE ./
-RUN python -m venv /venv && /venv/bin/pip install --require-hashes --only-binary :all: -r requirements.lock
+COPY requirements-run.lock pyproject.toml README.md LICENSE ./
+RUN python -m venv /venv && /venv/bin/pip install --require-hashes --only-binary :all: -r requirements-run.lock
 COPY schemas schemas
 COPY detectors detectors
 COPY sinks sinks
 COPY dataflows dataflows
 COPY bench bench
-RUN /venv/bin/pip install --no-deps --no-build-isolation . && /venv/bin/python -m compileall -q /venv
+RUN /venv/bin/pip install --no-deps --no-build-isolation . \
+    && /venv/bin/pip uninstall --yes setuptools pip \
+    && /venv/bin/python -m compileall -q /venv
 
 FROM ${PYTHON}
 COPY --from=build /venv /venv

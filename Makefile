@@ -55,9 +55,9 @@ $(TOOLS)/.ready: Makefile
 	$(TOOLS)/bin/python -m pip --quiet --disable-pip-version-check install pip-audit==2.10.1 cyclonedx-bom==7.5.0
 	@touch $@
 
-sbom: $(TOOLS)/.ready ## bill of materials of what the lock file installs: build/release/stayline.cdx.json
+sbom: $(TOOLS)/.ready ## bill of materials of what a deployment runs: build/release/stayline.cdx.json
 	@mkdir -p build/release
-	$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	$(TOOLS)/bin/cyclonedx-py requirements requirements-run.lock --pyproject pyproject.toml --output-reproducible \
 	  --validate --output-file build/release/stayline.cdx.json
 
 audit: $(TOOLS)/.ready ## known vulnerabilities of what the lock file installs (asks the advisory database)
@@ -80,9 +80,11 @@ bench-all: setup ## every benchmark, then docs/numbers.md; takes hours (CHURN="-
 screenshots: setup ## pictures of the desk for the documentation (needs Chromium)
 	$(BIN)/python -m bench.screenshots docs/img
 
-lock: setup ## resolve requirements.lock again (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --extra dev --quiet pyproject.toml --output-file requirements.lock
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+
+lock: setup ## resolve again what is installed, and what of it runs (needs uv)
+	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
+	$(LOCK) --extra build --constraints requirements.lock pyproject.toml --output-file requirements-run.lock
 
 clean: ## remove what set-up and runs made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
 import zipfile
 from pathlib import Path
@@ -89,6 +90,12 @@ class TestCompose:
         assert given["scrape_configs"][0]["job_name"] == "stayline"
 
 
+def pins(path):
+    """Return what a lock file installs: name -> version and digests, without who asked for it."""
+    parts = re.split(r"(?m)^(?=[a-z0-9])", re.sub(r"(?m)^ +#.*\n", "", path.read_text()))
+    return {part.partition("==")[0]: part for part in parts if part}
+
+
 class TestImage:
     def test_hadolint_finds_nothing_to_say(self):
         hadolint = Path(sys.executable).with_name("hadolint")
@@ -105,6 +112,15 @@ class TestImage:
         let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
         assert let_in == wanted
         assert all((ROOT / name).exists() for name in wanted)
+
+    def test_its_libraries_are_those_of_the_tests_and_no_tool_is_among_them(self):
+        locked, run = (pins(ROOT / name) for name in ("requirements.lock", "requirements-run.lock"))
+        assert {name: locked.get(name) for name in run} == run
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        asked = {name: {re.match(r"[\w-]+", one)[0] for one in given} for name, given in
+                 {"run": project["dependencies"], **project["optional-dependencies"]}.items()}  # fmt: skip
+        assert asked["run"] | asked["build"] <= set(run)
+        assert not (asked["dev"] - asked["build"]) & set(run)
 
     def test_what_it_installs_is_the_whole_program(self, tmp_path):
         rooms = ["bench", "dataflows", "detectors", "schemas", "sinks"]
