@@ -20,6 +20,7 @@ from dataflows.published.panels import COLUMNS
 DOCS = Path(__file__).parent.parent / "docs"
 MODELS = {path.stem: json.loads(path.read_text()) for path in (DOCS / "deploy/grafana/dashboards").glob("*.json")}
 PANELS = [(uid, panel) for uid, model in MODELS.items() for panel in model["panels"] if panel["type"] != "row"]
+UNITS = {"s", "bytes", "percentunit", "recps", "eps", "cps", "short", "none"}
 EXPRESSIONS = [target["expr"] for _, panel in PANELS for target in panel["targets"]]
 
 
@@ -51,7 +52,7 @@ def test_every_metric_of_every_panel_exists_in_a_live_scrape():
 
 @pytest.mark.parametrize("panel", [panel for _, panel in PANELS], ids=lambda panel: panel["title"])
 def test_every_panel_has_a_unit_a_description_and_queries(panel):
-    assert panel["fieldConfig"]["defaults"]["unit"] in {"s", "bytes", "percentunit", "short"}
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
     assert panel["description"].endswith(".")
     assert panel["description"] != f"{panel['title']}."
     assert panel["title"]
@@ -70,6 +71,23 @@ def test_no_two_panels_lie_over_each_other():
             assert grid["x"] + grid["w"] <= COLUMNS
             taken |= cells
         assert len({panel["id"] for panel in model["panels"]}) == len(model["panels"])
+
+
+@pytest.mark.parametrize("panel", [panel for _, panel in PANELS], ids=lambda panel: panel["title"])
+def test_what_is_counted_a_second_has_a_unit_that_says_so_and_nothing_else_has(panel):
+    a_second = panel["fieldConfig"]["defaults"]["unit"] in {"recps", "eps", "cps"}
+    for target in panel["targets"]:
+        bare = re.fullmatch(r"sum(?: by \(.*?\) )?\(rate\([^)]*\)\)", target["expr"])
+        assert bool(bare) == a_second, target["expr"]
+
+
+def test_every_line_of_panels_is_filled_from_edge_to_edge():
+    for model in MODELS.values():
+        lines = {}
+        for panel in model["panels"]:
+            lines.setdefault(panel["gridPos"]["y"], []).append(panel["gridPos"])
+        assert all(sum(grid["w"] for grid in line) == COLUMNS for line in lines.values())
+        assert all(len({grid["h"] for grid in line}) == 1 for line in lines.values())
 
 
 @contextlib.contextmanager

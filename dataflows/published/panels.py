@@ -11,7 +11,16 @@ SCHEMA_VERSION = 39
 COLUMNS = 24
 """Grafana lays panels on a grid of so many columns."""
 
-HEIGHT = {"timeseries": 8, "stat": 4, "bargauge": 8, "state-timeline": 6}
+HEIGHT = {"timeseries": 8, "stat": 4, "table": 8, "state-timeline": 8}
+
+COUNT = "short"
+"""The unit of whole things: without decimals, though what grew within a time is extrapolated and so a fraction."""
+
+QUIET_MAX = {COUNT: 1.0, "recps": 0.1, "eps": 0.1, "cps": 0.1, "percentunit": 0.01, "s": 0.001, "bytes": 1024.0}
+"""How far an axis goes at least, by unit: left to itself, one without anything to show goes to a hundred of it."""
+
+RARE = "10m"
+"""Over so long a time quantiles are taken of what does not happen every minute."""
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -22,27 +31,30 @@ class Panel(NamedTuple):
     Attributes:
         title: what it shows, in few words.
         description: what it means, and when to worry.
-        unit: Grafana's name of the unit (`s`, `bytes`, `percentunit`, `short`, ...).
-        queries: PromQL by legend; `{{label}}` stands for a label's value.
+        unit: Grafana's name of the unit (`s`, `bytes`, `percentunit`, `recps`, ...); `none` is a plain number.
+        queries: PromQL by legend; `{{label}}` stands for a label's value. Of a table: by the name of its column.
         kind: how it is drawn.
-        width: in columns of 24.
         limit: from this value on it is drawn red; None: there is no such value.
+        span: of the axis, for what cannot lie outside; None: from 0 to what there is.
+        words: what stands for the values 0, 1, 2, ... of a state.
     """
 
     title: str
     description: str
     unit: str
     queries: Mapping[str, str]
-    kind: Literal["timeseries", "stat", "bargauge", "state-timeline"] = "timeseries"
-    width: int = 8
+    kind: Literal["timeseries", "stat", "table", "state-timeline"] = "timeseries"
     limit: float | None = None
+    span: tuple[float, float] | None = None
+    words: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
-    """A heading, and the panels below it."""
+    """A heading, and the panels below it, at most `across` beside each other; each line is filled from edge to edge."""
 
     title: str
     panels: tuple[Panel, ...]
+    across: int = 4
 
 
 class Dashboard(NamedTuple):
@@ -75,9 +87,10 @@ def per_day(metric: str, by: str = "", **labels: str) -> str:
     return f"sum{_by(by)}(increase({of(metric, **labels)}[1d]))"
 
 
-def quantile(q: float, metric: str, by: str = "") -> str:
+def quantile(q: float, metric: str, by: str = "", within: str = "$__rate_interval") -> str:
     """Return a quantile of a histogram's last minutes."""
-    return f"histogram_quantile({q}, {per_s(f'{metric}_bucket', f'le, {by}' if by else 'le')})"
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({labels}) (rate({of(f'{metric}_bucket')}[{within}])))"
 
 
 def _by(labels: str) -> str:
@@ -100,7 +113,7 @@ def _model(dashboard: Dashboard) -> dict[str, Any]:
         "editable": False,
         "timezone": "utc",
         "refresh": "30s",
-        "time": {"from": "now-6h", "to": "now"},
+        "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": _variables()},
         "links": [{"type": "dashboards", "tags": ["stayline"], "title": "Stayline", "asDropdown": True}],
         "panels": list(_placed(dashboard.rows)),
@@ -130,15 +143,20 @@ def _placed(rows: tuple[Row, ...]) -> Iterator[dict[str, Any]]:
     for row in rows:
         number += 1
         yield {"id": number, "type": "row", "title": row.title, "gridPos": _grid(0, y, COLUMNS, 1), "panels": []}
-        x, y, tallest = 0, y + 1, 0
-        for panel in row.panels:
-            if x + panel.width > COLUMNS:
-                x, y, tallest = 0, y + tallest, 0
-            number += 1
-            height = HEIGHT[panel.kind]
-            yield _panel(panel) | {"id": number, "gridPos": _grid(x, y, panel.width, height)}
-            x, tallest = x + panel.width, max(tallest, height)
-        y += tallest
+        y += 1
+        for line in _lines(row):
+            width = COLUMNS // len(line)
+            for place, panel in enumerate(line):
+                number += 1
+                yield _panel(panel) | {"id": number, "gridPos": _grid(place * width, y, width, HEIGHT[panel.kind])}
+            y += max(HEIGHT[panel.kind] for panel in line)
+
+
+def _lines(row: Row) -> Iterator[tuple[Panel, ...]]:
+    """Cut a row's panels into as few lines as there may be, of nearly equal lengths."""
+    lines = -(-len(row.panels) // row.across)
+    for line in range(lines):
+        yield row.panels[-(-line * len(row.panels) // lines) : -(-(line + 1) * len(row.panels) // lines)]
 
 
 def _grid(x: int, y: int, width: int, height: int) -> dict[str, int]:
@@ -146,22 +164,64 @@ def _grid(x: int, y: int, width: int, height: int) -> dict[str, int]:
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-    if panel.limit is not None:
-        steps.append({"color": "red", "value": panel.limit})
-    defaults: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
-    if panel.kind == "timeseries":
-        marked = "off" if panel.limit is None else "line"
-        defaults |= {"min": 0, "custom": {"fillOpacity": 8, "thresholdsStyle": {"mode": marked}}}
     return {
         "type": panel.kind,
         "title": panel.title,
         "description": panel.description,
         "datasource": DATASOURCE,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": {"legend": {"displayMode": "list", "placement": "bottom"}} if panel.kind == "timeseries" else {},
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
+        "options": _OPTIONS.get(panel.kind, {}),
         "targets": [
-            {"refId": chr(ord("A") + k), "expr": expression, "legendFormat": legend, "datasource": DATASOURCE}
+            {"refId": _ref(k), "expr": expression, "legendFormat": legend, "datasource": DATASOURCE}
+            | ({"format": "table", "instant": True} if panel.kind == "table" else {})
             for k, (legend, expression) in enumerate(panel.queries.items())
         ],
-    }
+    } | ({"transformations": _columns(panel)} if panel.kind == "table" else {})
+
+
+_OPTIONS = {
+    "timeseries": {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    },
+    "state-timeline": {"showValue": "never", "mergeValues": True},
+}
+
+
+def _defaults(panel: Panel) -> dict[str, Any]:
+    """Return how each value of a panel is shown."""
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.limit is not None:
+        steps.append({"color": "red", "value": panel.limit})
+    shown: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
+    if panel.unit == COUNT:
+        shown["decimals"] = 0
+    if panel.kind == "timeseries":
+        shown |= {"min": 0, "custom": {"fillOpacity": 8, "thresholdsStyle": {"mode": _marked(panel)}}}
+        if panel.unit in QUIET_MAX:
+            shown["custom"]["axisSoftMax"] = QUIET_MAX[panel.unit]
+    if panel.span is not None:
+        shown |= {"min": panel.span[0], "max": panel.span[1]}
+    if panel.words:
+        states = {str(value): {"text": word, "index": value} for value, word in enumerate(panel.words)}
+        shown["mappings"] = [{"type": "value", "options": states}]
+    if panel.kind == "table":
+        shown["mappings"] = [{"type": "special", "options": {"match": "nan", "result": {"text": "-"}}}]
+    return shown
+
+
+def _marked(panel: Panel) -> str:
+    return "off" if panel.limit is None else "line"
+
+
+def _columns(panel: Panel) -> list[dict[str, Any]]:
+    """Return what makes one table of the answers to a panel's queries, by the label that they share."""
+    names = {f"Value #{_ref(k)}": legend for k, legend in enumerate(panel.queries)}
+    return [
+        {"id": "merge", "options": {}},
+        {"id": "organize", "options": {"excludeByName": {"Time": True}, "renameByName": names}},
+    ]
+
+
+def _ref(number: int) -> str:
+    return chr(ord("A") + number)
