@@ -1,8 +1,15 @@
-"""The whole flow from a real Kafka broker, as `stayline run` reads it: by how many events a message holds."""
+"""The whole flow from a real Kafka broker, as `stayline run` reads it: by how many events a message holds.
+
+Beside the flow stands what reading alone takes, and how much of the time is that of the client's own threads, which
+fetch, check and unpack beside the flow: on the same core here, and counted.
+"""
 
 import contextlib
 import statistics
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from io import BytesIO
 
 import orjson
@@ -51,10 +58,12 @@ def _measure(bench: Bench, address: str) -> None:
     single = _filled(address, TOPIC, ((_key(line), line) for line in events.lines))
     lined = _filled(address, f"{TOPIC}.lines", _gathered(events.lines, LINES, b"\n".join))
     alone = _filled(address, f"{TOPIC}.calls", ((_key(line), line) for line in calls.lines))
+    some = _filled(address, f"{TOPIC}.calls.lines", _gathered(calls.lines, LINES, b"\n".join))
     rows = _filled(address, f"{TOPIC}.arrow", _gathered(calls.lines, ROWS, _arrow), "arrow")
+    shares: dict[str, list[float]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
-        one, many, call, arrow = (
-            stack.enter_context(_reading(address, filled)) for filled in (single, lined, alone, rows)
+        one, many, call, several, arrow = (
+            stack.enter_context(_reading(address, filled)) for filled in (single, lined, alone, some, rows)
         )
         works = {
             BASE: events.parse,
@@ -65,19 +74,43 @@ def _measure(bench: Bench, address: str) -> None:
             "flow, kafka, lines, checkpoints": lambda: _durably(many, bench),
         }
         bench.report.say(f"one event a message; lines: {LINES}; arrow: {ROWS} rows; connecting is not counted")
-        found = race(len(events), bench.options.rounds, works)
+        found = race(len(events), bench.options.rounds, _shared(works, shares))
         bench.report.race(found)
         bench.report.say(f"the {len(calls):,} calls of them alone")
         works = {
             BASE: calls.parse,
+            "flow, file, calls": lambda: bodies(run_flow(from_file(calls.path), new_engine())),
+            "reading alone, calls": lambda: _read(call),
             "flow, kafka, calls": lambda: bodies(run_flow(call, new_engine())),
             "flow, kafka, calls, checkpoints": lambda: _durably(call, bench),
+            "flow, kafka, calls, lines, checkpoints": lambda: _durably(several, bench),
             "flow, kafka, calls, arrow": lambda: bodies(run_flow(arrow, new_engine())),
         }
-        of_calls = race(len(calls), bench.options.rounds, works)
+        of_calls = race(len(calls), bench.options.rounds, _shared(works, shares))
         bench.report.race(of_calls)
     for rate in (*found, *of_calls[1:]):
-        bench.report.row({"": rate.name, "a second of cpu": f"{statistics.median(rate.per_cpu_second):,.0f}"})
+        share = statistics.median(shares[rate.name])
+        per_second = f"{statistics.median(rate.per_cpu_second):,.0f}"
+        bench.report.row({"": rate.name, "a second of cpu": per_second, "client's threads": f"{share:.0%}"})
+
+
+def _shared(works: dict[str, Callable[[], bytes]], shares: dict[str, list[float]]) -> dict[str, Callable[[], bytes]]:
+    """Note of each work how much of its time other threads had than the one that does it."""
+
+    def noted(name: str) -> bytes:
+        begun_s, own_s = time.process_time(), time.thread_time()
+        result = works[name]()
+        shares[name].append(1.0 - (time.thread_time() - own_s) / (time.process_time() - begun_s))
+        return result
+
+    return {name: partial(noted, name) for name in works}
+
+
+def _read(source: OpenInput) -> bytes:
+    """Read a topic and do nothing with it."""
+    for _ in source(None):
+        pass
+    return b""
 
 
 def _filled(address: str, topic: str, messages: Iterable[tuple[bytes | None, bytes]], kind: str = "stayline") -> Filled:

@@ -281,6 +281,9 @@ class KafkaReader:
                 yield 0, messages
             return
         # Messages of a partition come in runs: what is fetched at once is handed out at once.
+        if len(set(map(Message.partition, messages))) == 1:
+            yield messages[0].partition() or 0, messages
+            return
         for number, run in groupby(messages, Message.partition):
             yield number or 0, list(run)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import Message
 
-from dataflows.inputs.chunks import Chunk
+from dataflows.inputs.chunks import Chunk, line_count
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import InputError
 from schemas.formats import Converted, Format, Packet, PacketFormat
@@ -33,7 +33,6 @@ class Taken(Sequence[Origin]):
 
     Attributes:
         values: what they hold.
-        size: of that, in bytes.
     """
 
     def __init__(self, topic: str | None = None) -> None:
@@ -42,7 +41,11 @@ class Taken(Sequence[Origin]):
         self._numbers: list[int | None] = []
         self._offsets: list[int | None] = []
         self.values: list[Any] = []
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """How much they hold, in bytes."""
+        return sum(map(len, filter(None, self.values)))
 
     def add(self, messages: Sequence[Message]) -> None:
         """Take some more, without a step of Python for each."""
@@ -50,13 +53,11 @@ class Taken(Sequence[Origin]):
         self._topics += map(Message.topic, messages) if self._topic is None else [self._topic] * len(messages)
         self._numbers += map(Message.partition, messages)
         self._offsets += map(Message.offset, messages)
-        self.size += sum(map(len, messages))
 
     def ends(self) -> dict[tuple[str, int], int]:
         """Return the offset behind the last message of each topic's partition."""
-        if self._topic is not None:
-            last: dict[Any, int | None] = dict(zip(self._numbers, self._offsets, strict=True))
-            return {(self._topic, number): int(at or 0) + 1 for number, at in last.items()}
+        if self._topic is not None and len(set(self._numbers)) == 1:
+            return {(self._topic, int(self._numbers[0] or 0)): int(self._offsets[-1] or 0) + 1}
         parts = zip(self._topics, self._numbers, strict=True)
         return {part: int(at or 0) + 1 for part, at in dict(zip(parts, self._offsets, strict=True)).items()}  # type: ignore[misc]  # they are known
 
@@ -105,9 +106,9 @@ class Messages(Chunk):
 
 def joined(values: Sequence[bytes | None], origins: Sequence[Origin]) -> Messages:
     """Join contract events; a message without a record is a dead letter, for what was read must add up."""
-    if None not in values and b"" not in values and not any(map(bytes.isspace, values)):  # type: ignore[arg-type]  # none is None
+    if all(values) and not any(map(bytes.isspace, values)):  # type: ignore[arg-type]  # none is None
         data = b"\n".join(values)  # type: ignore[arg-type]  # none is None
-        if data.count(b"\n") == len(values) - 1:
+        if line_count(data) == len(values) - 1:
             return Messages("kafka", "", data, range(len(values)), origins=origins)
     parts: list[bytes] = []
     positions: list[int] = []
