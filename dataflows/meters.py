@@ -19,6 +19,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric, SummaryMetricF
 from prometheus_client.registry import Collector
 
 from dataflows.families import counter, gauge
+from dataflows.probes import Probes
 from detectors.history import ELEMENTS
 from schemas.alerts import Notification, PatternKind, Severity
 from schemas.columns import EventBatch
@@ -106,6 +107,7 @@ class Meters(Collector):
         self._canary, self._canary_at_s = Timing(NOTIFY_S), math.nan
         self._delivered = {output: Timing(DELIVER_S) for output in outputs}
         self._events = dict.fromkeys(EVENTS, 0)
+        self._probes = Probes()
         self._answered = self._rated = 0
         self._mos_sum = 0.0
         self._outcomes = dict.fromkeys(get_args(Result), 0)
@@ -142,6 +144,7 @@ class Meters(Collector):
         calls, events = batch.calls, self._events
         if len(calls):
             events["call"] += len(calls)
+            self._probes.saw(calls)
             self._answered += int(np.count_nonzero(calls.answer_ms >= 0))
             mos = calls.mos[calls.mos > 0.0]  # NaN, which stands for not known, is not above anything
             self._rated += len(mos)
@@ -214,6 +217,9 @@ class Meters(Collector):
 
     def _of_events(self) -> Iterator[Metric]:
         yield counter("stayline_events", "Events applied or known already, by type.", self._events, "type")
+        behind = {name: end_ms / 1000.0 for name, end_ms in self._probes.furthest_behind().items()}
+        text = "End of a probe's latest call, Unix seconds; of the hundred that are furthest behind."
+        yield gauge("stayline_probe_event_time_seconds", text, behind, "probe")
         yield counter("stayline_calls_answered", "Call legs that were answered.", self._answered)
         mos = SummaryMetricFamily("stayline_call_mos", "MOS of calls as their sources reported it.")
         mos.add_metric([], self._rated, self._mos_sum)

@@ -1,7 +1,7 @@
 """What Prometheus sees: read from the engine, the outbox and the disk when it asks, and what `Meters` counted.
 
 Labels come from closed sets and from the configuration. No customer, peer or call is one, nor is a network element:
-there may be a hundred thousand of those.
+there may be a hundred thousand of those. Of probes a hundred are named, those furthest behind.
 """
 
 import contextlib
@@ -52,6 +52,7 @@ class Gauges(Collector):
         of_input: what the input has to show of its own.
         meters: what was counted while it happened.
         disk: what lies in the state directory.
+        shards: the partitions, where they are kept apart.
         clock: Unix milliseconds; None: how far the events are behind is not shown.
     """
 
@@ -64,6 +65,7 @@ class Gauges(Collector):
         *,
         meters: Collector | None = None,
         disk: Collector | None = None,
+        shards: Collector | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._engines = engines
@@ -72,7 +74,7 @@ class Gauges(Collector):
         self._clock = clock
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        for part in (of_input, meters, disk):
+        for part in (of_input, meters, disk, shards):
             if part is not None:
                 self._registry.register(part)
         ProcessCollector(registry=self._registry)

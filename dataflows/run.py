@@ -114,7 +114,9 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         dispatcher.start()
         stack.callback(dispatcher.stop)
         disk = Disk(folder, partial(sharded.snapshot_folders, config))
-        gauges = Gauges(engines, outbox, source.spool, source.figures, meters=meters, disk=disk, clock=now_ms)
+        gauges = Gauges(
+            engines, outbox, source.spool, source.figures, meters=meters, disk=disk, shards=shards, clock=now_ms
+        )
         take = outcomes_of(source.spool, outcomes)
         desk = None if store is None else partial(desk_server, config, secrets, store, take, engines, outbox)
         for name, server in _servers(config, source, desk, gauges):

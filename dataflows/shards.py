@@ -18,6 +18,8 @@ from typing import Any, cast
 import msgspec
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from dataflows.checkpoints import Checkpoints, sole_user
 from dataflows.checkpoints.engines import keep, resume
@@ -25,6 +27,7 @@ from dataflows.config.kinds import Share, owns
 from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile
 from dataflows.durable import sync_folder
+from dataflows.families import gauge
 from dataflows.flow import KEY, Input, Keeping, OpenInput, Output, Part, Passed, Stop
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded
@@ -70,7 +73,7 @@ class _Held:
         write_commit(self.folder, Commit(LAYOUT, snapshot, shard.partitions, shard.place))
 
 
-class Shards:
+class Shards(Collector):
     """The partitions of this process.
 
     Args:
@@ -88,6 +91,14 @@ class Shards:
     def __iter__(self) -> Iterator[RiskEngine]:
         """Give the engines of the partitions that this process holds."""
         return iter([one.engine for one in list(self._held.values()) if one.engine is not None])
+
+    def collect(self) -> Iterator[Metric]:
+        """Give how far each partition has come: its events' time is its own."""
+        engines = {number: one.engine for number, one in list(self._held.items())}
+        newest_ms = {str(number): one.clock_ms for number, one in engines.items() if one is not None}
+        come = {number: at_ms / 1000.0 for number, at_ms in newest_ms.items() if at_ms >= 0}
+        text = "Newest event time seen in a partition that is kept apart, Unix seconds."
+        yield gauge("stayline_partition_event_time_seconds", text, come, "partition")
 
     def open(self) -> tuple[int, ...]:
         """Take over the states that are there; return the places to read from.

@@ -5,8 +5,10 @@ import dataclasses
 import itertools
 import random
 
+import numpy as np
 import orjson
 import pytest
+from engine_kit import HOUR_MS, batch, engine, habit, told
 from kafka_kit import await_settled, counted, deployed, ended, figures, keyed, records
 from run_kit import TELCO, Program, lines, until
 from shards_kit import Processes, delivered, expected
@@ -133,3 +135,38 @@ def test_a_probe_that_falls_silent_or_comes_later_holds_nobody_up_who_is_seen_by
     assert len(wanted) > 3
     assert told([one for one in calls if one[0].get("probe_id") != quiet or one[0]["end_ms"] < half_ms]) == wanted
     assert told(sorted(calls, key=lambda one: behind(one[0]))) == wanted
+
+
+@pytest.mark.parametrize("hours", [2, 30])
+def test_a_probe_hours_behind_makes_no_record_late_and_holds_nobody_up(hours):
+    rng = np.random.default_rng(hours)
+    prompt, behind = (
+        sorted(
+            (
+                one
+                for number in range(12)
+                for one in habit(
+                    f"{probe}-{number}", 6, 25, rng, drop_ratio=0.5 if number < 3 else 0.01, probe_id=probe
+                )
+            ),
+            key=lambda one: one["end_ms"],
+        )
+        for probe in ("prompt", "behind")
+    )
+    arrival = [(one["end_ms"] + hours * HOUR_MS, one) for one in behind] + [(one["end_ms"], one) for one in prompt]
+    mixed = [one for _, one in sorted(arrival, key=lambda pair: pair[0])]
+
+    def told_after(events):
+        """Return behind which call each alert was opened, and the counts."""
+        one, found = engine(), {}
+        for event in events:
+            for notice in told(one.apply(batch([event]))):
+                if notice["type"] == "stayline.alert.opened":
+                    found[notice["id"]] = event["call_id"]
+        return found, one.counts
+
+    apart = [told_after(events)[0] for events in (prompt, behind)]
+    together, counts = told_after(mixed)
+    assert (counts.applied, counts.late, counts.duplicate) == (len(mixed), 0, 0)
+    assert all(len(one) >= 2 for one in apart)
+    assert together == apart[0] | apart[1]

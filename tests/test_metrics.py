@@ -1,5 +1,6 @@
 """What monitoring shows: bounded, of closed labels, and right."""
 
+import contextlib
 import itertools
 import math
 
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from metrics_kit import families, scraped, scraped_of_inputs, value
 from prometheus_client import CollectorRegistry, generate_latest
 
+from dataflows.inputs.messages import Shard
 from dataflows.meters import Meters, Timing
 from dataflows.metrics import Disk, Gauges
+from dataflows.probes import PROBES_MAX, SHOWN_MAX, Probes
+from dataflows.shards import Shards
 from detectors.casebook import Case
 from detectors.roster import ROW
 from schemas.alerts import Alert, Cause, ChurnRisk, Pattern, notification
@@ -23,9 +27,10 @@ SERIES_MAX = 2_000
 
 LABELS = {
     "bin", "channel", "element_kind", "event", "kind", "le", "outcome", "output", "part", "partition", "python",
-    "reason", "result", "severity", "state", "topic", "type", "version",
+    "probe", "reason", "result", "severity", "state", "topic", "type", "version",
 }  # fmt: skip
-"""Every label that there may be. None of them names a customer, a peer, a call or a single element."""
+"""Every label that there may be. None of them names a customer, a peer, a call or, but for a hundred probes, a single
+element."""
 
 
 def series(page):
@@ -146,6 +151,41 @@ def test_a_notification_s_time_begins_with_the_read_of_its_own_chunk():
     found = shown(meters)
     assert value(found, "stayline_read_to_notification_seconds_sum") == 1.5
     assert value(found, "stayline_alerts_total", event="opened", kind="redial", severity="major") == 1
+
+
+def test_of_each_probe_the_latest_call_is_shown_and_of_many_those_furthest_behind():
+    meters = Meters()
+
+    def read(*events):
+        meters.applied(meters.now_s(), batch(events), [])
+        return shown(meters)["stayline_probe_event_time_seconds"]
+
+    read(call("a", MONDAY_MS, probe_id="p1"), call("b", MONDAY_MS + 2_000, probe_id="p2"), call("c", MONDAY_MS))
+    # A clock that was wrong once spoils nothing, and a call a little late is the latest all the same.
+    found = read(call("a", MONDAY_MS + 9 * 86_400_000, probe_id="p1"), call("a", MONDAY_MS + 1_000, probe_id="p1"))
+    assert found == {(("probe", "p1"),): MONDAY_MS / 1_000 + 1, (("probe", "p2"),): MONDAY_MS / 1_000 + 2}
+    found = read(*(call("a", MONDAY_MS - number, probe_id=f"late-{number}") for number in range(2 * SHOWN_MAX)))
+    assert found == {
+        (("probe", f"late-{number}"),): (MONDAY_MS - number) / 1_000 for number in range(SHOWN_MAX, 2 * SHOWN_MAX)
+    }
+
+
+def test_each_partition_that_is_kept_apart_shows_how_far_it_has_come(tmp_path):
+    with contextlib.closing(Shards(tmp_path, (0, 1, 2), lambda _: engine())) as shards:
+        for number, end_ms in ((0, MONDAY_MS), (2, MONDAY_MS - 3_600_000)):
+            shards.engine(Shard(number, 3, ())).apply(batch([call("a", end_ms)]))
+        shards.engine(Shard(1, 3, ()))
+        found = shown(shards)["stayline_partition_event_time_seconds"]
+    assert found == {(("partition", "0"),): MONDAY_MS / 1_000, (("partition", "2"),): MONDAY_MS / 1_000 - 3_600}
+
+
+def test_probes_beyond_so_many_are_not_watched():
+    probes = Probes()
+    for first in range(0, PROBES_MAX + 500, 500):
+        probes.saw(batch(call("a", MONDAY_MS + n, probe_id=f"p{n}") for n in range(first, first + 500)).calls)
+    probes.saw(batch(call("a", MONDAY_MS + n, probe_id=f"p{n}") for n in range(1, PROBES_MAX)).calls)
+    assert len(probes) == PROBES_MAX
+    assert next(iter(probes.furthest_behind().items())) == ("p0", MONDAY_MS)
 
 
 def test_dead_letters_outcomes_and_rare_events_are_counted_by_their_sort():
