@@ -292,6 +292,15 @@ class TestTimes:
         reader = TimeReader(["iso"], "Europe/London", day_first=None)
         assert reader.time_ms("2014-10-26T01:30:00") == reader.time_ms("2014-10-26T00:30:00+00:00")
 
+    def test_a_call_over_the_change_of_the_clocks_ends_after_it_began(self):
+        local = plain_map(date_formats=("iso",), timezone="Europe/London")
+        rows = "id,from,start,end\n7,a,{0}T01:59:50,{0}T01:00:05\n8,a,{0}T02:59:50,{0}T01:00:05\n".format(
+            "2014-10-26"
+        ).encode()
+        over, broken = (orjson.loads(item.line) for item in read(rows, local))
+        assert over["end_ms"] - over["start_ms"] == 15_000
+        assert broken["end_ms"] < broken["start_ms"], "no pass of that hour mends it"
+
 
 class TestTokens:
     @given(st.text(), st.binary(min_size=16, max_size=64))

@@ -457,12 +457,12 @@ class AsteriskReader(JoiningReader):
         if end is None:
             end_ms = start_ms + span_ms("duration", text_of(row.duration))
         else:
-            end_ms = time_of(self._times, "end", end)
+            end_ms = self._times.not_before(start_ms, time_of(self._times, "end", end))
         if not answered:
             return start_ms, None, end_ms
         answer = text_of(row.answer)
         if answer is not None and answer != _NONE_AT_ALL:
-            return start_ms, time_of(self._times, "answer", answer), end_ms
+            return start_ms, self._times.not_before(start_ms, time_of(self._times, "answer", answer)), end_ms
         return start_ms, max(start_ms, end_ms - span_ms("billsec", text_of(row.billsec))), end_ms
 
     def _trunk(self, row: _Cdr, direction: str) -> str | None:

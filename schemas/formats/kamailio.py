@@ -296,7 +296,7 @@ class KamailioReader(JoiningReader):
                 call_id=call_id,
                 customer_id=side.customer_id,
                 start_ms=times.start_ms,
-                end_ms=times.end_ms,
+                end_ms=self._times.not_before(times.start_ms, times.end_ms),
                 answer_ms=times.answer_ms,
                 direction=side.direction,
                 peer_id=side.peer_id,

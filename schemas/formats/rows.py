@@ -93,7 +93,12 @@ class Rows:
             value = field.read(text)
             if value is not None:
                 event[field.target] = value
-        return _with_computed(event) if self._map.type == "call" else event
+        if self._map.type != "call":
+            return event
+        for name in ("answer_ms", "end_ms"):
+            if name in event and "start_ms" in event:
+                event[name] = self._times.not_before(event["start_ms"], event[name])
+        return _with_computed(event)
 
     def _field(self, name: str, target: Target, column: Column) -> _Field:
         places = [self._place[part] for part in parts(column)]

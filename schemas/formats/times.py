@@ -5,8 +5,8 @@ A format is `iso` (ISO 8601), `unix_s` or `unix_ms` (a number), or a pattern of 
 with the month first are both listed, `3/1/2014` fits both: `day_first` must then be stated, and the patterns that
 follow it are tried before those that do not, whatever their place in the list.
 
-A text without an offset is local time in `timezone`. An hour that the clocks repeat is taken as its first pass, an
-hour that they skip with the offset from before the change (PEP 495, fold 0).
+A text without an offset is local time in `timezone`. An hour that the clocks repeat is taken as its first pass, unless
+a call would then end before it began; an hour that they skip with the offset from before the change (PEP 495, fold 0).
 """
 
 import datetime as dt
@@ -44,6 +44,17 @@ class TimeReader:
         ordered = preferred + [name for name in formats if name not in preferred]
         self._readers = [self._reader(name) for name in (formats if day_first is None else ordered)]
         self.time_ms: Callable[[str], int | None] = remembered(self._time_ms)
+
+    def not_before(self, earlier_ms: int, time_ms: int) -> int:
+        """Return a time that was read; of an hour that comes twice its second pass, if the first is too early."""
+        if time_ms >= earlier_ms:
+            return time_ms
+        moment = (_EPOCH + time_ms * _MS).astimezone(self._zone)
+        first, second = moment.replace(fold=0).utcoffset(), moment.replace(fold=1).utcoffset()
+        assert first is not None  # noqa: S101 - a zone has an offset at any time
+        assert second is not None  # noqa: S101
+        again_ms = time_ms + (first - second) // _MS
+        return again_ms if again_ms >= earlier_ms else time_ms
 
     def _time_ms(self, text: str) -> int | None:
         text = text.strip()

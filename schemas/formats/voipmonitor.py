@@ -237,7 +237,10 @@ class VoipmonitorReader(LineReader):
         end, duration = _said(row.callend), _said(row.duration)
         if end is None and duration is None:
             raise Unfit(DeadReason.MISSING_FIELD, "callend or duration must be present, was absent")
-        end_ms = start_ms + span_ms("duration", duration) if end is None else time_of(self._times, "callend", end)
+        if end is None:
+            end_ms = start_ms + span_ms("duration", duration)
+        else:
+            end_ms = self._times.not_before(start_ms, time_of(self._times, "callend", end))
         talk = _said(row.connect_duration)
         if talk is None:
             return start_ms, None, end_ms
