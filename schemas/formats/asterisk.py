@@ -315,6 +315,8 @@ class AsteriskReader(JoiningReader):
 
     def _is_rest(self, row: _Cdr) -> bool:
         """Tell whether a row is of what a channel did after a call in vain that has a row of its own."""
+        if row.disposition == "ANSWERED":
+            return False
         unique = text_of(row.uniqueid)
         if unique is None or (text_of(row.disposition) or "").upper() in ("ANSWERED", "8"):
             return False

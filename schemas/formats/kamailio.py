@@ -84,8 +84,7 @@ WAIT_MS = 200_000
 """So much later the last word of an attempt comes: more than timer C, 180 s (RFC 3261, section 16.6), which ends a
 second attempt that nobody answers; a BYE is over after 32 s."""
 
-_NOTHING = frozenset({"", "<null>"})
-"""What stands where a value is empty."""
+_PRINTED_NULL = "<null>"
 
 Row = dict[str, Any]
 
@@ -161,9 +160,8 @@ class KamailioReader(JoiningReader):
         while oldest is not None and oldest.told_ms + WAIT_MS < self._now_ms:
             items += _left(self._told.pop())
             oldest = self._told.oldest()
-        for calls in (self._told, self._calls):
-            for call in calls.surplus():
-                items += _left(call)
+        for call in self._calls.surplus():
+            items += _left(call)
         return items
 
     def _rest(self) -> Items:
@@ -262,7 +260,7 @@ class KamailioReader(JoiningReader):
             if not call.told or events[0].sip_status is not None:
                 call.told, call.told_ms = events, self._now_ms
                 self._calls.move(callid, self._told)
-            return []
+            return [item for other in self._told.surplus() for item in _left(other)]
         self._calls.drop(callid)
         self._told.drop(callid)
         self._ended.hold(callid)
@@ -290,13 +288,15 @@ class KamailioReader(JoiningReader):
         self, row: Row, callid: str, call: _Open, times: _Times, status: int | None, by: End | None
     ) -> list[Call]:
         call_id, q850, reason = self._tokens.opaque(callid), _field(row, "q850"), _field(row, "reason")
-        trunk, sbc = _field(row, "trunk"), _field(row, "sbc")
+        trunk, sbc, end_ms = _field(row, "trunk"), _field(row, "sbc"), times.end_ms
+        if end_ms < times.start_ms:
+            end_ms = self._times.not_before(times.start_ms, end_ms)
         return [
             Call(
                 call_id=call_id,
                 customer_id=side.customer_id,
                 start_ms=times.start_ms,
-                end_ms=self._times.not_before(times.start_ms, times.end_ms),
+                end_ms=end_ms,
                 answer_ms=times.answer_ms,
                 direction=side.direction,
                 peer_id=side.peer_id,
@@ -318,7 +318,7 @@ class KamailioReader(JoiningReader):
 def _field(row: Row, name: str) -> str | None:
     """Return what is said under the plainest of a field's names; of a time, no 0."""
     found = _value(row, *_FIELDS[name])
-    return None if found is not None and name in _LATER and _ZERO.fullmatch(found) else found
+    return None if found is not None and found[0] == "0" and name in _LATER and _ZERO.fullmatch(found) else found
 
 
 def _value(row: Row, *names: str) -> str | None:
@@ -332,7 +332,7 @@ def _value(row: Row, *names: str) -> str | None:
         if value is None:
             continue
         if isinstance(value, str):
-            if value in _NOTHING:
+            if value == "" or value == _PRINTED_NULL:  # noqa: PLR1714 - a set would hash every value
                 continue
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
