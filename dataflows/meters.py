@@ -151,10 +151,13 @@ class Meters(Collector):
             self._mos_sum += float(mos.sum(dtype=np.float64))
         events["media"] += len(batch.media)
         events["link"] += len(batch.links)
-        for _, event in batch.business:
-            events[event.__struct_config__.tag] += 1
-            if isinstance(event, Outcome):
-                self._outcomes[event.result] += 1
+        kinds = Counter([type(event) for _, event in batch.business])
+        for kind, count in kinds.items():
+            events[kind.__struct_config__.tag] += count
+        if Outcome in kinds:
+            for _, event in batch.business:
+                if isinstance(event, Outcome):
+                    self._outcomes[event.result] += 1
 
     def written(self, told: Sequence[Notification]) -> None:
         """What the oldest chunk told is in the outbox."""

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from schemas.columns import CallColumns, MediaColumns
 from schemas.kernels import inlined, loop, shared
-from schemas.text import F32, Bools, CodeColumn
+from schemas.text import F32, I32, Bools, CodeColumn
 
 F64 = npt.NDArray[np.float64]
 Number = TypeVar("Number", F64, float)
@@ -139,8 +139,13 @@ def quality(
     return Quality(r, mos_from_r(r), _GROUNDED[kind])
 
 
-def ratings(columns: CallColumns | MediaColumns) -> F32:
-    """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN."""
+def ratings(columns: CallColumns | MediaColumns, kind: I32) -> F32:
+    """Return R of each call or report: from what was measured, else from the source's own MOS, else NaN.
+
+    Args:
+        columns: the calls or reports.
+        kind: of each its codec's index, as from `codec_indices`.
+    """
     rating = np.empty(len(columns), np.float32)
     _rate(
         columns.loss_ratio,
@@ -148,7 +153,7 @@ def ratings(columns: CallColumns | MediaColumns) -> F32:
         columns.burst_ratio,
         columns.rtt_ms,
         columns.jitter_ms,
-        codec_indices(columns.codec),
+        kind,
         rating,
     )
     rest = np.flatnonzero(np.isnan(rating) & ~np.isnan(columns.mos))
@@ -168,7 +173,7 @@ def _rate(
     burst_ratio: F32,
     rtt_ms: F32,
     jitter_ms: F32,
-    kind: npt.NDArray[np.intp],
+    kind: I32,
     rating: F32,
 ) -> None:
     """Compute what `quality` does, row by row: no array that holds a step of it."""
@@ -254,9 +259,9 @@ def r_from_mos(mos: F64) -> F64:
     return np.clip(r, R_MIN, 100.0)
 
 
-def codec_indices(codec: CodeColumn) -> npt.NDArray[np.intp]:
+def codec_indices(codec: CodeColumn) -> I32:
     """Return, for each row, its index into `CODECS`; 0 where the codec is not known or not listed."""
-    return codec.numbers(codec_index, unknown=0).astype(np.intp)
+    return codec.numbers(codec_index, unknown=0)
 
 
 @lru_cache(maxsize=4096)

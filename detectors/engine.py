@@ -68,6 +68,9 @@ ELEMENT_DAYS = 1e5
 
 DAY_MS = 86_400_000
 
+RARE = frozenset({Churn, OutcomeEvent, KnownIncident})
+"""What the loop stops for."""
+
 
 class Counts(Struct):
     """What became of the records: the four add up to what was read."""
@@ -105,18 +108,16 @@ class _Now:
     @classmethod
     def of(cls, batch: EventBatch, memory: Memory) -> Self:
         """Make a batch's columns into those of the hot loop."""
-        said = [(at, event) for at, event in batch.business if isinstance(event, Profile | Usage | Contact)]
-        others = [(at, event) for at, event in batch.business if not isinstance(event, Profile | Usage | Contact)]
-        told, rest = (np.array([at for at, _ in some], np.int64) for some in (said, others))
-        calls, events = calls_of(batch.calls, memory), [event for _, event in said]
+        said_at, said, others_at, others = _parted(batch.business)
+        calls = calls_of(batch.calls, memory)
         return cls(
             batch,
-            *merge_order(batch.calls.position, batch.media.position, told, rest),
+            *merge_order(batch.calls.position, batch.media.position, said_at, others_at),
             calls=calls,
-            media=media_of(batch.media),
-            news=news_of(events),
-            said=events,
-            others=[event for _, event in others],
+            media=media_of(batch.media, memory),
+            news=news_of(said),
+            said=said,
+            others=others,
             lines=LineReadings(batch.links, memory.advisor),
             scratch=_scratch(len(calls.customer)),
         )
@@ -373,6 +374,17 @@ class RiskEngine:
             self.counts = Counts(*state["counts"])
             self.memory.take(state)
         self.memory.settle()
+
+
+def _parted(business: list[tuple[int, Business]]) -> tuple[I64, list[Profile | Usage | Contact], I64, list[Business]]:
+    """Return the positions and events of what the loop passes by itself, and those of the others."""
+    places: tuple[list[int], list[int]] = [], []
+    events: tuple[list[Any], list[Any]] = [], []
+    for at, event in business:
+        is_rare = type(event) in RARE
+        places[is_rare].append(at)
+        events[is_rare].append(event)
+    return np.array(places[0], np.int64), events[0], np.array(places[1], np.int64), events[1]
 
 
 def _scratch(size: int) -> Scratch:

@@ -295,7 +295,7 @@ class Incidents:
 
 def _voices(calls: npt.NDArray[np.void]) -> int:
     """Count bad calls, each customer once a day: it is many who make an outage, not one line with many calls."""
-    return len(np.unique(np.stack([calls["key"], (calls["end_ms"] // DAY_MS).astype(np.uint64)]), axis=1).T)
+    return len(set(zip(calls["key"].tolist(), (calls["end_ms"] // DAY_MS).tolist(), strict=True)))
 
 
 def _plain(incident: OpenIncident) -> dict[str, Any]:

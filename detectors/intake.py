@@ -29,20 +29,20 @@ def calls_of(columns: CallColumns, memory: Memory) -> Calls:
         drop=ends.drop_weight,
         setup=ends.setup_weight,
         one_way=ends.one_way,
-        rating=ratings(columns),
+        rating=ratings(columns, memory.codecs.kinds.of(columns.codec)),
         codec=memory.codecs.translation.of(columns.codec).astype(np.int16),
         direction=columns.direction,
         elements=memory.elements.serials_of(columns),
     )
 
 
-def media_of(reports: MediaColumns) -> Media:
+def media_of(reports: MediaColumns, memory: Memory) -> Media:
     """Compute R-factor and keys of each media report."""
     return Media(
         customer=reports.customer_id.keys(),
         call=reports.call_id.keys(),
         at_ms=reports.at_ms,
-        rating=ratings(reports),
+        rating=ratings(reports, memory.codecs.kinds.of(reports.codec)),
     )
 
 

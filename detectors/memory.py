@@ -9,6 +9,7 @@ from detectors.casebook import Casebook
 from detectors.changes import plain
 from detectors.churn.relations import Relations
 from detectors.elements import Elements
+from detectors.emodel import codec_index
 from detectors.history import Histories
 from detectors.incidents import Incidents
 from detectors.notes import DRAFT, NOTE, Notes
@@ -215,7 +216,12 @@ def _with_history(notes: Rows) -> I32:
 
 
 class Codecs:
-    """Codec names and the small numbers that stand for them in kept calls."""
+    """Codec names and the small numbers that stand for them in kept calls.
+
+    Attributes:
+        translation: gives a name's number.
+        kinds: gives a name's index into the codecs that the E-model knows.
+    """
 
     MAX = 32_000
     """Numbers are int16; a network with more codecs than that has none that matter beyond."""
@@ -223,6 +229,7 @@ class Codecs:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self.translation = Translation(self._number, -1)
+        self.kinds = Translation(codec_index, 0)
 
     def _number(self, name: str) -> int:
         known = self._numbers.get(name)

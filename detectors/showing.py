@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from detectors.casebook import CALLS_SHOWN
 from detectors.emodel import mos_of
-from detectors.history import ANSWERED, BAD, BAD_KEPT, COUNTERS, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories
+from detectors.history import ANSWERED, BAD, BAD_KEPT, ELEMENTS, LOCKED, ONE_WAY, POOR, REDIALLED, Histories
 from detectors.memory import Memory
 from detectors.patterns import View, fill, space
 from detectors.release import Outcome
@@ -28,7 +28,6 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
     held = memory.histories.shelf.items[note["history"]]
     kept = space()
     bad, good = fill(kept, held, since_ms)
-    counts = {name: int(held[name]) for name in COUNTERS}
     return View(
         bad=kept.bad[:bad],
         good=kept.good[:good],
@@ -37,7 +36,7 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
         day_calls=kept.day_calls,
         day_bad=kept.day_bad,
         names=_Names(memory),
-        **counts,
+        **memory.histories.counts(int(note["history"])),
     )
 
 

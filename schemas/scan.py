@@ -39,7 +39,18 @@ from schemas.fields import (
     WORDS_AT,
 )
 from schemas.kernels import inlined, loop
-from schemas.swar import BLOCK_BYTES, MASKS, PAD_BYTES, begins_with, line_end, load, padded, plain_end, word_of
+from schemas.swar import (
+    BLOCK_BYTES,
+    MASKS,
+    PAD_BYTES,
+    begins_with,
+    count_lines,
+    line_end,
+    load,
+    padded,
+    plain_end,
+    word_of,
+)
 from schemas.text import F32, F64, I8, I32, I64, U8, U64
 from schemas.tokens import (
     CLOSE,
@@ -317,14 +328,6 @@ def _scan(out: Scan, first: int, bytes_max: int) -> int:
     return len(out.status)
 
 
-@loop
-def _count_lines(data: U8) -> int:
-    count = 0
-    for byte in data:
-        count += byte == NEWLINE
-    return count
-
-
 class Columns(NamedTuple):
     """Rows of a scan, turned: one contiguous array a field.
 
@@ -398,7 +401,7 @@ class Scanner:
             bytes_max: a longer line is left to the slow reader.
         """
         data = padded(chunk)
-        lines = _count_lines(data) - PAD_BYTES + 1
+        lines = count_lines(data) - PAD_BYTES + 1
         if lines * FIELDS > len(self._whole):
             self._whole = np.empty(2 * lines * FIELDS, np.int64)
         self._vocabulary.begin_chunk()

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from schemas.kernels import inlined
+from schemas.kernels import inlined, loop
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -196,3 +196,12 @@ def padded(text: bytes) -> Bytes:
 def word_of(text: str) -> int:
     """Return a text of at most eight ASCII characters as `load` gives it, the rest zero."""
     return int.from_bytes(text.encode("ascii"), "little")
+
+
+@loop
+def count_lines(data: Bytes) -> int:
+    """Return how many line ends there are."""
+    count = 0
+    for byte in data:
+        count += byte == NEWLINE
+    return count

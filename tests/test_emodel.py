@@ -11,6 +11,7 @@ from detectors.emodel import (
     CODECS,
     R_MIN,
     codec_index,
+    codec_indices,
     delay_impairment_pure,
     delay_impairment_with_echo,
     equipment_impairment,
@@ -296,4 +297,4 @@ def test_the_loop_rates_as_the_vectors_do_and_takes_the_sources_mos_where_nothin
     order = ("loss_ratio", "discard_ratio", "burst_ratio", "rtt_ms", "jitter_ms")
     named = dict(zip(order, columns, strict=True))
     reports = replace(decode(b"").media, position=np.arange(len(rows)), codec=codec, mos=mos, **named)
-    np.testing.assert_array_equal(ratings(reports), said)
+    np.testing.assert_array_equal(ratings(reports, codec_indices(reports.codec)), said)

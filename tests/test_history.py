@@ -154,3 +154,13 @@ def test_an_empty_shelf_gives_nothing():
     while histories.shelf.tally[0]:
         take(histories.shelf)
     assert take(histories.shelf) == -1
+
+
+def test_the_counts_of_a_history_are_those_of_its_fields():
+    histories = Histories()
+    take(histories.shelf)
+    index = take(histories.shelf)
+    for number, name in enumerate(COUNTERS):
+        histories.shelf.items[index][name] = 7 * number + 1
+    one = histories.shelf.items[index]
+    assert histories.counts(index) == {name: int(one[name]) for name in COUNTERS}

@@ -62,3 +62,9 @@ def test_a_word_is_what_is_loaded_from_its_text(text):
     data = swar.padded(text.encode())
     assert swar.word_of(text) == int.from_bytes(data[: len(text)].tobytes(), "little")
     assert np.all(data[len(text) :] == swar.NEWLINE)
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r\n", b"a", b"\n\n", b"x" * 40]), max_size=60))
+def test_line_ends_are_counted_as_bytes_counts_them(parts):
+    text = b"".join(parts)
+    assert swar.count_lines(np.frombuffer(text, np.uint8)) == text.count(b"\n")

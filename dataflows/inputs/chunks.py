@@ -11,7 +11,7 @@ from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter, DeadReason, Reject, dead_letter
 from schemas.decode import Decoder
 from schemas.formats import HEAD_BYTES, Converted, Packet
-from schemas.swar import NEWLINE
+from schemas.swar import count_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Read(Protocol):
 
 
 def line_count(lines: bytes) -> int:
-    """Return how many line ends there are: by vectors, four times as fast as `bytes.count`, which stops at each."""
-    return int(np.count_nonzero(np.frombuffer(lines, np.uint8) == NEWLINE))
+    """Return how many line ends there are: by vectors, many times as fast as `bytes.count`, which stops at each."""
+    return count_lines(np.frombuffer(lines, np.uint8))
 
 
 def converted(source: str, name: str, items: list[Converted | Reject], before: int = 0) -> Chunk:

@@ -106,7 +106,11 @@ class LabelDesk:
 
     def keep(self, customer: str, at_ms: int, features: Mapping[str, float]) -> None:
         """Keep the features of a customer of whom an example is wanted, as they are now."""
-        self._add(PendingExample(customer, at_ms, row_of(features)))
+        entry = _Entry(at_ms, self._sequence, PendingExample(customer, at_ms, row_of(features)))
+        self._sequence += 1
+        self._pending[entry.sequence] = entry.example
+        self._entries.setdefault(customer, []).append(entry)
+        heapq.heappush(self._queue, entry)
         self._make_room()
 
     def wants(self, customer: str, at_ms: int) -> bool:
@@ -194,13 +198,6 @@ class LabelDesk:
         self._pending: Ledger[int, PendingExample] = Ledger(PendingExample)
         self._sequence = 0
         self.dropped_count = self.discarded_count = 0
-
-    def _add(self, example: PendingExample) -> None:
-        entry = _Entry(example.at_ms, self._sequence, example)
-        self._pending[self._sequence] = example
-        self._sequence += 1
-        self._entries.setdefault(example.customer, []).append(entry)
-        heapq.heappush(self._queue, entry)
 
     def _leave(self, customer: str, entries: list[_Entry]) -> None:
         """Leave the customer with no more than `entries`, their oldest."""

@@ -104,6 +104,8 @@ class Relation(Struct, gc=False):
                 known["usage_change_ratio"] = self.minutes_per_day / self.minutes_per_day_before
         if self.bill_minor is not None and self.monthly_fee_minor and self.bill_currency == self.currency:
             known["bill_ratio"] = self.bill_minor / self.monthly_fee_minor
+        if min(known.values()) >= -FEATURE_MAX and max(known.values()) <= FEATURE_MAX:
+            return known
         # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
         return {name: value for name, value in known.items() if -FEATURE_MAX <= value <= FEATURE_MAX}
 

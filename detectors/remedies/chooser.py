@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from detectors.remedies import statutory
 from detectors.remedies.catalogue import Catalogue, RemedyTerms
-from detectors.remedies.choice import REMEDIES_MAX, Assumptions, Situation, choose, told_by_law, value_basis
+from detectors.remedies.choice import REMEDIES_MAX, Assumptions, Situation, Uplift, choose, told_by_law, value_basis
 from detectors.remedies.followup import FOLLOW_UP_DAYS, FollowUp, FollowUps
 from detectors.remedies.ledger import DAY_MS, Decision, Ledger
 from detectors.remedies.partners import Job, Partners
@@ -90,7 +90,7 @@ class Chooser:
             self._catalogue,
             situation,
             assumptions=self.assumptions,
-            uplift=self._uplift,
+            uplift=self._uplift_in(situation),
             limit=None,
             cap_percent=self._business.cap_percent,
         )
@@ -110,9 +110,9 @@ class Chooser:
         decision.credits |= {one.remedy_id: one.credit for one in offers if one.credit is not None}
         return shown, self._told(decision, offers)
 
-    def _uplift(self, terms: RemedyTerms, situation: Situation) -> float:
-        option = Option(terms.id, terms.uplift_prior, 0)
-        return self.bandit.uplift(option, situation.cause.kind, situation.segment or "")
+    def _uplift_in(self, situation: Situation) -> Uplift:
+        uplift = self.bandit.uplifts(situation.cause.kind, situation.segment or "")
+        return lambda terms, _: uplift(Option(terms.id, terms.uplift_prior, 0))
 
     def _decide(self, facts: CaseFacts, situation: Situation, offers: list[Remedy], *, held_out: bool) -> Decision:
         worth = self._worth(situation)

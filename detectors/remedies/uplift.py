@@ -16,7 +16,7 @@ All chance is a digest of the case's id: a replay takes the same actions.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, cast
 
 import numpy as np
@@ -177,9 +177,17 @@ class UpliftBandit(bandit.base.ContextualPolicy):
 
     def uplift(self, option: Option, cause: str, segment: str) -> float:
         """Return the mean share of the risk that a remedy takes away; negative where it adds to it."""
-        shape, rate = self.gamma(option, cause, segment)
+        return self.uplifts(cause, segment)(option)
+
+    def uplifts(self, cause: str, segment: str) -> Callable[[Option], float]:
+        """Return a function that gives `uplift` in this context."""
         alone_shape, alone_rate = self.gamma(None, cause, segment)
-        return 1.0 - (shape / rate) / (alone_shape / alone_rate)
+
+        def uplift(option: Option) -> float:
+            shape, rate = self.gamma(option, cause, segment)
+            return 1.0 - (shape / rate) / (alone_shape / alone_rate)
+
+        return uplift
 
     def choose(
         self, options: Sequence[Option], cause: str, segment: str, at_risk_minor: float, words: Sequence[str]
