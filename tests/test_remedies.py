@@ -114,6 +114,7 @@ def test_the_default_catalogue_prices_every_remedy_in_the_same_currencies():
         (('"EUR"', '"euro"'), "catalogue: currency: Expected `str` matching regex"),
         (("[[remedy]]", "[[cure]]"), "catalogue: remedy must be given"),
         (("[[remedy]]", "[remedy"), "catalogue: must be TOML"),
+        (("version = 1", f"version = {5_000 * '['}{5_000 * ']'}"), "catalogue: must be TOML"),
     ],
 )
 def test_what_does_not_hold_in_a_catalogue_is_named_with_its_place(change, problem):

@@ -98,7 +98,7 @@ class Catalogue(Struct, frozen=True):
         """
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError([f"catalogue: must be TOML: {error}"]) from error
         problems = _shape_problems(table, _Header, "catalogue")
         if problems:
