@@ -69,7 +69,7 @@ def small(folder, *, header="id,calls,Churn", line="{n},{calls},{said}", encodin
         ({"line": '{n},"{calls},{said}'}, "must be CSV"),
         ({"line": "{n}," + 200_000 * "9" + ",{said}"}, "must be CSV: field larger"),
         ({"header": "id,Churn,Churn"}, "Churn must be the name of one column"),
-        ({"header": ""}, "--label: must be a column"),
+        ({"header": ""}, "small.csv:2: must have 0 fields"),
         ({"line": "{n},5,{said}"}, "must hold a column that differs between customers"),
         ({"line": "{n},,{said}"}, "must hold a column that differs between customers"),
         ({"line": "{n},{calls},no"}, "must hold 20 who left and 20 who stayed, held 0 and 60"),
