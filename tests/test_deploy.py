@@ -253,3 +253,17 @@ class TestFeed:
         server.stop()
         taken = b"".join(cut.chunk.data for cut in iter(spool.read(Place()).__next__, None))
         assert taken == b"".join(lines)
+
+    def test_it_waits_for_a_stayline_that_does_not_listen_yet(self, capsys):
+        answers = iter([httpx2.ConnectError("refused"), httpx2.Response(503), httpx2.Response(202)])
+
+        def answer(_):
+            given = next(answers)
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+        with httpx2.Client(base_url="http://127.0.0.1:1", transport=httpx2.MockTransport(answer)) as client:
+            to_http(client)([b"{}\n"])
+        assert next(answers, None) is None
+        assert capsys.readouterr().err.count("waits for") == 1

@@ -71,14 +71,28 @@ def feed(send: Send) -> int:
 
 
 def to_http(client: httpx2.Client) -> Send:
-    """Return what posts events to a Stayline; it comes again where there is no room yet."""
+    """Return what posts events to a Stayline; it comes again where there is no room yet, or nobody listens yet."""
 
     def send(lines: list[bytes]) -> None:
-        while (answer := client.post("/v1/events", content=b"".join(lines))).status_code == 503:
+        told = False
+        while not _taken(client, b"".join(lines)):
+            if not told:
+                print(f"waits for {client.base_url} to take events", file=sys.stderr)
+                told = True
             time.sleep(BATCH_S)
-        answer.raise_for_status()
 
     return send
+
+
+def _taken(client: httpx2.Client, events: bytes) -> bool:
+    try:
+        answer = client.post("/v1/events", content=events)
+    except httpx2.ConnectError:
+        return False
+    if answer.status_code == 503:
+        return False
+    answer.raise_for_status()
+    return True
 
 
 def to_kafka(brokers: str, topic: str) -> Send:
