@@ -214,6 +214,8 @@ def _of_churn(reports: list[ModelReport]) -> Iterator[Metric]:
     measures = [one.served.measures for one in reports]
     weights = [one.weight for one in measures]
     served = [one.served for one in reports]
+    alarms = sum(one.alarms for one in served)
+    yield counter("stayline_churn_drift_alarms", "How often the mean of the model's errors was found changed.", alarms)
     for name, text, values in (
         ("base_ratio", "Share of customers that leave within the horizon, as learnt.", [r.base_rate for r in reports]),
         ("brier_score", "Mean squared distance of probability and outcome.", [m.brier for m in measures]),

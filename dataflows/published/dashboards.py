@@ -191,6 +191,9 @@ CHURN = Row(
         Panel("Correction", "What calibration does to the score: slope 1 and offset 0 do nothing. Drift moves them.",
               "none", {"slope": of("stayline_churn_calibration_slope"),
                         "offset": of("stayline_churn_calibration_offset")}),
+        Panel("Drift", "How often within 7 days the mean of the model's errors was found changed (Page-Hinkley): the "
+              "market is no longer what was learnt.", "short",
+              {"alarms": f"sum(increase({of('stayline_churn_drift_alarms_total')}[7d]))"}),
         Panel("Reliability", "Probability said and share that left, by the upper end of a bin of probabilities: pairs "
               "should match. A dash: no labels yet.", "percentunit",
               {"said": f"avg by (bin) ({of('stayline_churn_predicted_ratio')})",
