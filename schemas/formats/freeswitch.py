@@ -24,6 +24,7 @@ call that was on hold (`hold_accum_usec`) has silence by intention, so its count
 import base64
 import binascii
 import re
+from urllib.parse import unquote, unquote_to_bytes
 
 from msgspec import Struct, field
 
@@ -86,7 +87,6 @@ _OWN = frozenset({
 })  # fmt: skip
 """Causes for which the switch ends a leg of itself."""
 
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PHONE_STAT = re.compile(r"\b(PS|PR|PL|JI)\s*=\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)")
 
 
@@ -288,21 +288,14 @@ def _form(record: bytes) -> bytes:
         return body
     body = body[4:]
     if body.startswith((b"%7B", b"%7b", b"{")):
-        return _plain(body.replace(b"+", b" "))
+        return unquote_to_bytes(body.replace(b"+", b" "))
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
         raise Unfit(DeadReason.NOT_JSON, "cdr= must hold a JSON object, URL-encoded or in base64, did not") from None
 
 
-@remembered
-def _unquoted(text: str) -> str:
-    return _plain(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
-
-
-def _plain(encoded: bytes) -> bytes:
-    """Undo URL-encoding (RFC 3986, section 2.1); a `%` that is none stays."""
-    return _ESCAPE.sub(lambda found: bytes.fromhex(found.group(1).decode("ascii")), encoded)
+_unquoted = remembered(unquote)
 
 
 def _text(*values: Value) -> str | None:
