@@ -53,8 +53,14 @@ class Read(Protocol):
     def place(self) -> tuple[int, ...]: ...  # noqa: D102 - see above
 
 
+COUNTED_BYTES = 8_192
+"""From so many bytes on vectors count faster than `bytes.count`: four times as fast in a megabyte."""
+
+
 def line_count(lines: bytes) -> int:
-    """Return how many line ends there are: by vectors, many times as fast as `bytes.count`, which stops at each."""
+    """Return how many line ends there are."""
+    if len(lines) < COUNTED_BYTES:
+        return lines.count(b"\n")
     return count_lines(np.frombuffer(lines, np.uint8))
 
 

@@ -120,7 +120,7 @@ def joined(values: Sequence[bytes | None], origins: Sequence[Origin]) -> Message
             continue
         lines = _record_or_records(value) if b"\n" in value else value
         parts.append(lines)
-        positions += [index] * (lines.count(b"\n") + 1)
+        positions += [index] * (line_count(lines) + 1)
     return Messages("kafka", "", b"\n".join(parts), positions, rejects=rejects, origins=origins)
 
 
