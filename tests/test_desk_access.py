@@ -1,21 +1,19 @@
 """Who may come to the desk, by which name, with what; and that forms come from its own pages alone."""
 
-import itertools
 from types import SimpleNamespace
 
 import pytest
-from desk_kit import HOME, NOW_MS, FakeClock, Page, alert, told
+from desk_kit import HOME, NOW_MS, FakeClock, Page, alert, incident, told
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from schemas.events import Outcome
 from sinks.desk import access as access_module
-from sinks.desk.access import PACES, Access, Limits
-from sinks.desk.api import Api
-from sinks.desk.app import api_ways, desk_application, ways
+from sinks.desk.access import PACES, Limits
+from sinks.desk.app import desk_application
 from sinks.desk.forms import FORM_BYTES_MAX, read_path
-from sinks.desk.live import Streams
+from sinks.desk.oidc import Settings
 from sinks.desk.people import KEY_SCOPES, ROLES, SCOPES, SESSION_MS, People
-from sinks.desk.views import Views
 from sinks.outputs import OutputDownError
 
 DESK = "https://desk.example"
@@ -57,41 +55,76 @@ def office(store):
 # Roles: each path
 
 
-def all_ways(store):
-    """Every path of the desk that asks for something, with what it asks for."""
-    people = People(store)
-    access = Access(people, Limits(store.clock), DESK)
-    streams = Streams(store)
-    views = Views(store, access, lambda _: None, streams, None, None)
-    return [*ways(views), *api_ways(Api(store, access, lambda _: None), views)]
+WAYS = {
+    ("GET", "/"): "read",
+    ("GET", "/network"): "read",
+    ("GET", "/audit"): "audit",
+    ("GET", "/keys"): "keys",
+    ("POST", "/keys"): "keys",
+    ("POST", "/keys/revoke"): "keys",
+    ("GET", "/cases/{alert_id:path}"): "read",
+    ("POST", "/cases/{alert_id:path}/actions"): "act",
+    ("POST", "/cases/{alert_id:path}/identity"): "reveal",
+    ("GET", "/events"): "read",
+    ("GET", "/language/{code}"): None,
+    ("GET", "/healthz"): None,
+    ("GET", "/api/v1/alerts"): "read",
+    ("GET", "/api/v1/alerts/{alert_id:path}"): "read",
+    ("POST", "/api/v1/alerts/{alert_id:path}/outcomes"): "act",
+    ("GET", "/api/v1/customers/{customer_id:path}"): "read",
+    ("GET", "/api/v1/incidents"): "read",
+    ("GET", "/api/v1/incidents/{incident_id:path}"): "read",
+    ("GET", "/api/v1/outcomes"): "read",
+    ("GET", "/api/v1/events"): "read",
+    ("GET", "/api/v1/openapi.json"): None,
+    ("GET", "/login"): None,
+    ("GET", "/login/callback"): None,
+    ("POST", "/logout"): "read",
+}
+"""What each path asks of who comes. Whoever adds one decides it here too."""
+
+ISSUER = Settings("http://127.0.0.1:9", "desk", "secret", "groups", {"csr": ("care",)})
 
 
-def test_each_path_lets_in_those_who_may_and_nobody_else(office, monkeypatch):
+def test_there_is_no_path_that_is_not_held_against_the_roles(store):
+    application = desk_application(store, lambda _: None, public_url=DESK, oidc=ISSUER)
+    routes = [one for one in application.routes if isinstance(one, Route)]
+    assert {(method, one.path) for one in routes for method in one.methods - {"HEAD"}} == set(WAYS)
+    assert [one.path for one in application.routes if not isinstance(one, Route)] == ["/static"]
+
+
+@pytest.mark.parametrize("role", [None, *ROLES])
+def test_each_path_lets_in_those_who_may_and_nobody_else(store, role, monkeypatch):
     monkeypatch.setattr(access_module, "PACES", dict.fromkeys(PACES, (10_000, 1.0)))
-    office.store.put([told(alert())])
-    asked = set()
-    for way, role in itertools.product(all_ways(office.store), [None, *ROLES]):
-        if way.path.endswith("/events") or way.scope is None:
-            continue
-        path = way.path.replace("{alert_id:path}", "al_1").replace("{customer_id:path}", "c0001")
-        path = path.replace("{incident_id:path}", "in_1")
-        office.client.cookies.clear()
+    store.put([told(alert())])
+    application = desk_application(store, lambda _: None, public_url=DESK, oidc=ISSUER, resolver=Known())
+    # A stream that may be opened would not end: it is let in, and told that the desk is closing.
+    application.state.streams.close()
+    with TestClient(application, base_url=DESK, follow_redirects=False) as client:
         if role is not None:
-            office.log_in(role)
-        answer = office.client.request(way.method, path)
-        may = role is not None and way.scope in SCOPES[role]
-        asked.add((way.scope, role))
-        if may:
-            # It is let in, and refused by what it then finds lacking in this request, if by anything.
-            assert answer.status_code in {200, 400, 403, 404, 415}, (way, role)
-            assert "Your role does not allow this" not in answer.text
-        elif role is None:
-            expected = 303 if way.method == "GET" and not path.startswith("/api/") else 401
-            assert answer.status_code == expected, (way, role)
-        else:
-            assert answer.status_code == 403, (way, role)
-            assert "Your role does not allow this" in answer.text
-    assert {scope for scope, _ in asked} == {"read", "act", "reveal", "audit", "keys"}
+            client.cookies.set("__Host-stayline", People(store).open_session(role, role, role))
+        for (method, pattern), scope in WAYS.items():
+            path = pattern
+            for name, value in (("alert_id:path", "al_1"), ("customer_id:path", "c0001"), ("incident_id:path", "in_1")):
+                path = path.replace(f"{{{name}}}", value)
+            answer = client.request(method, path.replace("{code}", "en"))
+            if scope is None or (role is not None and scope in SCOPES[role]):
+                # It is let in, and refused by what it then finds lacking in this request, if by anything.
+                assert answer.status_code in {200, 303, 400, 403, 404, 415, 502, 503}, path
+                assert "Your role does not allow this" not in answer.text
+                assert not answer.headers.get("location", "").startswith("/login")
+            elif role is None:
+                expected = 303 if method == "GET" and not path.startswith("/api/") else 401
+                assert answer.status_code == expected, path
+            else:
+                assert answer.status_code == 403, path
+                assert "Your role does not allow this" in answer.text
+
+
+def test_a_script_of_a_page_is_told_that_the_session_is_over_instead_of_being_led_to_a_login(office):
+    for path in ("/events", "/", "/cases/al_1"):
+        assert office.client.get(path, headers={"sec-fetch-mode": "cors"}).status_code == 401
+        assert office.client.get(path, headers={"sec-fetch-mode": "navigate"}).status_code == 303
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -265,6 +298,15 @@ def test_whoever_asks_too_often_is_told_when_to_come_again(office, clock):
     assert codes == [200, 200, 429]
 
 
+def test_whoever_tries_keys_is_slowed_down(office):
+    burst, _ = PACES["login"]
+    wrong = {"authorization": "Bearer sdk_0123_guess"}
+    codes = [office.client.get("/api/v1/incidents", headers=wrong).status_code for _ in range(burst + 1)]
+    assert codes == [401] * burst + [429]
+    office.log_in("csr")
+    assert office.client.get("/api/v1/incidents").status_code == 200
+
+
 def test_limits_forget_who_has_not_been_seen_for_longest(monkeypatch):
     monkeypatch.setattr(access_module, "PEOPLE_MAX", 2)
     limits = Limits(FakeClock())
@@ -287,6 +329,36 @@ def test_names_of_this_machine_are_answered(desk, host):
 def test_foreign_names_are_refused(desk, office, host):
     assert desk.client.get("/", headers={"host": host}).status_code == 421
     assert office.client.get("/", headers={"host": host}).status_code == 421
+
+
+def test_a_program_is_told_of_a_foreign_name_as_of_any_other_problem(desk):
+    answer = desk.client.get("/api/v1/alerts", headers={"host": "evil.example"})
+    assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json")
+    assert "localhost or a loopback address" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/keys", "GET, HEAD, POST"), ("/api/v1/alerts", "GET, HEAD")])
+def test_a_method_that_a_path_does_not_have_is_answered_with_those_it_has(desk, path, allowed):
+    answer = desk.client.delete(path)
+    assert answer.status_code == 405
+    assert ", ".join(sorted(answer.headers["allow"].split(", "))) == allowed
+
+
+@pytest.mark.parametrize("path", ["/network", "/api/v1/incidents"])
+def test_an_error_of_our_own_is_told_like_any_other_and_says_nothing_of_itself(store, path):
+    def broken():
+        raise ZeroDivisionError("/secret/path")
+
+    store.put([told(incident())])
+    application = desk_application(store, lambda _: None, figures=broken)
+    here = ("127.0.0.1", 1)
+    with TestClient(application, base_url=HOME, client=here, raise_server_exceptions=False) as client:
+        answer = client.get(path)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "look before you send it again" in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["content-type"].startswith("application/problem+json" if "api" in path else "text/html")
 
 
 def test_peers_from_elsewhere_are_refused_where_there_is_no_login(store):

@@ -91,6 +91,35 @@ def test_a_case_a_customer_and_an_incident_are_read(api):
     assert {one["incident_id"] for one in shown["all"]} == {"in_1", "in_2"}
 
 
+def test_a_customer_is_found_among_any_number_whose_token_begins_alike(api):
+    api.store.put([told(alert(f"al_{n}", customer_id=f"c1{n}", value_at_risk_minor=10**6)) for n in range(201)])
+    api.store.put([told(alert("al_mine", customer_id="c1", value_at_risk_minor=1))])
+    found = api.get(f"{API}/customers/c1").json()
+    assert [card["alert"]["alert_id"] for card in found["alerts"]] == ["al_mine"]
+
+
+def test_an_outcome_for_a_case_that_has_changed_since_it_was_read_is_refused_if_so_asked(api):
+    filled(api.store)
+    where, body = f"{API}/alerts/al_1", {"what": "contacted", "seen": 0}
+    tag = api.get(where).headers["etag"]
+    api.store.put([told(alert("al_1", revision=2, customer_id="c1"), "updated")])
+    for old in (tag, f"W/{tag}", "", '"x", y', b"\xff"):
+        answer = api.post(f"{where}/outcomes", json=body, headers={"if-match": old})
+        assert (answer.status_code, answer.headers["content-type"]) == (412, "application/problem+json")
+    assert api.store.case("al_1").actions == []
+    newest = api.get(where).headers["etag"]
+    assert api.post(f"{where}/outcomes", json=body, headers={"if-match": f'"x", {newest}'}).status_code == 201
+    assert api.post(f"{where}/outcomes", json={**body, "seen": 1}, headers={"if-match": "*"}).status_code == 201
+
+
+@pytest.mark.parametrize("body", ["[" * 8_000, '{"what":' * 1_000, '{"seen": 1e999}', "", "\ufeff{}"])
+def test_a_body_that_cannot_be_read_is_a_problem(api, body):
+    filled(api.store)
+    kind = {"content-type": "application/json"}
+    answer = api.post(f"{API}/alerts/al_1/outcomes", content=body.encode(), headers=kind)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:stayline:problem:bad_body")
+
+
 def test_an_outcome_is_recorded_once_and_told_in_order(api):
     filled(api.store)
     body = {"what": "accepted", "seen": 0, "remedy_id": "timer_fix"}
@@ -147,6 +176,8 @@ def test_what_is_not_recorded_is_a_problem_with_a_name(api, body, status, code):
         ("alerts?who=x", 400),
         ("alerts?region=%00", 400),
         ("incidents?show=some", 400),
+        ("incidents?show=all&show=all", 400),
+        ("outcomes?limit=1&limit=1", 400),
         ("outcomes?after=-1", 400),
         ("outcomes?after=9999999999999999999", 400),
         ("alerts/none", 404),

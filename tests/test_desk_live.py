@@ -9,7 +9,9 @@ import orjson
 import pytest
 from desk_kit import FakeClock, Page, alert, incident, serving, told
 
+from sinks.desk import live
 from sinks.desk.app import desk_application
+from sinks.desk.people import People
 from sinks.desk.sqlite import SqliteDatabase
 from sinks.desk.store import DeskStore
 
@@ -79,11 +81,63 @@ def test_a_page_opens_its_stream_where_it_was_made(served):
         assert orjson.loads(next(stream)["data"])["case_id"] == "al_2"
 
 
-@pytest.mark.parametrize("since", ["999", "9" * 18])
+@pytest.mark.parametrize("since", ["999", "9" * 18, "9" * 19, "-1", "garbage"])
 def test_a_reader_ahead_of_the_feed_is_told_to_begin_anew(served, since):
     with events(served, **{"last-event-id": since}) as stream:
         next(stream)
         assert next(stream)["event"] == "resync"
+
+
+@contextlib.contextmanager
+def office(store) -> Iterator[httpx2.Client]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    application = desk_application(store, lambda _: None, public_url=f"http://127.0.0.1:{port}")
+    with serving(application, port) as base, httpx2.Client(base_url=base, timeout=10.0, trust_env=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("credential", ["key", "session"])
+def test_a_stream_ends_with_the_key_or_the_session_that_opened_it(store, credential):
+    people = People(store)
+    with office(store) as client:
+        if credential == "key":
+            headers = {"authorization": f"Bearer {people.make_key('crm', ['read'], 1, 'root')}"}
+            end = lambda: people.revoke_key(people.api_keys()[0].id, "root")  # noqa: E731
+        else:
+            value = people.open_session("ann", "Ann", "csr")
+            headers = {"cookie": f"stayline-desk={value}"}
+            end = lambda: people.end_session(value)  # noqa: E731
+        with client.stream("GET", "/api/v1/events?since=0", headers=headers) as answer:
+            stream = parse(answer.iter_lines())
+            next(stream)
+            end()
+            store.put([told(alert())])
+            assert list(stream) == []
+        assert client.get("/api/v1/events", headers=headers).status_code == 401
+
+
+def test_nobody_shuts_out_the_others_with_open_streams(store, monkeypatch):
+    monkeypatch.setattr(live, "STREAMS_EACH_MAX", 2)
+    people = People(store)
+    ann, bob = ({"cookie": f"stayline-desk={people.open_session(who, who, 'csr')}"} for who in ("ann", "bob"))
+    with office(store) as client, contextlib.ExitStack() as opened:
+        # Kept: a stream whose reader is let go of is closed.
+        held = [opened.enter_context(client.stream("GET", "/events", headers=ann)).iter_lines() for _ in range(2)]
+        assert [next(one) for one in held] == ["retry: 2000", "retry: 2000"]
+        refused = client.get("/events", headers=ann)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "15")
+        with client.stream("GET", "/events", headers=bob) as answer:
+            assert answer.status_code == 200
+
+
+def test_a_stream_whose_store_fails_ends_and_the_reader_is_told_when_it_comes_back(served):
+    with events(served) as stream:
+        next(stream)
+        served.store.close()
+        served.store.database._listeners.call()
+        assert list(stream) == []
+    assert served.client.get("/events").status_code == 503
 
 
 def test_streams_end_when_the_desk_closes(served):

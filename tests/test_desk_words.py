@@ -106,6 +106,7 @@ def test_small_ratios_are_not_written_as_nothing():
         ("", "de-CH,de;q=0.9,en;q=0.8", "de"),
         ("", "fr,zh-TW;q=0.3,de;q=0.7", "de"),
         ("", "fr;q=x,*,;;q", "en"),
+        ("", "de;q=\xb2,zh;q=1.2.3,de;q=9,zh;q=.", "en"),
         ("zh", "de", "zh"),
         ("xx", "de", "de"),
         ("", "de;q=0.1," * 50, "de"),

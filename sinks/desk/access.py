@@ -94,11 +94,13 @@ class Access(Struct, frozen=True):
         """
 
         async def endpoint(request: Request) -> Response:
-            person = await run_in_threadpool(self._person, request)
-            asking = person.who if person is not None and person.who != LOCAL else _address(request)
-            wait_s = self.limits.wait_s(asking, pace)
-            if wait_s:
-                raise HTTPException(429, "slow_down", {"retry-after": str(wait_s)})
+            try:
+                person = await run_in_threadpool(self._person, request)
+            except HTTPException:
+                # Whoever tries keys is as slow as whoever tries to log in.
+                self._hold(_address(request), "login")
+                raise
+            self._hold(person.who if person is not None and person.who != LOCAL else _address(request), pace)
             if scope is not None and person is None:
                 return _login_first(request)
             if scope is not None and person is not None and scope not in person.scopes:
@@ -111,6 +113,19 @@ class Access(Struct, frozen=True):
             return answer
 
         return endpoint
+
+    def may_stay(self, request: Request) -> bool:
+        """Return whether a request that was let in to read would be now: its session or key may have ended."""
+        try:
+            person = self._person(request)
+        except HTTPException:
+            return False
+        return person is not None and "read" in person.scopes
+
+    def _hold(self, who: str, pace: Pace) -> None:
+        wait_s = self.limits.wait_s(who, pace)
+        if wait_s:
+            raise HTTPException(429, "slow_down", {"retry-after": str(wait_s)})
 
     def _person(self, request: Request) -> Person | None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -166,6 +181,8 @@ def _address(request: Request) -> str:
 
 
 def _login_first(request: Request) -> Response:
-    if request.url.path.startswith("/api/") or request.method != "GET":
+    # A script of a page that is still open after its session gains nothing from the way to the provider.
+    is_script = request.headers.get("sec-fetch-mode", "navigate") != "navigate"
+    if is_script or request.url.path.startswith("/api/") or request.method != "GET":
         raise HTTPException(401, "login_first", {"www-authenticate": "Bearer"})
     return RedirectResponse(f"/login?{urlencode({'back': request.url.path})}", 303)

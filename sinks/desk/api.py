@@ -145,17 +145,14 @@ class Api:
     def customer(self, request: Request) -> Response:
         """The cases of one customer."""
         token = request.path_params["customer_id"]
-        cards = (
-            [] if "\0" in token or len(token) > 64 else self._store.cases(Filter(show="all", customer=token), PAGE_MAX)
-        )
-        cards = [card for card in cards if card.alert.customer_id == token]
+        cards = [] if "\0" in token else self._store.of_customer(token)
         if not cards:
             raise HTTPException(404, "no_case")
         return _answer(request, Customer(token, cards))
 
     def incidents(self, request: Request) -> Response:
         """The incidents that are open, or all of late."""
-        show = request.query_params.get("show", "open")
+        show = _query(request).get("show", "open")
         if show not in {"open", "all"} or set(request.query_params) - {"show"}:
             raise HTTPException(400, "bad_query")
         found = self._store.incidents() if show == "open" else self._store.recent_incidents(0)
@@ -170,7 +167,7 @@ class Api:
 
     def outcomes(self, request: Request) -> Response:
         """What was done, from a sequence on."""
-        asked = dict(request.query_params)
+        asked = _query(request)
         after, limit = asked.pop("after", "0"), asked.pop("limit", str(PAGE))
         if asked or not is_number(after) or not is_number(limit, 3) or not 1 <= int(limit) <= PAGE_MAX:
             raise HTTPException(400, "bad_query")
@@ -185,7 +182,7 @@ class Api:
         body = await read_body(request, BODY_BYTES_MAX)
         try:
             given = msgspec.convert(_whole(msgspec.json.decode(body)), NewOutcome)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise HTTPException(400, "bad_body") from None
         return await run_in_threadpool(self._do, request, given)
 
@@ -198,6 +195,8 @@ class Api:
         if given.what == "snooze" and not now_ms < until_ms <= now_ms + SNOOZE_MS_MAX:
             raise HTTPException(409, "bad_snooze")
         file = self._known(request)
+        if not _holds(request.headers.get("if-match"), _tag(msgspec.json.encode(file))):
+            raise HTTPException(412, "conflict")
         one = deed(file, person, given.what, now_ms, given.seen, remedy_id=given.remedy_id, until_ms=until_ms)
         done = do(self._store, one, self._take)
         if done is not Done.RECORDED:
@@ -230,12 +229,22 @@ def unavailable(error: Exception) -> Response:
 def _answer(request: Request, data: Struct, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with JSON, or with 304 to who has it already (RFC 9110, section 13.1.2)."""
     body = msgspec.json.encode(data)
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    tag = _tag(body)
     tagged = {**(headers or {}), "etag": tag}
     held = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
     if tag in held or "*" in held:
         return Response(None, 304, tagged)
     return Response(body, 200, tagged, media_type="application/json")
+
+
+def _tag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def _holds(wanted: str | None, tag: str) -> bool:
+    """Return whether If-Match lets a request through; a weak tag never does (RFC 9110, section 13.1.1)."""
+    held = {"*"} if wanted is None else {one.strip() for one in wanted.split(",")}
+    return tag in held or "*" in held
 
 
 def _whole(given: Any) -> Any:
@@ -247,12 +256,17 @@ def _whole(given: Any) -> Any:
     }
 
 
-def _asked(request: Request) -> _Asked:
+def _query(request: Request) -> dict[str, str]:
+    """Return the query, each name once."""
     given = request.query_params.multi_items()
+    if len(dict(given)) < len(given):
+        raise HTTPException(400, "bad_query")
+    return dict(given)
+
+
+def _asked(request: Request) -> _Asked:
     try:
-        if len(dict(given)) < len(given):
-            raise HTTPException(400, "bad_query")
-        return msgspec.convert(dict(given), _Asked, strict=False)
+        return msgspec.convert(_query(request), _Asked, strict=False)
     except msgspec.ValidationError:
         raise HTTPException(400, "bad_query") from None
 

@@ -18,7 +18,7 @@ from schemas.errors import StateError
 from sinks.desk.access import Access, Handler, Limits, Pace
 from sinks.desk.api import PREFIX, Api, problem, unavailable
 from sinks.desk.figures import ReadFigures
-from sinks.desk.guard import Guard
+from sinks.desk.guard import Guard, set_headers
 from sinks.desk.live import Streams
 from sinks.desk.login import CALLBACK, Doors
 from sinks.desk.oidc import Provider, Settings
@@ -73,7 +73,7 @@ def desk_application(
         doors = login_ways(Doors(access, Provider(oidc, f"{public_url}{CALLBACK}", store.clock)))
     application = Starlette(
         routes=[
-            *(_route(access, way) for way in (*ways(views), *api_ways(api, views), *doors)),
+            *_routes(access, [*ways(views), *api_ways(api, views), *doors]),
             Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
         ],
         middleware=[Middleware(Guard, public_url=public_url)],
@@ -81,6 +81,7 @@ def desk_application(
             HTTPException: partial(_refused, views),
             StateError: partial(_unavailable, views),
             OutputDownError: partial(_unavailable, views),
+            Exception: partial(_broken, views, public_url),
         },
     )
     application.state.streams = streams
@@ -145,6 +146,21 @@ async def _unavailable(views: Views, request: Request, error: Exception) -> Resp
     return unavailable(error) if request.url.path.startswith(PREFIX) else views.unavailable(request, error)
 
 
-def _route(access: Access, way: Way) -> Route:
-    endpoint: Callable[[Request], Awaitable[Response]] = access.guarded(way.scope, way.handler, way.pace)
-    return Route(way.path, endpoint, methods=[way.method])
+async def _broken(views: Views, public_url: str | None, request: Request, _: Exception) -> Response:
+    # Whoever serves the application logs the error itself. This answer alone does not come by the guard.
+    is_api = request.url.path.startswith(PREFIX)
+    answer = problem(500, "broken") if is_api else views.refused(request, 500, "broken", None)
+    set_headers(answer.headers, request.url.path, public_url)
+    return answer
+
+
+def _routes(access: Access, given: list[Way]) -> list[Route]:
+    """Make one route of each path, so that what a path may not be asked for is answered with all that it may be."""
+    found: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+    for way in given:
+        found.setdefault(way.path, {})[way.method] = access.guarded(way.scope, way.handler, way.pace)
+    return [Route(path, partial(_dispatched, endpoints), methods=list(endpoints)) for path, endpoints in found.items()]
+
+
+async def _dispatched(endpoints: dict[str, Callable[[Request], Awaitable[Response]]], request: Request) -> Response:
+    return await endpoints["GET" if request.method == "HEAD" else request.method](request)

@@ -10,6 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sinks.desk.api import PREFIX, problem
+from sinks.desk.words import language
+
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """A Host header (RFC 9110, section 7.2): a name or an address, and a port."""
 
@@ -53,6 +56,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, public_url: str | None) -> None:
         self._app = app
+        self._public_url = public_url
         self._public = None if public_url is None else urlsplit(public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,18 +67,11 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._set_headers(MutableHeaders(scope=message), scope["path"])
+                set_headers(MutableHeaders(scope=message), scope["path"], self._public_url)
             await send(message)
 
         answer: ASGIApp = self._refusal(scope) or self._app
         await answer(scope, receive, send_guarded)
-
-    def _set_headers(self, headers: MutableHeaders, path: str) -> None:
-        for name, value in HEADERS.items():
-            headers[name] = value
-        headers["cache-control"] = "no-cache" if path.startswith(STATIC) else "no-store"
-        if self._public is not None and self._public.scheme == "https":
-            headers["strict-transport-security"] = "max-age=31536000"
 
     def _refusal(self, scope: Scope) -> Response | None:
         hosts = Headers(scope=scope).getlist("host")
@@ -85,12 +82,28 @@ class Guard:
             return None
         if self._public is not None:
             known = host.lower() == self._public.netloc.lower()
-            return None if known else PlainTextResponse("This desk does not have that name.\n", 421)
+            return None if known else _refused(scope, 421, "wrong_name")
         if client is None or not is_loopback(client[0]):
-            return PlainTextResponse("This desk answers on its own machine only.\n", 403)
+            return _refused(scope, 403, "wrong_place")
         if not is_loopback(_host_name(host)):
-            return PlainTextResponse("This desk answers to localhost or a loopback address only.\n", 421)
+            return _refused(scope, 421, "not_loopback")
         return None
+
+
+def set_headers(headers: MutableHeaders, path: str, public_url: str | None) -> None:
+    """Set what every answer carries."""
+    for name, value in HEADERS.items():
+        headers[name] = value
+    headers["cache-control"] = "no-cache" if path.startswith(STATIC) else "no-store"
+    if public_url is not None and public_url.startswith("https://"):
+        headers["strict-transport-security"] = "max-age=31536000"
+
+
+def _refused(scope: Scope, status: int, code: str) -> Response:
+    """Say why in plain words: pages are for those who may know that there is a desk."""
+    if scope["path"].startswith(PREFIX):
+        return problem(status, code)
+    return PlainTextResponse(language("en").t(f"error.{code}") + "\n", status)
 
 
 def _host_name(host: str) -> str:

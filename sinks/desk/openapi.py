@@ -18,6 +18,7 @@ _WORDS: Final[dict[int, str]] = {
     403: "The key or the role does not allow it, or a colleague holds the case",
     404: "There is no such thing",
     409: "The case, or the clock, is not where the request takes it to be: read the case again",
+    412: "The case is no longer what If-Match says: read it again",
     413: "The body is too large",
     415: "The body is not JSON",
     429: "Too many requests: wait as long as Retry-After says",
@@ -135,11 +136,11 @@ def _post() -> dict[str, Any]:
         "summary": "Record what was done about a case",
         "description": "Sent again with the same `seen` it is recorded once. `accepted`, `declined`, `unreachable`, "
         "`not_needed` and `resolve` become outcome events, from which detection learns.",
-        "parameters": [_id("alert_id")],
+        "parameters": [_id("alert_id"), _in("header", "If-Match", {"type": "string"})],
         "requestBody": {"required": True, "content": _content("NewOutcome")},
         "responses": {
             "201": {"description": "It is recorded", "content": _content("Action")},
-            **_errors(400, 404, 409, 413, 415),
+            **_errors(400, 404, 409, 412, 413, 415),
         },
     }
 

@@ -1,6 +1,7 @@
 """The handlers of the desk's pages."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -18,7 +19,7 @@ from sinks.desk.actions import Done, do
 from sinks.desk.cards import Card, CaseFile, Filter
 from sinks.desk.figures import ReadFigures, by_now
 from sinks.desk.forms import is_number, read_deed, read_filter, read_form, read_key, read_path, read_reason
-from sinks.desk.live import Streams
+from sinks.desk.live import UNKNOWN_SEQ, Streams
 from sinks.desk.pages import Asking
 from sinks.desk.people import Person
 from sinks.desk.store import DeskStore
@@ -189,7 +190,8 @@ class Views:
         """The live stream."""
         # A browser that comes back by itself sends the header; a page that opens a stream, the parameter.
         since = request.headers.get("last-event-id", request.query_params.get("since", ""))
-        stream = await self._streams.follow(int(since) if is_number(since) else None)
+        seen = None if not since else int(since) if is_number(since) else UNKNOWN_SEQ
+        stream = await self._streams.follow(seen, person_of(request).who, partial(self._access.may_stay, request))
         return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     def health(self, _: Request) -> Response:

@@ -36,6 +36,9 @@ ENDINGS: Final[Mapping[str, str]] = {
 }
 """How a call ended, and the mark that it gets."""
 
+_WEIGHT: Final = re.compile(r"[01](\.[0-9]{0,3})?")
+"""A weight of Accept-Language (RFC 9110, section 12.4.2)."""
+
 _EXPONENTS: Final[Mapping[str, int]] = {
     **dict.fromkeys(
         (
@@ -166,7 +169,7 @@ def chosen_language(cookie: str, accepted: str) -> str:
     for place, part in enumerate(accepted.split(",")[:16]):
         tag, _, weight = part.strip().partition(";q=")
         code = tag.strip().lower().partition("-")[0]
-        if code in LANGUAGES and (not weight or weight.replace(".", "", 1).isdigit()):
+        if code in LANGUAGES and (not weight or _WEIGHT.fullmatch(weight)):
             wishes.append((-float(weight or 1.0), place, code))
     return min(wishes)[2] if wishes else next(iter(LANGUAGES))
 
