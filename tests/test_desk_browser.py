@@ -157,6 +157,62 @@ def test_what_is_new_waits_and_nothing_moves_under_the_pointer(tab, house, store
     expect(news).to_be_hidden()
 
 
+def test_a_case_under_the_pointer_stays_there_though_those_above_it_grow(browser, house, store):
+    with opened(browser, viewport={"width": 1280, "height": 500}) as page:
+        page.goto(house)
+        under = page.locator("li[data-case=al_2]")
+        under.hover()
+        before = under.bounding_box()["y"]
+        pattern = replace(alert().pattern, text="Calls are cut off. " * 20)
+        grown = alert("al_4", revision=2, customer_id="c0004", value_at_risk_minor=4_000, pattern=pattern)
+        store.put([told(grown, "updated")])
+        expect(page.locator("li[data-case=al_4]")).to_contain_text("Calls are cut off. Calls")
+        assert under.bounding_box()["y"] == pytest.approx(before, abs=1.0)
+
+
+def test_what_is_live_can_be_paused(tab, house, store):
+    tab.goto(house)
+    expect(tab.locator("#live")).to_have_attribute("data-state", "on")
+    tab.get_by_role("button", name="Pause").click()
+    expect(tab.locator("#live")).to_contain_text("Paused")
+    store.put([told(alert("al_new", value_at_risk_minor=10**6))])
+    with tab.expect_request("**/events?since=*"):
+        tab.get_by_role("button", name="Go on").click()
+    expect(tab.get_by_role("button", name="1 new: show")).to_be_visible()
+    expect(tab.locator("h1")).to_have_text("6 customers to call")
+
+
+@pytest.mark.parametrize("path", ["/", "/network"])
+def test_an_incident_goes_on_counting_without_news_of_it(browser, store, path):
+    told_of = incident()
+    store.put([told(told_of)])
+    now = {"customers": 137}
+    figures = lambda: replace(  # noqa: E731
+        FIGURES, incidents=[replace(told_of, customers_affected=now["customers"])]
+    )
+    with serving(desk_application(store, lambda _: None, figures=figures)) as base, opened(browser) as page:
+        page.clock.install()
+        page.goto(base + path)
+        expect(page.locator("main")).to_contain_text("137 customers covered")
+        expect(page.locator("#live")).to_have_attribute("data-state", "on")
+        now["customers"] = 211
+        page.clock.run_for(20_000)
+        expect(page.locator("main")).to_contain_text("211 customers covered")
+        assert not page.locator("#news").is_visible()
+
+
+def test_a_page_whose_session_is_over_says_so_and_leads_to_the_login(browser, office):
+    base, people = office
+    with opened(browser) as page:
+        log_in(page, base, people, "ann")
+        page.goto(base)
+        expect(page.locator("#live")).to_have_attribute("data-state", "on")
+        people.end_session(page.context.cookies()[0]["value"])
+        expect(page.locator("#live")).to_contain_text("Your session is over", timeout=20_000)
+        with page.expect_request("**/login?back=%2F"):
+            page.get_by_role("button", name="Log in").click()
+
+
 def test_a_case_that_changes_says_so_on_its_card(tab, house, store):
     tab.goto(f"{house}/cases/al_1")
     store.put([told(alert("al_1", revision=2, severity="critical", value_at_risk_minor=1_000), "updated")])

@@ -8,12 +8,14 @@
   const REFRESH_MS = 1500; // and the page is brought up to date
   const RETRY_MS = 5000;
   const FRESH_MS = 6000;
+  const PULSE_MS = 15000; // an incident goes on covering customers, and nobody is told of each
 
   const words = document.body.dataset;
   const news = document.getElementById("news");
   const announce = document.getElementById("announce");
   const live = document.getElementById("live");
   const liveText = document.getElementById("live-text");
+  const pause = document.getElementById("pause");
 
   // The reader's own way of writing the page's language, where the browser names one: en-GB rather than en.
   const lang = navigator.languages.find((one) => one.split("-")[0] === document.documentElement.lang) ?? document.documentElement.lang;
@@ -39,8 +41,10 @@
   let seen = "";
   let announceTimer = null;
   let refreshTimer = null;
+  let isPaused = false;
   const title = () => document.title.replace(/^\(\d+\) /, "");
   const about = () => document.querySelector("main[data-live]").dataset.live;
+  const isInPlace = () => about() === "feed" || about() === "network";
 
   function summary() {
     if (about() !== "feed") return words.newsCase;
@@ -66,37 +70,43 @@
   function take(event) {
     seen = event.lastEventId;
     const change = JSON.parse(event.data);
-    const place = about();
-    if (place !== "feed" && place !== "network" && place !== change.case_id) return;
+    if (!isInPlace() && about() !== change.case_id) return;
     const isNew = waiting.get(change.case_id)?.isNew || (change.type.endsWith(".opened") && change.revision === 1);
     waiting.set(change.case_id, { isNew, seq: Number(seen) });
-    if (place === "feed") refreshTimer ??= setTimeout(refresh, REFRESH_MS);
+    if (isInPlace()) refreshTimer ??= setTimeout(refresh, REFRESH_MS);
     else tell();
   }
 
   async function newest() {
     const answer = await fetch(location.href, { credentials: "same-origin" });
+    if (answer.status === 401) end();
     if (!answer.ok) throw new Error(String(answer.status));
     return new DOMParser().parseFromString(await answer.text(), "text/html");
   }
 
-  // Brings what stands on the feed up to date without moving anything: numbers, badges, the picture, the incidents.
+  // Brings what stands on the page up to date without moving anything: numbers, badges, pictures, incidents.
   async function refresh() {
     let page;
     try {
       page = await newest();
     } catch {
-      refreshTimer = setTimeout(refresh, RETRY_MS);
+      refreshTimer = isPaused ? null : setTimeout(refresh, RETRY_MS);
       return;
     }
     refreshTimer = null;
+    if (isPaused) return;
     localTimes(page);
+    const under = document.querySelector("li[data-case]:hover, li[data-case]:focus-within");
+    const top = under?.getBoundingClientRect().top;
+    if (about() === "network") swap(document.querySelector("main"), page.querySelector("main"));
     for (const id of ["summary", "incidents"]) swap(document.getElementById(id), page.getElementById(id));
     const shown = new Map([...document.querySelectorAll("li[data-case]")].map((one) => [one.dataset.case, one]));
     const now = new Map([...page.querySelectorAll("li[data-case]")].map((one) => [one.dataset.case, one]));
     for (const [id, one] of shown) {
       if (now.has(id) && swap(one, now.get(id))) one.className = now.get(id).className;
     }
+    // What grew above the case under the pointer does not push it away.
+    if (under) scrollBy({ top: under.getBoundingClientRect().top - top, behavior: "instant" });
     // What stands in the same place and is up to date needs no button.
     const upTo = Number(page.querySelector("main[data-live]").dataset.seq);
     const before = [...shown.keys()];
@@ -116,7 +126,9 @@
   }
 
   function swap(old, fresh) {
-    if (!old || !fresh || old.innerHTML === fresh.innerHTML || old.contains(document.activeElement)) return false;
+    if (!old || !fresh || old.innerHTML === fresh.innerHTML) return false;
+    const isUsed = old !== document.activeElement && old.contains(document.activeElement);
+    if (isUsed || (old.id === "incidents" && old.matches(":hover"))) return false;
     old.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node.cloneNode(true))));
     return true;
   }
@@ -126,18 +138,31 @@
     liveText.textContent = text;
   }
 
+  function close() {
+    source?.close();
+    source = null;
+  }
+
+  // The session is over: nothing more will come before a new login, and a reload leads to it.
+  function end() {
+    close();
+    isPaused = true;
+    state("ended", words.liveEnded);
+    pause.textContent = words.logIn;
+  }
+
   function listen() {
-    if (source || document.hidden) return;
+    if (source || document.hidden || isPaused) return;
     source = new EventSource(`/events?since=${encodeURIComponent(seen)}`);
     source.addEventListener("open", () => state("on", words.liveOn));
     source.addEventListener("change", take);
     source.addEventListener("resync", () => location.reload());
-    source.addEventListener("error", () => {
+    source.addEventListener("error", async () => {
       state("lost", words.liveLost);
-      if (source && source.readyState === EventSource.CLOSED) {
-        source = null;
-        setTimeout(listen, RETRY_MS);
-      }
+      if (source?.readyState !== EventSource.CLOSED) return;
+      source = null;
+      await newest().catch(() => null);
+      setTimeout(listen, RETRY_MS);
     });
   }
 
@@ -146,11 +171,30 @@
     if (!document.hidden) {
       listen();
     } else if (source) {
-      source.close();
-      source = null;
+      close();
       state("off", words.livePaused);
     }
   });
+
+  pause.addEventListener("click", () => {
+    if (live.dataset.state === "ended") {
+      location.reload();
+      return;
+    }
+    isPaused = !isPaused;
+    pause.textContent = isPaused ? words.liveGo : words.liveStop;
+    if (isPaused) {
+      close();
+      state("off", words.livePaused);
+    } else {
+      listen();
+      if (isInPlace()) refreshTimer ??= setTimeout(refresh, 0);
+    }
+  });
+
+  setInterval(() => {
+    if (source && isInPlace() && document.querySelector(".incident, .gantt")) refreshTimer ??= setTimeout(refresh, 0);
+  }, PULSE_MS);
 
   async function show() {
     const known = new Set([...document.querySelectorAll("li[data-case]")].map((one) => one.dataset.case));
@@ -186,6 +230,7 @@
   seen = main.dataset.seq;
   // What was recorded is said once, not again at every reload.
   if (location.pathname.startsWith("/cases/") && location.search) history.replaceState(null, "", location.pathname);
+  pause.hidden = false;
   news.addEventListener("click", show);
   listen();
 })();
