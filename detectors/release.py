@@ -12,8 +12,8 @@ ended it.
 A cause that says "normal" does not clear a call: people hang up on a dead line. So the media add soft evidence,
 silence before the end or one-way audio. These two are one observation (the stronger counts), independent of the
 cause: weight = 1 - (1 - cause) * (1 - media). A short call alone proves nothing (most mobile calls last under
-90 s) and has no weight of its own; it makes one-way audio the more telling. Not inferable here: whether a cancelled
-(487) or unavailable (480) attempt rang, since no ringing time is known.
+90 s) and has no weight of its own; it makes one-way audio the more telling. That an unavailable (480) attempt rang
+is told by Q.850 19 beside it, or by the time that it took: no registrar needs so long to say that nobody is there.
 
 Example:
     >>> ends = CallEnds.of(batch.calls)
@@ -59,6 +59,10 @@ class Outcome(IntEnum):
 
 DROP_WEIGHT_MIN = 0.5
 """An answered call is named DROP from this weight on: more likely a drop than not."""
+
+RANG_MS = 8_000
+"""An attempt that took longer to be unavailable (480) rang: whoever is not registered is refused at once, while phones
+ring for ten seconds and more before nobody answers."""
 
 PACKET_MS = 20
 """Usual packetisation (RFC 3551, section 4.2). Up to 60 ms occur: shares of the packets it gives are loose."""
@@ -204,6 +208,7 @@ _MEDIA_COUNT = np.array([outcome not in {Outcome.BLOCKED, Outcome.IGNORED} for o
 _ZERO = np.float32(0.0)
 _DROP = np.int8(Outcome.DROP)
 _NETWORK = _CLEARERS.index("network")
+_RANG = _ROW_BY_CODE["q850", 19]
 _SILENT_MS = _TABLES.silence.rise_ms[0]
 """An answered call that ended in longer silence has media evidence."""
 _ONE_WAY_MS = _TABLES.one_way.rise_ms[0]
@@ -238,7 +243,7 @@ class CallEnds:
         reason: raw `Reason` header values.
         released_by: code into `schemas.columns.RELEASERS`; -1 if not known.
         direction: code into `schemas.columns.DIRECTIONS`; -1 if not known.
-        duration_ms: answer to end; 0 if never answered.
+        duration_ms: answer to end; start to end if never answered.
         silence_ms: last media packet from the far end to the end of the call; -1 if not known.
         packets_received, packets_sent: -1 if not known.
     """
@@ -265,7 +270,7 @@ class CallEnds:
             reason=calls.reason,
             released_by=calls.released_by,
             direction=calls.direction,
-            duration_ms=np.where(answered, calls.end_ms - calls.answer_ms, 0),
+            duration_ms=calls.end_ms - np.where(answered, calls.answer_ms, calls.start_ms),
             silence_ms=calls.silence_ms,
             packets_received=calls.packets_received,
             packets_sent=calls.packets_sent,
@@ -336,9 +341,10 @@ def _judge(ends: _Columns, reason_code: I32, verdicts: _Verdicts) -> None:
         # Weakest source first: each line overrules those before it.
         row = q850 if q850 != _NONE else sip
         row = reason if reason != _NONE else row
+        row = sip if _SPECIFIC[sip] else row
         # Cause 19 says that it rang; RFC 3398 (section 7.2.4.1) writes it as a 480, which by itself does not say so.
-        rang = ends.sip_status[i] == 480 and ends.q850[i] == 19 and not answered
-        row = sip if _SPECIFIC[sip] and not rang else row
+        if ends.sip_status[i] == 480 and not answered and (ends.q850[i] == 19 or ends.duration_ms[i] >= RANG_MS):
+            row = _RANG
         row = reason if _SPECIFIC[reason] else row
         case = phase * len(_CLEARERS) + _CLEARER_OF[ends.released_by[i] + 1]
         at = (case * len(_DIRECTIONS) + ends.direction[i] + 1) * _ROWS + row

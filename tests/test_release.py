@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import release
-from detectors.release import CallEnds, Outcome, classify, rows_of_reason
+from detectors.release import RANG_MS, CallEnds, Outcome, classify, rows_of_reason
 from schemas.text import CodeColumn
 
 N, U, D, F, B, X = (
@@ -162,7 +162,7 @@ def meaning(word, answered, released_by, direction):
     if answered and word in DROPS:
         return D, DROPS[word][2 if network else 1 if party else 0]
     if word == "absent":
-        return F, {OUT: 0.25, IN: 1.0}.get(direction, 0.5)
+        return F, 0.1 if direction == OUT else 0.5
     if word == "weak":
         return F, 0.5
     return word, 1.0 if word is F else 0.0
@@ -249,6 +249,16 @@ def test_drops_are_verdicts_after_answer_and_failures_verdicts_before_it():
 )
 def test_the_rawer_source_wins_unless_it_is_generic_or_silent(row, outcome):
     assert verdict(**row)[0] == outcome
+
+
+@pytest.mark.parametrize("direction", [-1, IN, OUT])
+@pytest.mark.parametrize("q850", [-1, 18, 20])
+def test_who_is_unavailable_after_it_rang_did_not_answer(direction, q850):
+    unavailable = {"sip_status": 480, "q850": q850, "direction": direction}
+    assert verdict(**unavailable, duration_ms=RANG_MS)[:2] == (U, 0.0)
+    assert verdict(**unavailable, duration_ms=RANG_MS - 1)[0] == F
+    # A cause in the record's own Reason says more than the time does.
+    assert verdict(**unavailable, reason="Q.850;cause=20", duration_ms=RANG_MS)[0] == F
 
 
 @pytest.mark.parametrize("released_by", [-1, CUSTOMER, PEER, NETWORK, UNKNOWN])
@@ -436,8 +446,9 @@ def words_of(row, answered):
     }
     if said["reason"] != "-" and reason not in REASONS_GENERIC:
         return said["reason"]
-    rang = not answered and sip == 480 and q850 == 19
-    if said["sip"] != "-" and sip not in GENERIC["sip"] and not rang:
+    if not answered and sip == 480 and (q850 == 19 or row["duration_ms"] >= RANG_MS):
+        return U
+    if said["sip"] != "-" and sip not in GENERIC["sip"]:
         return said["sip"]
     return next((said[source] for source in ("reason", "q850", "sip") if said[source] != "-"), "-")
 
@@ -478,7 +489,7 @@ def call_rows(draw):
         "reason": draw(st.none() | st.sampled_from([*REASONS, *REASONS_GENERIC])),
         "released_by": draw(st.integers(-1, 3)),
         "direction": draw(st.integers(-1, 1)),
-        "duration_ms": draw(spans_ms) if answered else 0,
+        "duration_ms": draw(spans_ms),
         "silence_ms": draw(st.just(-1) | spans_ms),
         "packets_received": draw(counts),
         "packets_sent": draw(counts),
@@ -551,11 +562,14 @@ def test_rows_do_not_affect_each_other(rows, random):
 def test_the_columns_of_a_batch_are_taken_over():
     names = {field.name for field in fields(CallEnds)} - {"answered", "duration_ms"}
     calls = SimpleNamespace(
-        answer_ms=np.array([-1, 1_000]), end_ms=np.array([5_000, 5_000]), **{name: name for name in names}
+        start_ms=np.array([500, 500]),
+        answer_ms=np.array([-1, 1_000]),
+        end_ms=np.array([5_000, 5_000]),
+        **{name: name for name in names},
     )
     ends = CallEnds.of(calls)
     assert ends.answered.tolist() == [False, True]
-    assert ends.duration_ms.tolist() == [0, 4_000]
+    assert ends.duration_ms.tolist() == [4_500, 4_000]
     assert all(getattr(ends, name) == name for name in names)
 
 
