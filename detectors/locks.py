@@ -35,6 +35,8 @@ SHORTEST_S = 20.0
 MEDIAN_S, SIGMA = 80.0, 1.5
 """Durations of calls in general: log-normal, 60 % below 90 s and over 80 % below five minutes (Ofcom, Mobile
 Matters, 2019)."""
+ALIKE = 1.5
+"""One customer's calls are more alike than those of all together: so much likelier are his to end at a duration."""
 CUT_SHARE = 0.9
 """Under a lock, this share of the calls that reach it end there."""
 KNOWN_SHARE = 0.5
@@ -55,7 +57,7 @@ def density(value_s: float) -> float:
 def ending_chance(value_s: float) -> float:
     """Return the chance that an ordinary call that reaches a duration ends within the tolerance of it."""
     lasting = 0.5 * math.erfc(math.log(value_s / MEDIAN_S) / SIGMA / math.sqrt(2.0))
-    return min(max(2.0 * TOLERANCE_S * density(value_s) / max(lasting, 1e-9), 2e-3), 0.3)
+    return min(max(ALIKE * 2.0 * TOLERANCE_S * density(value_s) / max(lasting, 1e-9), 2e-3), 0.3)
 
 
 def _boost(value_s: float) -> float:
