@@ -152,6 +152,21 @@ def test_who_calls_in_the_evening_alone_has_no_trouble_of_the_evening():
     assert lift(time_of_day, view(bad, good)) < CLEAR_LOG10
 
 
+def among(one, other):
+    """Calls of two sorts, in order of time."""
+    both = np.concatenate([one, other])
+    return both[np.argsort(both["end_ms"], kind="stable")]
+
+
+def test_attempts_that_fail_at_all_hours_do_not_hide_drops_of_the_evening():
+    drops = calls(hours(19.2, 20.5, 43.1, 44.9, 67.3, 69.0), drop=1.0)
+    failures = calls(hours(8.5, 14.2, 34.1, 60.4), answered=False, setup=1.0)
+    good = calls(hours(8, 10, 12, 15, 33, 36, 39, 57, 60, 63, 81, 85))
+    found = time_of_day(view(among(drops, failures), good))
+    assert found == time_of_day(view(drops, good))
+    assert found.lift_log10 > CLEAR_LOG10
+
+
 # Route
 
 
@@ -167,6 +182,14 @@ def test_bad_calls_on_one_way_among_good_ones_on_another_are_a_route(name, value
     found = route(view(calls(SPREAD[:6], drop=1.0, **there), calls(SPREAD, **elsewhere)))
     assert found.lift_log10 > CLEAR_LOG10
     assert (found.dimension.name, found.dimension.value) == (name, value)
+
+
+def test_calls_made_again_elsewhere_do_not_hide_drops_on_one_trunk():
+    drops = calls(SPREAD[:6], drop=1.0, trunk=7)
+    again = calls([time_ms + HOUR_MS for time_ms in SPREAD[:4]], trunk=3, flags=REDIALLED)
+    found = route(view(among(drops, again), calls(SPREAD, trunk=3)))
+    assert found == route(view(drops, calls(SPREAD, trunk=3)))
+    assert found.lift_log10 > CLEAR_LOG10
 
 
 def test_bad_calls_with_one_far_end_among_good_ones_with_others_are_a_route():

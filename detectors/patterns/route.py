@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.history import BAD_KEPT, GOOD_KEPT
-from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, element_column, mean_log10
+from detectors.patterns.view import (
+    LIFT_LOG10_MAX,
+    Finding,
+    Kept,
+    View,
+    element_column,
+    main_sort,
+    mean_log10,
+    sort_of,
+)
 from schemas.alerts import Dimension
 from schemas.kernels import inlined, loop
 from schemas.text import F64
@@ -60,13 +69,16 @@ def _value(call: Any, way: int) -> float:
     return float(call["elements"][_COLUMNS[way]])
 
 
+_ANY_SORT = -1
+
+
 @loop
-def _known(calls: npt.NDArray[np.void], way: int, values: F64) -> int:
-    """Write what calls took, where it is known, into `values`; return how many there are."""
+def _known(calls: npt.NDArray[np.void], sort: int, way: int, values: F64) -> int:
+    """Write what calls of a sort took, where it is known, into `values`; return how many there are."""
     count = 0
     for call in calls:
         value = _value(call, way)
-        if value != _UNKNOWN:
+        if value != _UNKNOWN and sort in (_ANY_SORT, sort_of(call)):
             values[count] = value
             count += 1
     return count
@@ -114,9 +126,9 @@ def _takes_no_other(bad: F64, good: F64) -> bool:
 def _way_log10(kept: Kept, way: int) -> float:
     """Return log10 of the likelihood ratio of one value of a way being the bad one; NaN where nothing can be said."""
     bad = kept.room[:BAD_KEPT]
-    bad = bad[: _known(kept.bad, way, bad)]
+    bad = bad[: _known(kept.bad, main_sort(kept.bad), way, bad)]
     good = kept.room[BAD_KEPT : BAD_KEPT + GOOD_KEPT]
-    good = good[: _known(kept.good, way, good)]
+    good = good[: _known(kept.good, _ANY_SORT, way, good)]
     if len(bad) < 3 or _takes_no_other(bad, good):
         return math.nan
     values = kept.room[BAD_KEPT + GOOD_KEPT : 2 * (BAD_KEPT + GOOD_KEPT)]
@@ -152,7 +164,8 @@ def route_log10(kept: Kept) -> float:
 
 def _most_taken(view: View, way: str) -> str:
     """Return the name of the value that most bad calls have."""
-    counts = Counter(_values(view.bad, way).tolist())
+    main = main_sort(view.bad)
+    counts = Counter(_values(view.bad[[sort_of(call) == main for call in view.bad]], way).tolist())
     counts.pop(_unknown(way), None)
     most = max(counts.values())
     # Of equals the name decides: codes are given in order of arrival, and must not show.

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, Kept, View, hour_of, mean_log10
+from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, Kept, View, hour_of, main_sort, mean_log10, sort_of
 from schemas.alerts import Dimension
 from schemas.kernels import loop
 from schemas.text import F64
@@ -37,24 +37,31 @@ _WINDOWS = len(_START)
 
 
 @loop
-def _on_several_days(kept: Kept) -> bool:
-    several = False
+def _count_hours(kept: Kept, by_hour: F64) -> bool:
+    """Count bad calls of each hour, then good ones; return whether the bad ones are of several days."""
+    by_hour[:] = 0.0
+    first, last = kept.now_ms, kept.since_ms
+    main = main_sort(kept.bad)
     for call in kept.bad:
-        several |= call["end_ms"] // DAY_MS != kept.bad[0]["end_ms"] // DAY_MS
-    return several
+        if sort_of(call) == main:
+            by_hour[hour_of(call["end_ms"])] += 1.0
+            first, last = min(first, call["end_ms"]), max(last, call["end_ms"])
+    for call in kept.good:
+        by_hour[24 + hour_of(call["end_ms"])] += 1.0
+    return first // DAY_MS < last // DAY_MS
 
 
 @loop
-def _lift_log10(kept: Kept, by_hour: F64, k: int) -> float:
-    """Return log10 of the likelihood ratio of the pattern for one window."""
+def _lift_log10(bad: float, good: float, by_hour: F64, k: int) -> float:
+    """Return log10 of the likelihood ratio of the pattern for one window, of so many bad and good calls."""
     bad_in, good_in = 0.0, 0.0
     for hour in range(_START[k], _START[k] + _WIDTH[k]):
         bad_in += by_hour[hour % 24]
         good_in += by_hour[24 + hour % 24]
     # The bad calls themselves are calls too: half of them speak for the customer's hours.
-    calls = len(kept.good) + 0.5 * len(kept.bad) + GENERAL_CALLS
+    calls = good + 0.5 * bad + GENERAL_CALLS
     share = min(max((good_in + 0.5 * bad_in + GENERAL_CALLS * _GENERAL[k]) / calls, 0.02), 0.98)
-    lift = (len(kept.bad) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
+    lift = (bad - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
     # Most windows hold no bad call.
     return lift + bad_in * math.log10(INSIDE / share) if bad_in > 0.0 else lift
 
@@ -62,18 +69,14 @@ def _lift_log10(kept: Kept, by_hour: F64, k: int) -> float:
 @loop
 def _weigh(kept: Kept) -> tuple[float, int]:
     """Return (log10 of the likelihood ratio of any window, the likeliest one); NaN where too few days show one."""
-    if len(kept.bad) < 3 or not _on_several_days(kept):
-        return math.nan, 0
-    # Bad calls of each hour, then good ones.
     by_hour = kept.room[_WINDOWS : _WINDOWS + 48]
-    by_hour[:] = 0.0
-    for call in kept.bad:
-        by_hour[hour_of(call["end_ms"])] += 1.0
-    for call in kept.good:
-        by_hour[24 + hour_of(call["end_ms"])] += 1.0
+    several_days = _count_hours(kept, by_hour)
+    bad = by_hour[:24].sum()
+    if bad < 3.0 or not several_days:
+        return math.nan, 0
     best = 0
     for k in range(_WINDOWS):
-        kept.room[k] = _lift_log10(kept, by_hour, k)
+        kept.room[k] = _lift_log10(bad, len(kept.good), by_hour, k)
         if kept.room[k] > kept.room[best]:
             best = k
     return min(mean_log10(kept.room[:_WINDOWS]), LIFT_LOG10_MAX), best

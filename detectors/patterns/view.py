@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from detectors.history import ANSWERED, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT
+from detectors.history import ANSWERED, BAD, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT, LOCKED, POOR
 from schemas.alerts import Dimension, PatternKind
 from schemas.kernels import inlined, loop
 from schemas.text import F64, I64
@@ -187,6 +187,43 @@ def mean_log10(values_log10: F64) -> float:
 def hour_of(time_ms: int) -> int:
     """Return the UTC hour of the day, 0..23, of a time."""
     return (time_ms % DAY_MS) // HOUR_MS
+
+
+CUT, FAILED, WORN, AGAIN = range(4)
+"""Sorts of bad calls: cut off, not set up, of poor sound, made again with nothing else wrong."""
+
+
+@inlined
+def sort_of(call: Any) -> int:
+    """Return of what sort a bad call is."""
+    if call["setup"] >= BAD:
+        return FAILED
+    if call["drop"] >= BAD or (call["flags"] & LOCKED) != 0:
+        return CUT
+    return WORN if (call["flags"] & POOR) != 0 else AGAIN
+
+
+@loop
+def main_sort(bad: npt.NDArray[np.void]) -> int:
+    """Return the sort of which there are most; of equals the first.
+
+    What one trouble has in common, hours or a way, its own calls show; those of other sorts that fall among them are
+    what everybody has.
+    """
+    counts = (0, 0, 0, 0)
+    for call in bad:
+        sort = sort_of(call)
+        counts = (
+            counts[CUT] + (sort == CUT),
+            counts[FAILED] + (sort == FAILED),
+            counts[WORN] + (sort == WORN),
+            counts[AGAIN] + (sort == AGAIN),
+        )
+    main = CUT
+    for sort in range(4):
+        if counts[sort] > counts[main]:
+            main = sort
+    return main
 
 
 @loop
