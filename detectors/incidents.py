@@ -129,7 +129,8 @@ class Incidents:
             calls = explained[explained["signs"][:, channel] >= BAD]
             if len(np.unique(calls["key"])) < CUSTOMERS_MIN or element_total(one, channel) < LOW_DAYS:
                 continue
-            if channel == E_QUALITY and ELEMENTS[one["kind"]] == "probe" and self._drops_too(element):
+            if ELEMENTS[one["kind"]] == "probe" and (channel != E_QUALITY or self._drops_too(element)):
+                # It listens: calls that end badly where it stands are the trouble of what carries them.
                 continue
             p0 = self.elements.p0(element, channel)
             # Calls inside another open incident are in the log too, but not in the counts.

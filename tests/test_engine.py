@@ -547,6 +547,15 @@ def test_an_incident_clears_once_calls_are_good_again():
     assert cleared["data"]["customers_affected"] >= 15
 
 
+def test_a_probe_is_not_blamed_for_calls_that_were_cut_off_where_it_listens():
+    calls = telco(1, of_node_1)
+    for one in calls:
+        number = one.pop("access_node").removeprefix("node-")
+        one |= {"region": f"region-{number}", "probe_id": f"probe-{number}"}
+    opened = [one["data"] for one in run(calls) if one["type"] == "stayline.incident.opened"]
+    assert [(one["element_kind"], one["element_id"]) for one in opened] == [("region", "region-1")]
+
+
 def test_a_probe_that_lies_is_named_and_nobody_is_blamed():
     calls = telco(3, never)
     for one in calls:
