@@ -45,8 +45,10 @@ LEAP = 4.0
 """The threshold for D healthy days is D / LEAP: at an alarm the evidence stands far above any threshold, since a bad
 call multiplies it by twenty to fifty, and by optional stopping it is the mean at the alarm that equals the mean time
 until then. For factors of L the mean leap is about (L - 1) / ln L: 6 for 20, 13 for 50; on poor lines factors are
-smaller. So much is given away as still leaves lines that drop up to 1.6 % of their calls their D days (measured in
-`tests/test_evidence.py`). Where the usual line drops 3 % it does not: there are 3.4 to 4.5 false alarms in D days."""
+smaller. Of the evidence of a trouble without structure a part is counted (`detectors.patterns.PLAIN_SHARE`). So much is
+given away as still leaves lines that drop up to 1.6 % of their calls their D days (measured in `tests/test_evidence.py`
+at two, ten and forty calls a day). Where the usual line drops 3 % it does not: in D days there are 3.0, 2.4 and 1.5
+false alarms."""
 
 LOW_DAYS, QUIET_CALLS = 1.0, 6.0
 """Evidence below one day's worth, or below what six calls of a light caller accrue, is none: trouble that was counted
@@ -59,7 +61,7 @@ class Prior(NamedTuple):
     Attributes:
         mean, size: mean of x over healthy lines, and how many observations that belief is worth (a beta
             distribution). Fixed-line VoIP drops 0.5 to 1.5 % of calls once inferred drops count; setup fails for 1 to
-            2 % of attempts (NER 98 to 99 %); a call in a hundred lies as far below its customer's usual R as poor
+            3 % of attempts (NER 97 to 99 %); a call in a hundred lies as far below its customer's usual R as poor
             media does; 2 to 5 % of good calls are made again within a minute for no bad reason, which by itself is
             half a sign. One wide belief tells trouble from a poor line sooner, and is wrong less often where lines
             are poorer than that, than a narrow one mixed with a second for poor lines.
@@ -77,7 +79,7 @@ class Prior(NamedTuple):
 
 PRIORS: tuple[Prior, ...] = (
     Prior(mean=0.011, size=60.0, p0_min=0.004, p0_max=0.10, share=0.45),
-    Prior(mean=0.016, size=60.0, p0_min=0.006, p0_max=0.20, share=0.15),
+    Prior(mean=0.020, size=60.0, p0_min=0.006, p0_max=0.20, share=0.15),
     Prior(mean=0.013, size=50.0, p0_min=0.004, p0_max=0.15, share=0.15),
     Prior(mean=0.016, size=50.0, p0_min=0.005, p0_max=0.25, share=0.10),
 )
