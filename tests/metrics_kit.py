@@ -1,5 +1,6 @@
 """What the tests of monitoring share: what a deployment shows while it runs."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -11,11 +12,14 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 from delivery_kit import SECRET, Receiver
+from engine_kit import MONDAY_MS, batch, call, engine
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from run_kit import Program, recorded, until
 
 from dataflows.inputs.kafka import KafkaFigures
+from dataflows.inputs.messages import Shard
+from dataflows.shards import Shards
 
 OUTPUTS = """
 [[output]]
@@ -78,7 +82,8 @@ def scraped():
 
 @functools.cache
 def scraped_of_inputs():
-    """Return what the other inputs show: of packets a running deployment, of Kafka a reader of two partitions.
+    """Return what the other inputs show: of packets a running deployment, of Kafka a reader of two partitions and one
+    that is kept apart.
 
     `test_kafka` scrapes a deployment that reads from a broker, which takes half a minute to start.
     """
@@ -93,7 +98,10 @@ def scraped_of_inputs():
         program = Program(folder, "run", "-c", "c.toml")
         page = httpx2.get(f"{program.address('metrics')}/metrics", trust_env=False).text
         program.kill()
-    registry = CollectorRegistry()
+        with contextlib.closing(Shards(folder, (0,), lambda _: engine())) as shards:
+            shards.engine(Shard(0, 1, ())).apply(batch([call("a", MONDAY_MS)]))
+            registry = CollectorRegistry()
+            registry.register(shards)
     registry.register(KafkaFigures(SimpleNamespace(lag={("t", 0): 3, ("t", 1): 0}, lost=0, measure=lambda: None)))
     return page + generate_latest(registry).decode()
 
