@@ -13,7 +13,7 @@ from river.stats import EWMean, EWVar
 
 from bench.peers.job import ALPHA, DELTA, FADE, MIN_INSTANCES, THRESHOLD
 from detectors.emodel import CODECS, JITTER_BUFFER_PER_JITTER, R_BASE, codec_index
-from detectors.release import CallEnds, Outcome, classify
+from detectors.release import RANG_MS, CallEnds, Outcome, classify
 from schemas.columns import DIRECTIONS, RELEASERS
 from schemas.events import Call, Media
 from schemas.text import CodeColumn
@@ -35,13 +35,14 @@ def release_of(call: Call) -> Verdict:
     """Return what ended a call. What the codes say is looked up once a combination; media evidence once a call."""
     codes = (call.sip_status, call.q850, call.reason, call.released_by, call.direction)
     if call.answer_ms is None:
-        return _of_codes(False, *codes)  # noqa: FBT003  a key of the cache
+        rang = call.end_ms - call.start_ms >= RANG_MS
+        return _of_codes(False, *codes, RANG_MS if rang else 0)  # noqa: FBT003  a key of the cache
     duration_ms = call.end_ms - call.answer_ms
     # Silence of under two seconds weighs nothing, and most calls have as many packets as their duration says.
     quiet = call.silence_ms is not None and call.silence_ms > 1_000
     starved = call.packets_received is not None and call.packets_received * 20 < 0.1 * duration_ms
     if not (quiet or starved):
-        return _of_codes(True, *codes)  # noqa: FBT003  a key of the cache
+        return _of_codes(True, *codes, 0)  # noqa: FBT003  a key of the cache
     return _classified(
         True, *codes, duration_ms, call.silence_ms, call.packets_received, call.packets_sent  # noqa: FBT003  a column
     )  # fmt: skip
@@ -55,8 +56,9 @@ def _of_codes(
     reason: str | None,
     released_by: str | None,
     direction: str | None,
+    lasted_ms: int,
 ) -> Verdict:
-    return _classified(answered, sip_status, q850, reason, released_by, direction, 0, None, None, None)
+    return _classified(answered, sip_status, q850, reason, released_by, direction, lasted_ms, None, None, None)
 
 
 def _classified(
