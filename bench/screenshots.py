@@ -22,6 +22,7 @@ from dataflows.inputs.http import Server
 from detectors.engine import RiskEngine
 from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
+from schemas.alerts import Alert
 from schemas.decode import Decoder
 from schemas.errors import StaylineError
 from sinks.desk.actions import Deed, What, do
@@ -113,12 +114,17 @@ def _play(engine: RiskEngine, store: DeskStore) -> None:
 
 
 def _work(store: DeskStore, clock: Callable[[], int]) -> str:
-    """Do what a team does in an evening; return the case that the card is of: the worst of those left."""
+    """Do what a team does in an evening; return the case that the card is of: the worst one with something to offer."""
     cards = store.cases(Filter())
     deeds: list[tuple[int, What]] = [(0, "unreachable"), (-1, "contacted"), (-2, "resolve")]
     for place, what in deeds:
         do(store, Deed(cards[place].alert.alert_id, what, "local", clock(), 0), lambda _: None)
-    return cards[0].alert.alert_id
+    return next(one.alert.alert_id for one in cards if _is_offered(one.alert))
+
+
+def _is_offered(alert: Alert) -> bool:
+    chosen = None if alert.choice is None else alert.choice.action
+    return chosen is None or chosen in {one.remedy_id for one in alert.remedies}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The desk's pages: what the templates are given."""
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import jinja2
+from markupsafe import Markup, escape
 from msgspec import Struct, structs
 
 from schemas.alerts import Alert, Incident
@@ -35,14 +37,27 @@ _PLACES: Final = {
 }
 """The templates that the navigation leads to, and its names for them."""
 
+_TURNING: Final = re.compile("[\u202a-\u202e]")
+"""Characters that turn the direction of text around (Unicode, UAX #9): with them one token looks like another."""
+
+
+def _shown(value: Any) -> Any:
+    """Make characters visible that would make text look like another; what is exact by mark-up stays as it is."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _TURNING.sub("\N{REPLACEMENT CHARACTER}", value)
+    return value
+
+
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("sinks.desk"),
     autoescape=True,
+    finalize=_shown,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(iso=words.iso, case_path=words.case_path)
+# `exact`: for values that come back to us, as in forms.
+_templates.filters.update(iso=words.iso, case_path=words.case_path, exact=escape)
 _templates.globals.update(
     KINDS=[name.removeprefix("kind.") for name in words.catalogue("en") if name.startswith("kind.")],
     BANDS=("high", "raised", "low"),
