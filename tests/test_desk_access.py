@@ -1,5 +1,6 @@
 """Who may come to the desk, by which name, with what; and that forms come from its own pages alone."""
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 
 from schemas.events import Outcome
 from sinks.desk import access as access_module
+from sinks.desk import forms
 from sinks.desk.access import PACES, Limits
 from sinks.desk.app import desk_application
 from sinks.desk.forms import FORM_BYTES_MAX, read_path
@@ -528,6 +530,17 @@ def test_only_forms_are_read(desk, form):
         kind = {"content-type": "application/x-www-form-urlencoded"}
         assert desk.client.post("/cases/al_1/actions", content=body, headers=kind).status_code == 400
     assert desk.client.post("/cases/none/actions", data=form).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/cases/al_1/actions", "/api/v1/alerts/al_1/outcomes"])
+def test_a_body_that_does_not_come_holds_nobody_up(served, path, monkeypatch):
+    monkeypatch.setattr(forms, "BODY_S", 0.1)
+    kind = "application/json" if "api" in path else "application/x-www-form-urlencoded"
+    host = served.base.removeprefix("http://")
+    with socket.create_connection(host.split(":"), timeout=10.0) as line:
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 9\r\n\r\nx"
+        line.sendall(head.encode())
+        assert line.makefile("rb").read().startswith(b"HTTP/1.1 408 ")
 
 
 def test_an_outcome_that_cannot_be_handed_on_is_not_recorded(store):

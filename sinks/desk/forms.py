@@ -1,5 +1,6 @@
 """What comes in by form and by address, read strictly."""
 
+import asyncio
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from typing import Final
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from sinks.desk.actions import OFFERED, WHATS, Deed, What
 from sinks.desk.cards import CaseFile, Filter
@@ -18,6 +19,9 @@ FORM_BYTES_MAX: Final = 8_192
 """A form is some two hundred bytes."""
 
 FORM_FIELDS_MAX: Final = 16
+
+BODY_S: Final = 10.0
+"""So small a body comes at once, or whoever sends it only holds the connection."""
 
 PAGES_MAX: Final = 10_000
 
@@ -53,13 +57,17 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     """Read a small body.
 
     Raises:
-        HTTPException: 413 if it is large.
+        HTTPException: 413 if it is large, 408 if it does not come.
     """
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > bytes_max:
-            raise HTTPException(413, "too_large")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > bytes_max:
+                    raise HTTPException(413, "too_large")
+    except (TimeoutError, ClientDisconnect):
+        raise HTTPException(408, "too_slow", {"connection": "close"}) from None
     return bytes(body)
 
 

@@ -17,6 +17,7 @@ _WORDS: Final[dict[int, str]] = {
     401: "A key or a session is needed",
     403: "The key or the role does not allow it, or a colleague holds the case",
     404: "There is no such thing",
+    408: "The body did not come",
     409: "The case, or the clock, is not where the request takes it to be: read the case again",
     412: "The case is no longer what If-Match says: read it again",
     413: "The body is too large",
@@ -140,7 +141,7 @@ def _post() -> dict[str, Any]:
         "requestBody": {"required": True, "content": _content("NewOutcome")},
         "responses": {
             "201": {"description": "It is recorded", "content": _content("Action")},
-            **_errors(400, 404, 409, 412, 413, 415),
+            **_errors(400, 404, 408, 409, 412, 413, 415),
         },
     }
 
