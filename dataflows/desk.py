@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import orjson
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from dataflows.config import Secrets
 from dataflows.config.business import catalogue_of
@@ -91,16 +91,24 @@ def _provider(desk: Desk, secrets: Secrets) -> oidc.Settings | None:
     )
 
 
-def outcomes_of(spool: Spool | None, records: Resubmitted | None) -> TakeOutcome:
+def outcomes_of(spool: Spool | None, records: Resubmitted | None, engines: Iterable[RiskEngine]) -> TakeOutcome:
     """Return what makes outcomes events of the input, durably.
+
+    Detection's time is that of its events. Where these are behind the wall clock (a backlog, a replay, a
+    demonstration), an outcome at the wall clock's time would take detection's time past all that is still to come: so
+    it happened at the newest event.
 
     Args:
         spool: of an input that takes events by HTTP; there they keep their place among the others.
         records: what is read beside any other input; None: nothing is, and outcomes are refused.
+        engines: those of the deployment.
     """
     lock = threading.Lock()
 
     def take(outcome: Outcome) -> None:
+        clock_ms = max((one.clock_ms for one in list(engines)), default=-1)
+        if 0 <= clock_ms < outcome.at_ms:
+            outcome = structs.replace(outcome, at_ms=clock_ms)
         event = {name: value for name, value in to_builtins(outcome).items() if value is not None}
         line = orjson.dumps(event)
         if spool is not None:

@@ -117,7 +117,7 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
         gauges = Gauges(
             engines, outbox, source.spool, source.figures, meters=meters, disk=disk, shards=shards, clock=now_ms
         )
-        take = outcomes_of(source.spool, outcomes)
+        take = outcomes_of(source.spool, outcomes, engines)
         desk = None if store is None else partial(desk_server, config, secrets, store, take, engines, outbox)
         for name, server in _servers(config, source, desk, gauges):
             server.start()

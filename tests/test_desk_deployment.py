@@ -1,10 +1,12 @@
 """The desk of a deployment: where outcomes go, what the deployment tells of itself, who knows customers, its server."""
 
 from itertools import islice
+from types import SimpleNamespace
 
 import orjson
 import pytest
 from desk_kit import NOW_MS, FakeClock, alert, serving, told
+from msgspec.structs import replace
 from run_kit import until
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -33,7 +35,7 @@ OUTCOMES = [Outcome("al_1", NOW_MS, "accepted", "timer_fix", "ann"), Outcome("al
 
 def test_outcomes_become_events_of_an_input_that_takes_events(tmp_path):
     spool = Spool(tmp_path / "spool")
-    take = outcomes_of(spool, Resubmitted(tmp_path / "outcomes"))
+    take = outcomes_of(spool, Resubmitted(tmp_path / "outcomes"), [])
     for outcome in OUTCOMES:
         take(outcome)
     cut = next(spool.read(Place()))
@@ -43,7 +45,7 @@ def test_outcomes_become_events_of_an_input_that_takes_events(tmp_path):
 
 def test_outcomes_are_read_beside_an_input_that_takes_none(tmp_path):
     records = Resubmitted(tmp_path / "outcomes")
-    take = outcomes_of(None, records)
+    take = outcomes_of(None, records, [])
     for outcome in OUTCOMES:
         take(outcome)
     lines = b"".join(cut.chunk.data for cut in records.read(Place(), ends=True) if cut is not None)
@@ -51,9 +53,20 @@ def test_outcomes_are_read_beside_an_input_that_takes_none(tmp_path):
     assert b"null" not in lines
 
 
+@pytest.mark.parametrize(
+    ("newest_ms", "at_ms"), [(NOW_MS - 86_400_000, NOW_MS - 86_400_000), (NOW_MS + 5, NOW_MS), (-1, NOW_MS), (0, 0)]
+)
+def test_an_outcome_does_not_take_detection_past_events_that_are_still_to_come(tmp_path, newest_ms, at_ms):
+    records = Resubmitted(tmp_path / "outcomes")
+    engines = [SimpleNamespace(clock_ms=one) for one in (newest_ms, -1)]
+    outcomes_of(None, records, engines)(OUTCOMES[0])
+    lines = next(cut for cut in records.read(Place(), ends=True) if cut is not None).chunk.data
+    assert decode_record(lines) == replace(OUTCOMES[0], at_ms=at_ms)
+
+
 def test_outcomes_that_nobody_would_read_are_refused():
     with pytest.raises(StateError, match="must come by Kafka"):
-        outcomes_of(None, None)(OUTCOMES[0])
+        outcomes_of(None, None, [])(OUTCOMES[0])
 
 
 def test_a_deployment_tells_of_its_elements_its_budget_and_its_model(tmp_path):
