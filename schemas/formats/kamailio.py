@@ -70,6 +70,10 @@ _FIELDS = {
     "end": ("end_time", "end"),
     "trunk": ("gateway", "gw", "dst_gw", "trunk"),
     "sbc": ("server", "node", "hostname"),
+    "event": ("event",),
+    "method": ("method",),
+    "duration": ("duration", "ms_duration"),
+    "lifetime": ("timeout", "lifetime"),
 }
 """Our name -> the names under which it is looked for, the plainest first."""
 
@@ -86,7 +90,11 @@ second attempt that nobody answers; a BYE is over after 32 s."""
 
 _PRINTED_NULL = "<null>"
 
-Row = dict[str, Any]
+TABLES_MAX = 64
+"""So many sets of names are known at once: a route writes a handful."""
+
+Row = dict[str, str]
+"""What a row says, by our names."""
 
 
 class _Times(NamedTuple):
@@ -140,16 +148,18 @@ class KamailioReader(JoiningReader):
         """Calls of which an end was told, and more may be."""
         self._now_ms = 0
         self._acc_seen = False
+        self._tables: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        """Of rows with these names: the fields that are taken, each with its name there."""
         self._ended: Waiting[None] = Waiting(lambda: None, ENDED_MAX)
 
     def _record(self, line: Line) -> Items:
-        row = json_object(line.data)
-        callid = _field(row, "callid")
+        row = self._row(json_object(line.data))
+        callid = row.get("callid")
         if callid is None:
             raise Unfit(DeadReason.MISSING_FIELD, "callid must be present, was absent")
         if callid in self._ended:
             return []
-        event, method = _value(row, "event"), _value(row, "method")
+        event, method = row.get("event"), row.get("method")
         if event is not None:
             items = self._dialog_event(line, row, callid, event.rpartition(":")[2])
         elif method is not None:
@@ -164,6 +174,32 @@ class KamailioReader(JoiningReader):
             items += _left(call)
         return items
 
+    def _row(self, given: dict[str, Any]) -> Row:
+        """Return what a row says, under the plainest of each field's names that says something.
+
+        Raises:
+            Unfit: a value of it is no single one.
+        """
+        table = self._tables.get(names := tuple(given))
+        if table is None:
+            if len(self._tables) == TABLES_MAX:
+                self._tables.clear()
+            table = self._tables[names] = [
+                (field, name) for field, known in _FIELDS.items() for name in known if name in given
+            ]
+        row: Row = {}
+        for field, name in table:
+            value = given[name]
+            if value is None or field in row:
+                continue
+            if not isinstance(value, str):
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a text or a number, was neither")
+                value = str(value)
+            if _says(field, value):
+                row[field] = value
+        return row
+
     def _rest(self) -> Items:
         return [item for calls in (self._told, self._calls) for call in calls.all() for item in _left(call)]
 
@@ -176,7 +212,7 @@ class KamailioReader(JoiningReader):
             return self._end(line, row, callid, time_ms)
         if method != "INVITE":
             raise Unfit(DeadReason.UNKNOWN_VALUE, "method must be INVITE, BYE or another that SIP has, was none")
-        status = status_of(_field(row, "status"))
+        status = status_of(row.get("status"))
         if status is None:
             raise Unfit(DeadReason.MISSING_FIELD, "sip_code must be a final status, was none")
         start_ms = self._time(row, "start", time_ms)
@@ -185,7 +221,7 @@ class KamailioReader(JoiningReader):
         return self._failed(line, row, callid, start_ms, time_ms)
 
     def _dialog_event(self, line: Line, row: Row, callid: str, event: str) -> Items:
-        time_ms = self._time(row, "time", None if _field(row, "end") is None else self._time(row, "end"))
+        time_ms = self._time(row, "time", None if row.get("end") is None else self._time(row, "end"))
         self._now_ms = time_ms
         start_ms = self._time(row, "start", time_ms)
         if event == "start":
@@ -209,7 +245,7 @@ class KamailioReader(JoiningReader):
         call = self._kept(line, row, callid)
         if call.answer_ms is not None:
             return []
-        status = status_of(_field(row, "status"))
+        status = status_of(row.get("status"))
         call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
         times = _Times(call.start_ms, None, max(end_ms, call.start_ms))
         events = self._events(row, callid, call, times, status, "caller" if status == 487 else None)
@@ -220,19 +256,19 @@ class KamailioReader(JoiningReader):
         """End an answered call."""
         call = self._calls.get(callid) or self._told.get(callid)
         if call is None or call.answer_ms is None:
-            began, answered = _field(row, "start"), _field(row, "answer")
+            began, answered = row.get("start"), row.get("answer")
             if began is None and answered is None:
                 raise Unfit(DeadReason.MISSING_FIELD, "the answer of a call must come before its end, did not")
             call = self._kept(line, row, callid)
             call.start_ms = self._time(row, "start", None if answered is None else self._time(row, "answer"))
             call.answer_ms = self._time(row, "answer", call.start_ms)
-        event, method = _value(row, "event"), _value(row, "method")
-        lifetime_ms = span_ms("timeout", _value(row, "timeout", "lifetime"))
+        event, method = row.get("event"), row.get("method")
+        lifetime_ms = span_ms("timeout", row.get("lifetime"))
         expired = bool(lifetime_ms) and end_ms - call.answer_ms >= lifetime_ms
         unasked = expired or (event is not None and method is not None and method.upper() != "BYE")
         released = "network" if unasked else _releaser(row, call)
         times = _Times(call.answer_ms if call.start_ms is None else call.start_ms, call.answer_ms, end_ms)
-        status = status_of(_field(row, "status"))
+        status = status_of(row.get("status"))
         # A BYE that nobody answered: the far end was gone. A 481 is two who hung up at once.
         events = self._events(row, callid, call, times, 408 if status == 408 else 200, released)
         return self._over(line, callid, call, events, waits=self._acc_seen and event is not None and not unasked)
@@ -240,13 +276,13 @@ class KamailioReader(JoiningReader):
     def _cdr(self, line: Line, row: Row, callid: str) -> Items:
         call = self._kept(line, row, callid)
         start_ms = self._time(row, "start")
-        if _field(row, "end") is not None:
+        if row.get("end") is not None:
             end_ms = self._time(row, "end")
         else:
-            end_ms = start_ms + span_ms("duration", _value(row, "duration", "ms_duration"))
+            end_ms = start_ms + span_ms("duration", row.get("duration"))
         self._now_ms = end_ms
-        status, answer_ms = status_of(_field(row, "status")), None
-        told = _field(row, "answer") is not None or call.answer_ms is not None
+        status, answer_ms = status_of(row.get("status")), None
+        told = row.get("answer") is not None or call.answer_ms is not None
         if status < 300 if status is not None else told or end_ms > start_ms:
             answer_ms = self._time(row, "answer", start_ms if call.answer_ms is None else call.answer_ms)
         call.start_ms = start_ms if call.start_ms is None else min(call.start_ms, start_ms)
@@ -275,20 +311,20 @@ class KamailioReader(JoiningReader):
         if not call.position:
             call.position, call.record = line.position, head(line.data)
         if call.caller is None:
-            call.caller = _field(row, "caller")
+            call.caller = row.get("caller")
         if call.callee is None:
-            call.callee = _field(row, "callee")
+            call.callee = row.get("callee")
         if call.from_tag is None:
-            call.from_tag, call.to_tag = _field(row, "from_tag"), _field(row, "to_tag")
+            call.from_tag, call.to_tag = row.get("from_tag"), row.get("to_tag")
         elif not call.to_tag:
-            call.to_tag = _field(row, "to_tag")
+            call.to_tag = row.get("to_tag")
         return call
 
     def _events(
         self, row: Row, callid: str, call: _Open, times: _Times, status: int | None, by: End | None
     ) -> list[Call]:
-        call_id, q850, reason = self._tokens.opaque(callid), _field(row, "q850"), _field(row, "reason")
-        trunk, sbc, end_ms = _field(row, "trunk"), _field(row, "sbc"), times.end_ms
+        call_id, q850, reason = self._tokens.opaque(callid), row.get("q850"), row.get("reason")
+        trunk, sbc, end_ms = row.get("trunk"), row.get("sbc"), times.end_ms
         if end_ms < times.start_ms:
             end_ms = self._times.not_before(times.start_ms, end_ms)
         return [
@@ -311,44 +347,25 @@ class KamailioReader(JoiningReader):
         ]
 
     def _time(self, row: Row, name: str, otherwise: int | None = None) -> int:
-        text = _field(row, name)
+        text = row.get(name)
         return otherwise if text is None and otherwise is not None else time_of(self._times, _FIELDS[name][0], text)
 
 
-def _field(row: Row, name: str) -> str | None:
-    """Return what is said under the plainest of a field's names; of a time, no 0."""
-    found = _value(row, *_FIELDS[name])
-    return None if found is not None and found[0] == "0" and name in _LATER and _ZERO.fullmatch(found) else found
-
-
-def _value(row: Row, *names: str) -> str | None:
-    """Return the first of these values that says something.
-
-    Raises:
-        Unfit: it is no single value.
-    """
-    for name in names:
-        value = row.get(name)
-        if value is None:
-            continue
-        if isinstance(value, str):
-            if value == "" or value == _PRINTED_NULL:  # noqa: PLR1714 - a set would hash every value
-                continue
-            return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a text or a number, was neither")
-    return None
+def _says(field: str, value: str) -> bool:
+    """Tell whether a value says something: no printed null, and of a time that may come later no 0."""
+    if not value or value == _PRINTED_NULL:
+        return False
+    return value[0] != "0" or field not in _LATER or _ZERO.fullmatch(value) is None
 
 
 def _releaser(row: Row, call: _Open) -> End | None:
     """Tell who sent BYE: its From tag is the sender's."""
-    tag, event, method = _field(row, "from_tag"), _value(row, "event"), _value(row, "method")
+    tag, event, method = row.get("from_tag"), row.get("event"), row.get("method")
     if tag is None or call.from_tag is None or method not in (None, "BYE") or (method is None and event is None):
         return None
     if tag == call.from_tag:
         return "caller" if event is None else None
-    return "callee" if call.from_tag == _field(row, "to_tag") or tag == call.to_tag else None
+    return "callee" if call.from_tag == row.get("to_tag") or tag == call.to_tag else None
 
 
 def _left(call: _Open) -> list[Converted | Reject]:
