@@ -12,6 +12,8 @@ call are joined by `linkedid` and `uniqueid`. An unanswered call that says no mo
 that its `dialstatus` comes nearest to. Once a CEL row has been seen, a CDR waits for the HANGUP of its channel,
 in bounded memory; calls of which only the channel events came are made from these alone.
 
+Where neither end shows a number (withheld, or not kept), a call counts for the endpoint of the caller's channel.
+
 **Media** are in no CDR by default. Where the dial plan keeps `RTPAUDIOQOS` in a column of its own or in `userfield`,
 its counts are those of Asterisk towards the caller.
 
@@ -31,6 +33,7 @@ from schemas.formats.calls import (
     Call,
     End,
     Parties,
+    Side,
     Value,
     heard,
     loss_of,
@@ -301,7 +304,7 @@ class AsteriskReader(JoiningReader):
         return None
 
     def _cdr(self, line: Line, row: _Cdr) -> Items:
-        if self._is_rest(row):
+        if row.disposition != "ANSWERED" and self._is_rest(row):
             return []
         key = text_of(row.linkedid, row.uniqueid) if self._cel_seen else None
         if key is None:
@@ -315,8 +318,6 @@ class AsteriskReader(JoiningReader):
 
     def _is_rest(self, row: _Cdr) -> bool:
         """Tell whether a row is of what a channel did after a call in vain that has a row of its own."""
-        if row.disposition == "ANSWERED":
-            return False
         unique = text_of(row.uniqueid)
         if unique is None or (text_of(row.disposition) or "").upper() in ("ANSWERED", "8"):
             return False
@@ -406,13 +407,23 @@ class AsteriskReader(JoiningReader):
                 q850=cause,
                 released_by=released_by(side, by),
             )
-            for side in self._parties.sides(*self._ends(call))
+            for side in self._sides(*self._ends(call), call.hangups[name][2])
         ]
 
     def _ends(self, call: _Call) -> tuple[str | None, str | None]:
         """Return caller and callee; where neither is anybody, whose call it is that the switch made."""
         named = self._parties.names(call.caller) or self._parties.names(call.callee)
         return (call.caller, call.callee) if named else (call.someone, None)
+
+    def _sides(self, caller: str | None, callee: str | None, channel: Value) -> list[Side]:
+        """Return for whom a call counts; where neither end has a number, for the endpoint of the caller's channel."""
+        try:
+            return self._parties.sides(caller, callee)
+        except Unfit:
+            found = _ENDPOINT.fullmatch(text_of(channel) or "")
+            if found is None or found.group().startswith("Local/"):
+                raise
+            return self._parties.sides(found.group(1), None)
 
     def _events(self, row: _Cdr, call: _Call | None) -> list[Call]:
         """Return the events of one CDR."""
@@ -450,7 +461,7 @@ class AsteriskReader(JoiningReader):
                 packets_sent=media.sent,
                 trunk=self._trunk(row, side.direction) if self._tokens.customers_known else None,
             )
-            for side in self._parties.sides(text_of(row.src), text_of(row.dst))
+            for side in self._sides(text_of(row.src), text_of(row.dst), row.channel)
         ]
 
     def _span(self, row: _Cdr, *, answered: bool) -> tuple[int, int | None, int]:
