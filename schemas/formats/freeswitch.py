@@ -29,6 +29,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
+from schemas.events import TIME_MS_MAX
 from schemas.formats import RECORD_BYTES_MAX, Line, Options, Tokens, shape
 from schemas.formats.calls import (
     Call,
@@ -53,7 +54,7 @@ from schemas.formats.calls import (
 )
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
-from schemas.formats.records import Items, LineReader, Records, converted
+from schemas.formats.records import RECORDS_SINCE_MS, Items, LineReader, Records, converted, untimely
 from schemas.formats.rows import Unfit
 
 GIVES = (
@@ -318,7 +319,10 @@ def _time(name: str, microseconds: Value, seconds: Value, flow_microseconds: Val
     number = int(found) if isinstance(found, str) and found.isdecimal() and len(found) < 18 else count(found)
     if number is None:
         raise Unfit(DeadReason.WRONG_TYPE, f"{name}_uepoch must be a number, was {shape(str(found))}")
-    return number * unit // 1_000_000 or None
+    time_ms = number * unit // 1_000_000
+    if time_ms and not RECORDS_SINCE_MS <= time_ms <= TIME_MS_MAX:
+        raise untimely(f"{name}_uepoch")
+    return time_ms or None
 
 
 def _needed(name: str, time_ms: int | None) -> int:

@@ -29,6 +29,10 @@ WAITING_BYTES_MAX = 64 * RECORD_BYTES_MAX
 ENDED_MAX = 4_096
 """So many calls that have ended are kept in mind for what is still written of them, which comes within seconds."""
 
+RECORDS_SINCE_MS = 946_684_800_000
+"""2000-01-01: no switch is older that writes any of these formats. An earlier time is one of a clock that was not set,
+or in another unit than it should be: a time in ms that is read as one in µs lies in January 1970."""
+
 ENTRY_BYTES = 512
 """About what an entry costs besides its records."""
 
@@ -254,16 +258,21 @@ def time_of(reader: TimeReader, name: str, text: str | None) -> int:
     """Return a time that a record must have.
 
     Raises:
-        Unfit: it is absent or is no time.
+        Unfit: it is absent, is no time, or one that no record can have.
     """
     if text is None:
         raise Unfit(DeadReason.MISSING_FIELD, f"{name} must be present, was absent")
     time_ms = reader.time_ms(text)
     if time_ms is None:
         raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a time, was {shape(text)}")
-    if not 0 <= time_ms <= TIME_MS_MAX:
-        raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be a time since 1970, was outside")
+    if not RECORDS_SINCE_MS <= time_ms <= TIME_MS_MAX:
+        raise untimely(name)
     return time_ms
+
+
+def untimely(name: str) -> Unfit:
+    """Return what to say of a time that no record of a call can have."""
+    return Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be a time from 2000 to 9999, was outside: another unit?")
 
 
 def span_ms(name: str, text: str | None) -> int:
