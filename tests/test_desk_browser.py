@@ -252,8 +252,7 @@ def test_a_server_that_is_killed_and_started_again_leaves_no_gap_and_no_double(b
         put("dddd")
         with server():
             expect(page.locator("#live")).to_have_attribute("data-state", "on", timeout=20_000)
-            page.wait_for_function("window.heard.length >= 3", timeout=20_000)
-            page.get_by_role("button", name="3 new: show").click()
+            page.get_by_role("button", name="3 new: show").click(timeout=20_000)
             expect(page.locator("li[data-case=dddd]")).to_be_visible()
             assert shown(page) == ["dddd", "ccc", "bb", "a"]
             assert page.evaluate("window.heard") == [2, 3, 4]
