@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from schemas.deadletters import DeadReason
 from schemas.formats import Line, Options, Tokens
+from schemas.formats.asterisk_rows import DISPOSITIONS, Cdr, Cel, RowReader
 from schemas.formats.calls import (
     SPAN_MS_MAX,
     Call,
@@ -50,12 +51,9 @@ from schemas.formats.records import (
     ENDED_MAX,
     Items,
     JoiningReader,
-    Records,
     Waiting,
     converted,
-    csv_row,
     head,
-    json_object,
     span_ms,
     text_of,
     time_of,
@@ -73,49 +71,6 @@ LACKS = (
     "No MOS, no SIP status."
 )
 
-_CSV = (
-    "accountcode", "src", "dst", "dcontext", "clid", "channel", "dstchannel", "lastapp", "lastdata", "start", "answer",
-    "end", "duration", "billsec", "disposition", "amaflags",
-)  # fmt: skip
-"""The order of cdr_csv.c; what follows depends on its options."""
-
-_CUSTOM = (
-    "clid", "src", "dst", "dcontext", "channel", "dstchannel", "lastapp", "lastdata", "start", "answer", "end",
-    "duration", "billsec", "disposition", "amaflags", "accountcode", "uniqueid", "userfield", "sequence",
-)  # fmt: skip
-"""The order of cdr_custom.conf.sample."""
-
-_SQL = (
-    "start", "clid", "src", "dst", "dcontext", "channel", "dstchannel", "lastapp", "lastdata", "duration", "billsec",
-    "disposition", "amaflags", "accountcode", "uniqueid", "userfield", "peeraccount", "linkedid", "sequence",
-)  # fmt: skip
-"""The order of the SQL table, whose start is named calldate."""
-
-_CEL = (
-    "eventtype", "eventtime", "cidname", "cidnum", "cidani", "cidrdnis", "ciddnid", "exten", "context", "channame",
-    "appname", "appdata", "amaflags", "accountcode", "uniqueid", "linkedid", "peer", "userfield", "userdeftype",
-    "extra",
-)  # fmt: skip
-"""The order of cel_custom.conf.sample."""
-
-_SAME = {"calldate": "start", "eventextra": "extra", "channel": "channel", "cid_num": "cidnum", "acctid": "id"}
-"""Columns that other back ends name otherwise."""
-
-TABLES_MAX = 64
-"""So many orders of columns are known at once: a switch has one or two."""
-
-_EVENTS = frozenset({
-    "ANSWER", "APP_END", "APP_START", "ATTENDEDTRANSFER", "BLINDTRANSFER", "BRIDGE_ENTER", "BRIDGE_EXIT", "CHAN_END",
-    "CHAN_START", "DTMF", "FORWARD", "HANGUP", "LINKEDID_END", "LOCAL_OPTIMIZE", "LOCAL_OPTIMIZE_BEGIN", "PARK_END",
-    "PARK_START", "PICKUP", "STREAM_BEGIN", "STREAM_END", "USER_DEFINED",
-})  # fmt: skip
-
-_OWN_EVENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,63}")
-"""What a dial plan calls an event (CELGenUserEvent)."""
-
-_DISPOSITIONS = {"NO ANSWER": 19, "BUSY": 17, "CONGESTION": 42, "FAILED": 127, "CANCEL": None, "ANSWERED": None}
-"""The nearest Q.850 cause of an unanswered row; FAILED says no more than that the true one was lost: interworking."""
-
 _DIAL_STATUS = {"NOANSWER": 19, "BUSY": 17, "CONGESTION": 42}
 """Likewise of what Dial says; CHANUNAVAIL is said of anything."""
 
@@ -129,48 +84,10 @@ _DISPOSITION_NUMBERS = {
 }
 
 _NONE_AT_ALL = "0000-00-00 00:00:00"
-_UNIQUE_ID = re.compile(r"(?:[^,]{1,80}-)?[0-9]{9,11}\.[0-9]{1,10}")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9:]{4,6})?")
-_EVENT_TIME = re.compile(rf"{_DATE.pattern}|[0-9]{{9,10}}\.[0-9]{{1,9}}")
 _ENDPOINT = re.compile(r"[A-Za-z0-9]+/(.+)-[0-9a-f]{8}(?:;[12])?")
 
 _span_in_s = measured(high=SPAN_MS_MAX, factor=1000.0)
 _below_second = measured(high=999.999999, factor=1000.0)
-
-
-class _Cdr(Struct, gc=False):
-    """What is taken of a CDR."""
-
-    src: Value = None
-    dst: Value = None
-    channel: Value = None
-    dstchannel: Value = None
-    start: Value = None
-    answer: Value = None
-    end: Value = None
-    duration: Value = None
-    billsec: Value = None
-    disposition: Value = None
-    uniqueid: Value = None
-    linkedid: Value = None
-    sequence: Value = None
-    userfield: Value = None
-    rtpaudioqos: Value = None
-
-
-class _Cel(Struct, gc=False):
-    """What is taken of a channel event."""
-
-    eventtype: Value = None
-    eventtime: Value = None
-    cidnum: Value = None
-    cidani: Value = None
-    ciddnid: Value = None
-    exten: Value = None
-    channame: Value = None
-    uniqueid: Value = None
-    linkedid: Value = None
-    extra: Value | dict[str, Any] = None
 
 
 class _Call:
@@ -195,7 +112,7 @@ class _Call:
         """By `uniqueid`: cause, who hung up, and which channel this was."""
         self.dialled = ""
         """What Dial said of the caller's channel."""
-        self.rows: list[tuple[int, bytes, _Cdr]] = []
+        self.rows: list[tuple[int, bytes, Cdr]] = []
         """CDRs that wait."""
         self.done = False
         """A CDR of the call has been given."""
@@ -218,14 +135,7 @@ class AsteriskReader(JoiningReader):
         self._tokens = tokens
         self._parties = Parties(tokens)
         self._times = TimeReader(("iso", "unix_s"), timezone, day_first=None)
-        self._cdrs, self._cels = Records(_Cdr), Records(_Cel)
-        self._tables: dict[tuple[tuple[str, ...], int], Records[_Cdr] | Records[_Cel]] = {}
-        """By the names of their columns and how many there are."""
-        self._cdr_names: tuple[str, ...] = ()
-        self._cel_names: tuple[str, ...] = _CEL
-        self._cel_event = 0
-        self._cel_headed = False
-        """The last header was one of CEL rows: their events may have names of the dial plan's own."""
+        self._rows = RowReader()
         self._calls: Waiting[_Call] = Waiting(_Call)
         self._over: Waiting[_Call] = Waiting(_Call, ENDED_MAX)
         """Calls that their caller's channel has left: what is still written of them comes soon."""
@@ -234,10 +144,10 @@ class AsteriskReader(JoiningReader):
         """Channels that called somebody in vain: what they do afterwards is no other call."""
 
     def _record(self, line: Line) -> Items:
-        row = self._row(line)
+        row = self._rows.read(line)
         if row is None:
             return []
-        items = self._cdr(line, row) if isinstance(row, _Cdr) else self._cel(line, row)
+        items = self._cdr(line, row) if isinstance(row, Cdr) else self._cel(line, row)
         if self._cel_seen:
             for calls in (self._over, self._calls):
                 for call in calls.surplus():
@@ -247,63 +157,7 @@ class AsteriskReader(JoiningReader):
     def _rest(self) -> Items:
         return [item for calls in (self._over, self._calls) for call in calls.all() for item in self._left(call)]
 
-    def _row(self, line: Line) -> _Cdr | _Cel | None:
-        """Return a record, or None for a header, which says what the columns are from here on."""
-        if line.data.lstrip().startswith(b"{"):
-            given = {_SAME.get(name.lower(), name.lower()): value for name, value in json_object(line.data).items()}
-            return self._cels.of_object(given) if "eventtype" in given else self._cdrs.of_object(given)
-        cells = csv_row(line.data)
-        # Every row holds a time; no column has a colon in its name.
-        if b":" not in line.data and self._is_header(cells):
-            return None
-        names = self._names(cells)
-        if names is None:
-            rule = "a row must be a CDR or a CEL row in a known order of columns, or stand under a header"
-            raise Unfit(DeadReason.NOT_JSON, f"{rule}, had {len(cells)} columns")
-        return self._table(names, len(cells)).of_row(cells)
-
-    def _table(self, names: tuple[str, ...], width: int) -> Records[_Cdr] | Records[_Cel]:
-        """Return what reads rows of these columns; there may be fewer or more than have a name."""
-        table = self._tables.get((names, width))
-        if table is None:
-            if len(self._tables) == TABLES_MAX:
-                self._tables.clear()
-            table = Records(_Cel) if "eventtype" in names else Records(_Cdr)
-            table.named((*names, *("" for _ in range(width)))[:width])
-            self._tables[names, width] = table
-        return table
-
-    def _is_header(self, cells: list[str]) -> bool:
-        named = [cell.strip().lower() for cell in cells]
-        names = tuple(_SAME.get(name, name) for name in named)
-        if "eventtype" in names and "uniqueid" in names:
-            self._cel_names, self._cel_event, self._cel_headed = names, names.index("eventtype"), True
-        elif "disposition" in names and "dst" in names:
-            self._cdr_names, self._cel_headed = names, False
-        else:
-            return False
-        return True
-
-    def _names(self, cells: list[str]) -> tuple[str, ...] | None:
-        """Return the names of a row's columns."""
-        width = len(cells)
-        if width == len(self._cel_names):
-            event = cells[self._cel_event]
-            if event in _EVENTS or (self._cel_headed and _OWN_EVENT.fullmatch(event)):
-                return self._cel_names
-        if self._cdr_names:
-            return self._cdr_names if width == len(self._cdr_names) else None
-        if width >= len(_CSV) and cells[14] in _DISPOSITIONS and _is_date(cells[9]):
-            return _CSV + _tail(cells[16:])
-        if width >= len(_CUSTOM) - 3 and cells[13] in _DISPOSITIONS and _is_date(cells[8]):
-            return _CUSTOM
-        if width >= 13 and cells[11] in _DISPOSITIONS and _is_date(cells[0]):
-            return _SQL
-        if width == len(_CEL) and _OWN_EVENT.fullmatch(cells[0]) and _EVENT_TIME.fullmatch(cells[1]):
-            return _CEL
-        return None
-
-    def _cdr(self, line: Line, row: _Cdr) -> Items:
+    def _cdr(self, line: Line, row: Cdr) -> Items:
         if row.disposition != "ANSWERED" and self._is_rest(row):
             return []
         key = text_of(row.linkedid, row.uniqueid) if self._cel_seen else None
@@ -316,7 +170,7 @@ class AsteriskReader(JoiningReader):
         call.done = True
         return converted(line.position, line.data, self._events(row, call))
 
-    def _is_rest(self, row: _Cdr) -> bool:
+    def _is_rest(self, row: Cdr) -> bool:
         """Tell whether a row is of what a channel did after a call in vain that has a row of its own."""
         unique = text_of(row.uniqueid)
         if unique is None or (text_of(row.disposition) or "").upper() in ("ANSWERED", "8"):
@@ -328,7 +182,7 @@ class AsteriskReader(JoiningReader):
             pass
         return False
 
-    def _cel(self, line: Line, row: _Cel) -> Items:
+    def _cel(self, line: Line, row: Cel) -> Items:
         """Keep what an event says of its call; give the CDRs that waited for it."""
         self._cel_seen = True
         event, key, channel = text_of(row.eventtype), text_of(row.linkedid, row.uniqueid), text_of(row.uniqueid)
@@ -374,7 +228,7 @@ class AsteriskReader(JoiningReader):
             return [refused(call.position, unfit.reason, unfit.detail, call.record)]
         return converted(call.position, call.record, events)
 
-    def _given(self, call: _Call, rows: list[tuple[int, bytes, _Cdr]]) -> Items:
+    def _given(self, call: _Call, rows: list[tuple[int, bytes, Cdr]]) -> Items:
         items: Items = []
         for position, record, row in rows:
             call.done = True
@@ -391,7 +245,7 @@ class AsteriskReader(JoiningReader):
                 DeadReason.MISSING_FIELD, "channel events must hold CHAN_START and HANGUP of the caller, did not"
             )
         name = min(call.hangups)
-        cause, by = _release(call, name, _Cdr(channel=call.hangups[name][2]))
+        cause, by = _release(call, name, Cdr(channel=call.hangups[name][2]))
         if cause in (None, 16) and call.answer_ms is None:
             cause = _DIAL_STATUS.get(call.dialled, cause)
         call_id = self._tokens.opaque(name)
@@ -425,17 +279,17 @@ class AsteriskReader(JoiningReader):
                 raise
             return self._parties.sides(found.group(1), None)
 
-    def _events(self, row: _Cdr, call: _Call | None) -> list[Call]:
+    def _events(self, row: Cdr, call: _Call | None) -> list[Call]:
         """Return the events of one CDR."""
         disposition = (text_of(row.disposition) or "").upper()
         disposition = _DISPOSITION_NUMBERS.get(disposition, disposition)
-        if disposition not in _DISPOSITIONS:
+        if disposition not in DISPOSITIONS:
             raise Unfit(DeadReason.UNKNOWN_VALUE, "disposition must be a word of Asterisk's, was another")
         start_ms, answer_ms, end_ms = self._span(row, answered=disposition == "ANSWERED")
         unique = text_of(row.uniqueid)
         cause, by = (None, None) if call is None or unique is None else _release(call, unique, row)
         if cause in (None, 16) and answer_ms is None:
-            nearest = _DISPOSITIONS[disposition]
+            nearest = DISPOSITIONS[disposition]
             cause = cause if nearest is None or (cause == 16 and disposition == "FAILED") else nearest
         if by is None and disposition == "CANCEL":
             by = "caller"
@@ -464,7 +318,7 @@ class AsteriskReader(JoiningReader):
             for side in self._sides(text_of(row.src), text_of(row.dst), row.channel)
         ]
 
-    def _span(self, row: _Cdr, *, answered: bool) -> tuple[int, int | None, int]:
+    def _span(self, row: Cdr, *, answered: bool) -> tuple[int, int | None, int]:
         start_ms = time_of(self._times, "start", text_of(row.start))
         end = text_of(row.end)
         if end is None:
@@ -478,7 +332,7 @@ class AsteriskReader(JoiningReader):
             return start_ms, self._times.not_before(start_ms, time_of(self._times, "answer", answer)), end_ms
         return start_ms, max(start_ms, end_ms - span_ms("billsec", text_of(row.billsec))), end_ms
 
-    def _trunk(self, row: _Cdr, direction: str) -> str | None:
+    def _trunk(self, row: Cdr, direction: str) -> str | None:
         """Return the endpoint at the other end, where it is known that no customer is there."""
         number, channel = (row.dst, row.dstchannel) if direction == "out" else (row.src, row.channel)
         found = _ENDPOINT.fullmatch(text_of(channel) or "")
@@ -487,21 +341,7 @@ class AsteriskReader(JoiningReader):
         return place_of(self._tokens, found.group(1))
 
 
-def _is_date(text: str) -> bool:
-    return _DATE.fullmatch(text) is not None
-
-
-def _tail(cells: list[str]) -> tuple[str, ...]:
-    """Name what cdr_csv writes behind its fixed columns (`loguniqueid`, `loguserfield`, `newcdrcolumns`)."""
-    new = ("peeraccount", "linkedid", "sequence") if len(cells) >= 3 else ()
-    own = cells[: len(cells) - len(new)]
-    if not own:
-        return new
-    first = "uniqueid" if _UNIQUE_ID.fullmatch(own[0]) else "userfield"
-    return (first, *(("userfield",) if len(own) > 1 else ()), *new)
-
-
-def _on_caller(call: _Call, event: str, time_ms: int, row: _Cel) -> None:
+def _on_caller(call: _Call, event: str, time_ms: int, row: Cel) -> None:
     """Keep what an event of the caller's channel says."""
     if event == "CHAN_START":
         call.start_ms, call.caller = time_ms, text_of(row.cidnum, row.cidani)
@@ -528,7 +368,7 @@ def _hangup(extra: Value | dict[str, Any]) -> tuple[int | None, str, str]:
     return q850_of(cause) if known else None, source, dialled
 
 
-def _release(call: _Call, unique: str, row: _Cdr) -> tuple[int | None, End | None]:
+def _release(call: _Call, unique: str, row: Cdr) -> tuple[int | None, End | None]:
     """Return why and by whom the channel of this `uniqueid` was released."""
     cause, source, _ = call.hangups.get(unique, (None, "", ""))
     if cause in (None, 16):
@@ -556,7 +396,7 @@ class _Media(Struct, gc=False):
 _NO_MEDIA = _Media()
 
 
-def _media(row: _Cdr) -> _Media:
+def _media(row: Cdr) -> _Media:
     """Return what RTPAUDIOQOS says: rx is what came from the caller, tx what was sent there; seconds."""
     for text in (row.rtpaudioqos, row.userfield):
         if isinstance(text, str) and "rxcount=" in text:

@@ -1,0 +1,182 @@
+"""Rows of Asterisk's CDR and CEL: in which order their columns stand, and what is taken of them."""
+
+import re
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.deadletters import DeadReason
+from schemas.formats import Line
+from schemas.formats.calls import Value
+from schemas.formats.records import Records, csv_row, json_object
+from schemas.formats.rows import Unfit
+
+_CSV = (
+    "accountcode", "src", "dst", "dcontext", "clid", "channel", "dstchannel", "lastapp", "lastdata", "start", "answer",
+    "end", "duration", "billsec", "disposition", "amaflags",
+)  # fmt: skip
+"""The order of cdr_csv.c; what follows depends on its options."""
+
+_CUSTOM = (
+    "clid", "src", "dst", "dcontext", "channel", "dstchannel", "lastapp", "lastdata", "start", "answer", "end",
+    "duration", "billsec", "disposition", "amaflags", "accountcode", "uniqueid", "userfield", "sequence",
+)  # fmt: skip
+"""The order of cdr_custom.conf.sample."""
+
+_SQL = (
+    "start", "clid", "src", "dst", "dcontext", "channel", "dstchannel", "lastapp", "lastdata", "duration", "billsec",
+    "disposition", "amaflags", "accountcode", "uniqueid", "userfield", "peeraccount", "linkedid", "sequence",
+)  # fmt: skip
+"""The order of the SQL table, whose start is named calldate."""
+
+_CEL = (
+    "eventtype", "eventtime", "cidname", "cidnum", "cidani", "cidrdnis", "ciddnid", "exten", "context", "channame",
+    "appname", "appdata", "amaflags", "accountcode", "uniqueid", "linkedid", "peer", "userfield", "userdeftype",
+    "extra",
+)  # fmt: skip
+"""The order of cel_custom.conf.sample."""
+
+_SAME = {"calldate": "start", "eventextra": "extra", "channel": "channel", "cid_num": "cidnum", "acctid": "id"}
+"""Columns that other back ends name otherwise."""
+
+TABLES_MAX = 64
+"""So many orders of columns are known at once: a switch has one or two."""
+
+_EVENTS = frozenset({
+    "ANSWER", "APP_END", "APP_START", "ATTENDEDTRANSFER", "BLINDTRANSFER", "BRIDGE_ENTER", "BRIDGE_EXIT", "CHAN_END",
+    "CHAN_START", "DTMF", "FORWARD", "HANGUP", "LINKEDID_END", "LOCAL_OPTIMIZE", "LOCAL_OPTIMIZE_BEGIN", "PARK_END",
+    "PARK_START", "PICKUP", "STREAM_BEGIN", "STREAM_END", "USER_DEFINED",
+})  # fmt: skip
+
+_OWN_EVENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,63}")
+"""What a dial plan calls an event (CELGenUserEvent)."""
+
+DISPOSITIONS = {"NO ANSWER": 19, "BUSY": 17, "CONGESTION": 42, "FAILED": 127, "CANCEL": None, "ANSWERED": None}
+"""The nearest Q.850 cause of an unanswered row; FAILED says no more than that the true one was lost: interworking."""
+
+_UNIQUE_ID = re.compile(r"(?:[^,]{1,80}-)?[0-9]{9,11}\.[0-9]{1,10}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9:]{4,6})?")
+_EVENT_TIME = re.compile(rf"{_DATE.pattern}|[0-9]{{9,10}}\.[0-9]{{1,9}}")
+
+
+class Cdr(Struct, gc=False):
+    """What is taken of a CDR."""
+
+    src: Value = None
+    dst: Value = None
+    channel: Value = None
+    dstchannel: Value = None
+    start: Value = None
+    answer: Value = None
+    end: Value = None
+    duration: Value = None
+    billsec: Value = None
+    disposition: Value = None
+    uniqueid: Value = None
+    linkedid: Value = None
+    sequence: Value = None
+    userfield: Value = None
+    rtpaudioqos: Value = None
+
+
+class Cel(Struct, gc=False):
+    """What is taken of a channel event."""
+
+    eventtype: Value = None
+    eventtime: Value = None
+    cidnum: Value = None
+    cidani: Value = None
+    ciddnid: Value = None
+    exten: Value = None
+    channame: Value = None
+    uniqueid: Value = None
+    linkedid: Value = None
+    extra: Value | dict[str, Any] = None
+
+
+class RowReader:
+    """Reads rows of one input: under a header, or in an order that is known."""
+
+    def __init__(self) -> None:
+        self._cdrs, self._cels = Records(Cdr), Records(Cel)
+        self._tables: dict[tuple[tuple[str, ...], int], Records[Cdr] | Records[Cel]] = {}
+        """By the names of their columns and how many there are."""
+        self._cdr_names: tuple[str, ...] = ()
+        self._cel_names: tuple[str, ...] = _CEL
+        self._cel_event = 0
+        self._cel_headed = False
+        """The last header was one of CEL rows: their events may have names of the dial plan's own."""
+
+    def read(self, line: Line) -> Cdr | Cel | None:
+        """Return a record, or None for a header, which says what the columns are from here on.
+
+        Raises:
+            Unfit: its columns are in no known order.
+        """
+        if line.data.lstrip().startswith(b"{"):
+            given = {_SAME.get(name.lower(), name.lower()): value for name, value in json_object(line.data).items()}
+            return self._cels.of_object(given) if "eventtype" in given else self._cdrs.of_object(given)
+        cells = csv_row(line.data)
+        # Every row holds a time; no column has a colon in its name.
+        if b":" not in line.data and self._is_header(cells):
+            return None
+        names = self._names(cells)
+        if names is None:
+            rule = "a row must be a CDR or a CEL row in a known order of columns, or stand under a header"
+            raise Unfit(DeadReason.NOT_JSON, f"{rule}, had {len(cells)} columns")
+        return self._table(names, len(cells)).of_row(cells)
+
+    def _table(self, names: tuple[str, ...], width: int) -> Records[Cdr] | Records[Cel]:
+        """Return what reads rows of these columns; there may be fewer or more than have a name."""
+        table = self._tables.get((names, width))
+        if table is None:
+            if len(self._tables) == TABLES_MAX:
+                self._tables.clear()
+            table = Records(Cel) if "eventtype" in names else Records(Cdr)
+            table.named((*names, *("" for _ in range(width)))[:width])
+            self._tables[names, width] = table
+        return table
+
+    def _is_header(self, cells: list[str]) -> bool:
+        named = [cell.strip().lower() for cell in cells]
+        names = tuple(_SAME.get(name, name) for name in named)
+        if "eventtype" in names and "uniqueid" in names:
+            self._cel_names, self._cel_event, self._cel_headed = names, names.index("eventtype"), True
+        elif "disposition" in names and "dst" in names:
+            self._cdr_names, self._cel_headed = names, False
+        else:
+            return False
+        return True
+
+    def _names(self, cells: list[str]) -> tuple[str, ...] | None:
+        """Return the names of a row's columns."""
+        width = len(cells)
+        if width == len(self._cel_names):
+            event = cells[self._cel_event]
+            if event in _EVENTS or (self._cel_headed and _OWN_EVENT.fullmatch(event)):
+                return self._cel_names
+        if self._cdr_names:
+            return self._cdr_names if width == len(self._cdr_names) else None
+        if width >= len(_CSV) and cells[14] in DISPOSITIONS and _is_date(cells[9]):
+            return _CSV + _tail(cells[16:])
+        if width >= len(_CUSTOM) - 3 and cells[13] in DISPOSITIONS and _is_date(cells[8]):
+            return _CUSTOM
+        if width >= 13 and cells[11] in DISPOSITIONS and _is_date(cells[0]):
+            return _SQL
+        if width == len(_CEL) and _OWN_EVENT.fullmatch(cells[0]) and _EVENT_TIME.fullmatch(cells[1]):
+            return _CEL
+        return None
+
+
+def _is_date(text: str) -> bool:
+    return _DATE.fullmatch(text) is not None
+
+
+def _tail(cells: list[str]) -> tuple[str, ...]:
+    """Name what cdr_csv writes behind its fixed columns (`loguniqueid`, `loguserfield`, `newcdrcolumns`)."""
+    new = ("peeraccount", "linkedid", "sequence") if len(cells) >= 3 else ()
+    own = cells[: len(cells) - len(new)]
+    if not own:
+        return new
+    first = "uniqueid" if _UNIQUE_ID.fullmatch(own[0]) else "userfield"
+    return (first, *(("userfield",) if len(own) > 1 else ()), *new)
