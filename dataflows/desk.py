@@ -17,6 +17,7 @@ from dataflows.inputs.http import Server
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
 from dataflows.talks import TalkTracks
+from detectors.advice import HANDLED
 from detectors.churn.model import ModelReport
 from detectors.elements import E_CHANNELS, Elements, element_total
 from detectors.engine import RiskEngine
@@ -116,7 +117,7 @@ def outcomes_of(spool: Spool | None, records: Resubmitted | None, engines: Itera
         elif records is not None:
             with lock:
                 records.publish([line])
-        else:
+        elif outcome.result not in HANDLED:
             raise StateError("outcomes: must come by Kafka where each of its partitions has a state of its own")
 
     return take

@@ -4,7 +4,7 @@ Also the two things that all cases share: what the churn model learns, and how m
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from detectors.casebook import DAY_MS, Case
 from detectors.changes import Ledger
@@ -24,6 +24,9 @@ from detectors.settings import Settings
 from schemas.alerts import Alert, ChurnRisk, Credit, FollowUp, Order, Pattern
 from schemas.events import Outcome
 from schemas.money import money_text
+
+HANDLED: Final = frozenset({"taken", "released", "snoozed"})
+"""Results that say who has a case and when: nothing was said to the customer, so there is nothing to learn."""
 
 BILL_MS = 30 * DAY_MS
 """What was lost in so long a time stands on one bill."""
@@ -111,6 +114,8 @@ class Advisor:
 
     def outcome(self, customer: int, event: Outcome) -> Order | None:
         """Take over what came of a known alert; return the order where a remedy was accepted."""
+        if event.result in HANDLED:
+            return None
         self._relations.outcome(customer, event)
         order = self.chooser.outcome(customer, event)
         if order is not None and order.credit is not None:

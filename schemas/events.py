@@ -44,7 +44,11 @@ Metric = Literal[
 ]
 Topic = Literal["quality", "billing", "cancel", "other"]
 ChurnKind = Literal["port_out", "closed"]
-Result = Literal["accepted", "declined", "unreachable", "not_needed", "fixed"]
+Result = Literal[
+    "accepted", "declined", "unreachable", "not_needed", "fixed", "contacted", "taken", "released", "snoozed"
+]
+"""What came of an alert. The last four are what a desk says besides: they were spoken with and there is no answer yet;
+somebody has the case, nobody has it any more, it was put off."""
 IncidentStatus = Literal["open", "cleared"]
 
 

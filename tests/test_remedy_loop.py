@@ -145,6 +145,15 @@ def test_what_costs_more_than_its_limit_is_ordered_for_approval(running):
     assert told_again["data"]["order"]["needs_approval"] is True
 
 
+@pytest.mark.parametrize("result", ["taken", "released", "snoozed"])
+def test_who_has_a_case_teaches_nothing(running, result):
+    one, alert = running
+    before = one.memory.advisor.chooser.ledger.of(alert["alert_id"]).result
+    assert apply(one, outcome(alert["alert_id"], now_of(alert), result)) == []
+    assert one.memory.advisor.chooser.ledger.of(alert["alert_id"]).result is before is None
+    assert one.counts.dead_lettered == 0
+
+
 @pytest.mark.parametrize("result", ["declined", "unreachable", "not_needed"])
 def test_nothing_is_ordered_that_was_not_accepted(running, result):
     one, alert = running

@@ -179,6 +179,25 @@ def test_who_was_not_reached_teaches_nothing_of_the_remedy(result):
     assert len(list(book.rows)) == 1
 
 
+@pytest.mark.parametrize(("result", "learnt"), [("contacted", []), (None, [ALONE, ALONE])])
+def test_who_was_spoken_with_was_not_left_alone(result, learnt):
+    book = ledger()
+    book.add(decision(action=ALONE))
+    if result is not None:
+        book.reported("a", result, None)
+    book.mature(100)
+    assert [row[0] for row in book._bandit.table()] == learnt
+
+
+def test_that_somebody_was_spoken_with_does_not_undo_the_answer():
+    book = ledger()
+    book.add(decision())
+    book.reported("a", "declined", "cpe_swap")
+    book.reported("a", "contacted", None)
+    book.mature(100)
+    assert [row[0] for row in book._bandit.table()] == ["cpe_swap", "cpe_swap"]
+
+
 def test_who_stayed_is_known_after_the_horizon_and_who_left_later_stayed():
     book = ledger()
     book.add(decision(action=ALONE))

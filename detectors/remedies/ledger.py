@@ -172,7 +172,8 @@ class Ledger:
     def reported(self, alert_id: str, result: Result, remedy_id: str | None) -> None:
         """Take over what was reported of a remedy, or of none that is known; of a case not known here, nothing."""
         decision = self.of(alert_id)
-        if decision is not None:
+        # That they were spoken with says less than what they answered.
+        if decision is not None and (result != "contacted" or decision.result is None):
             decision.result, decision.delivered = result, remedy_id
 
     def left(self, customer: int, at_ms: int) -> None:

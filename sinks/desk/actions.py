@@ -21,13 +21,17 @@ What = Literal["take", "release", "contacted", "snooze", "accepted", "declined",
 WHATS: Final[tuple[What, ...]] = get_args(What)
 
 RESULTS: Final[dict[What, Result]] = {
+    "take": "taken",
+    "release": "released",
+    "contacted": "contacted",
+    "snooze": "snoozed",
     "accepted": "accepted",
     "declined": "declined",
     "unreachable": "unreachable",
     "not_needed": "not_needed",
     "resolve": "fixed",
 }
-"""The actions that are outcomes of the contract, from which detection learns. The others are the desk's own."""
+"""The outcome event that each becomes: detection learns from it."""
 
 OFFERED: Final[frozenset[What]] = frozenset({"accepted", "declined"})
 """Actions that are about a remedy."""
@@ -72,12 +76,9 @@ class Deed(Struct, frozen=True):
     until_ms: int = 0
 
     @property
-    def outcome(self) -> Outcome | None:
-        """The event that detection learns from; None where the contract has none for it."""
-        result = RESULTS.get(self.what)
-        if result is None:
-            return None
-        return Outcome(self.alert_id, self.at_ms, result, self.remedy_id, self.who)
+    def outcome(self) -> Outcome:
+        """The event that detection learns from."""
+        return Outcome(self.alert_id, self.at_ms, RESULTS[self.what], self.remedy_id, self.who)
 
 
 def do(store: DeskStore, deed: Deed, take: Callable[[Outcome], None]) -> Done:
@@ -103,10 +104,8 @@ def do(store: DeskStore, deed: Deed, take: Callable[[Outcome], None]) -> Done:
         if deed.what in {"take", "release"} and owner not in {"", deed.who} and not deed.may_reassign:
             return Done.HELD
         _record(db, deed, owner)
-        outcome = deed.outcome
-        if outcome is not None:
-            # Last, and before the commit: a crash here can only make the representative press again.
-            take(outcome)
+        # Last, and before the commit: a crash here can only make the representative press again.
+        take(deed.outcome)
     return Done.RECORDED
 
 

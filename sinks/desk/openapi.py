@@ -135,8 +135,8 @@ def _get(
 def _post() -> dict[str, Any]:
     return {
         "summary": "Record what was done about a case",
-        "description": "Sent again with the same `seen` it is recorded once. `accepted`, `declined`, `unreachable`, "
-        "`not_needed` and `resolve` become outcome events, from which detection learns.",
+        "description": "Sent again with the same `seen` it is recorded once, and becomes one outcome event, "
+        "from which detection learns.",
         "parameters": [_id("alert_id"), _in("header", "If-Match", {"type": "string"})],
         "requestBody": {"required": True, "content": _content("NewOutcome")},
         "responses": {
