@@ -291,7 +291,10 @@ class TestJoinedRows:
             "src_user": "1001",
             "dst_user": "2001",
         }
-        parts = [orjson.dumps({"method": method, "time": at, **row}) for method, at in (("INVITE", 100), ("BYE", 160))]
+        parts = [
+            orjson.dumps({"method": method, "time": at, **row})
+            for method, at in (("INVITE", 1_767_571_200), ("BYE", 1_767_571_260))
+        ]
         found = read(write(tmp_path, *parts), open_format=lambda: open_format("kamailio", Options(tokens=TOKENS)))
         assert [(name, position) for name, position, _ in lines_of(found)] == [("1.ndjson", 1)]
         assert letters_of(found) == []
