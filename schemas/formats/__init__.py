@@ -196,17 +196,17 @@ class NumberPlan(Struct, frozen=True):
         part counts, without password and escapes; alone or in angle brackets behind a name. An IPv4 address stays as it
         is: without its dots it would be another one's too. `+44 (0)20` has a zero that nobody dials from abroad.
         """
-        uri = text.partition("<")[2].partition(">")[0] or text
-        user = unquote(_SCHEME.sub("", uri.strip()).partition(";")[0].partition("@")[0])
-        if user.count(":") == 1:
-            user = user.partition(":")[0]
-        if _IPV4.fullmatch(user):
-            return user
-        if "+" in user:
-            user = user.replace("(0)", "")
-        digits = re.sub(r"[^0-9]", "", user)
-        if not digits or not _NUMBER.fullmatch(user.lstrip(" (")):
-            return user.lower()
+        user, digits = text, text.removeprefix("+")
+        # Most are a number and nothing else.
+        if not (digits.isascii() and digits.isdecimal()):
+            user = _user_of(text)
+            if _IPV4.fullmatch(user):
+                return user
+            if "+" in user:
+                user = user.replace("(0)", "")
+            digits = re.sub(r"[^0-9]", "", user)
+            if not digits or not _NUMBER.fullmatch(user.lstrip(" (")):
+                return user.lower()
         if "+" in user or digits in (self.international_prefix, self.trunk_prefix):
             return digits
         if self.international_prefix and digits.startswith(self.international_prefix):
@@ -216,6 +216,13 @@ class NumberPlan(Struct, frozen=True):
         if self.trunk_prefix and digits.startswith(self.trunk_prefix):
             return self.country + digits.removeprefix(self.trunk_prefix)
         return self.country + digits if len(digits) == self.national_digits else digits
+
+
+def _user_of(text: str) -> str:
+    """Return the user part of a URI; a text that is none as it is."""
+    uri = text.partition("<")[2].partition(">")[0] or text
+    user = unquote(_SCHEME.sub("", uri.strip()).partition(";")[0].partition("@")[0])
+    return user.partition(":")[0] if user.count(":") == 1 else user
 
 
 _SCHEME = re.compile(r"^(?:sips?|tel):", re.IGNORECASE)
