@@ -17,12 +17,11 @@ from dataflows.inputs.http import Server
 from dataflows.inputs.resubmitted import Resubmitted
 from dataflows.inputs.spool import Spool
 from dataflows.talks import TalkTracks
-from detectors.advice import HANDLED
 from detectors.churn.model import ModelReport
 from detectors.elements import E_CHANNELS, Elements, element_total
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
-from schemas.events import Outcome
+from schemas.events import HANDLED, Outcome
 from sinks.desk import oidc
 from sinks.desk.app import desk_application
 from sinks.desk.database import Database

@@ -4,7 +4,7 @@ Also the two things that all cases share: what the churn model learns, and how m
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from detectors.casebook import DAY_MS, Case
 from detectors.changes import Ledger
@@ -22,11 +22,8 @@ from detectors.remedies.losses import SHOWING, Losses, Span
 from detectors.remedies.statutory import days_lost, statutory
 from detectors.settings import Settings
 from schemas.alerts import Alert, ChurnRisk, Credit, FollowUp, Order, Pattern
-from schemas.events import Outcome
+from schemas.events import HANDLED, Outcome
 from schemas.money import money_text
-
-HANDLED: Final = frozenset({"taken", "released", "snoozed"})
-"""Results that say who has a case and when: nothing was said to the customer, so there is nothing to learn."""
 
 BILL_MS = 30 * DAY_MS
 """What was lost in so long a time stands on one bill."""

@@ -49,6 +49,8 @@ Result = Literal[
 ]
 """What came of an alert. The last four are what a desk says besides: they were spoken with and there is no answer yet;
 somebody has the case, nobody has it any more, it was put off."""
+HANDLED: frozenset[Result] = frozenset({"taken", "released", "snoozed"})
+"""Results that say who has a case and when: nothing was said to the customer, so there is nothing to learn."""
 IncidentStatus = Literal["open", "cleared"]
 
 

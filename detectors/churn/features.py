@@ -53,7 +53,7 @@ FEATURES: Final[Mapping[str, FeatureWords]] = {
     "evidence": FeatureWords("the weight of evidence for a fault (log10)"),
     "cases_solved_30d": FeatureWords("cases solved in 30 days"),
 }
-"""Every feature, in the order in which sums over features are taken; new ones stand last, for rows that wait."""
+"""Every feature, in the order in which sums over features are taken."""
 
 
 def row_of(features: Mapping[str, float]) -> bytes:
@@ -74,9 +74,9 @@ _ROW = struct.Struct(f"={len(FEATURES)}d")
 
 
 def known_in(row: bytes) -> dict[str, float]:
-    """Return the features of a row that are known; one written before the last features came is shorter."""
+    """Return the features of a row that are known."""
     values = np.frombuffer(row, np.float64).tolist()
-    return {name: value for name, value in zip(FEATURES, values, strict=False) if not math.isnan(value)}
+    return {name: value for name, value in zip(FEATURES, values, strict=True) if not math.isnan(value)}
 
 
 def checked(features: Mapping[str, float], known: Mapping[str, FeatureWords]) -> dict[str, float]:

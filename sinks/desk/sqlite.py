@@ -8,7 +8,6 @@ from typing import Any
 
 import apsw
 
-from schemas.errors import StateError
 from sinks.desk.database import Listeners, Row
 from sinks.desk.layout import VERSION, statements
 from sinks.outputs import OutputDownError
@@ -82,10 +81,8 @@ class SqliteDatabase:
 @contextlib.contextmanager
 def _passing_errors(path: Path) -> Iterator[None]:
     """Tell apart what may pass by itself (a full disk, another's writing) from what an operator must mend."""
-    try:
-        with clear_errors(path, DESK):
+    with clear_errors(path, DESK):
+        try:
             yield
-    except StateError as error:
-        if isinstance(error.__cause__, apsw.FullError | apsw.IOError | apsw.BusyError | apsw.LockedError):
-            raise OutputDownError(str(error)) from error.__cause__
-        raise
+        except (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.LockedError) as error:
+            raise OutputDownError(f"{path}: must be free and writable, found: {error}") from error
