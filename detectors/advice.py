@@ -55,8 +55,8 @@ class Advisor:
         self._day = -1
         self._told_today = 0
         self.deferred_count = 0
-        self._alerts: Ledger[str, int] = Ledger(int)
-        self._lines: Ledger[int, dict[str, float]] = Ledger(dict[str, float])
+        self._alerts: Ledger[str, int] = Ledger("alerts", int)
+        self._lines: Ledger[int, dict[str, float]] = Ledger("lines", dict[str, float])
         self._losses = Losses(settings.customers_max)
 
     def has_room(self, now_ms: int) -> bool:
@@ -133,7 +133,7 @@ class Advisor:
             line = lines.get(customer)
             if line is None:
                 while len(lines) >= self._settings.customers_max:
-                    del lines[next(iter(lines))]
+                    lines.drop_oldest()
                 line = lines[customer] = {}
             else:
                 lines.touch(customer)
@@ -290,7 +290,7 @@ class Advisor:
     def _name(self, case: Case) -> None:
         self._alerts[case.alert_id] = case.customer
         while len(self._alerts) > ALERTS_KEPT:
-            del self._alerts[next(iter(self._alerts))]
+            self._alerts.drop_oldest()
 
     def _line(self, customer: int) -> LineReadings | None:
         known = self._lines.get(customer)
@@ -347,8 +347,8 @@ class Advisor:
         """
         self.chooser.settle()
         self._labels.settle()
-        self._alerts.settle("alerts")
-        self._lines.settle("lines")
+        self._alerts.settle()
+        self._lines.settle()
         self._losses.settle()
 
     def reset(self) -> None:

@@ -155,8 +155,8 @@ class Casebook:
 
     def __init__(self) -> None:
         # Whose case changes, whose row does: the engine touches both.
-        self.cases: Ledger[int, Case] = Ledger(Case)
-        self.closed: Ledger[str, Case] = Ledger(Case)
+        self.cases: Ledger[int, Case] = Ledger("cases", Case)
+        self.closed: Ledger[str, Case] = Ledger("closed cases", Case)
         self.taken_over_count = 0
         self._next_due_ms: int | None = None
 
@@ -167,7 +167,7 @@ class Casebook:
         if case.told:
             self.closed[case.alert_id] = case
             while len(self.closed) > CLOSED_MAX:
-                del self.closed[next(iter(self.closed))]
+                self.closed.drop_oldest()
 
     def find(self, customer: int, alert_id: str) -> Case | None:
         """Return a case by its customer and alert, open or lately closed; what is written to it stays."""
@@ -242,8 +242,8 @@ class Casebook:
         Raises:
             StateError: a case is missing.
         """
-        self.cases.settle("cases")
-        self.closed.settle("closed cases")
+        self.cases.settle()
+        self.closed.settle()
         self.reschedule()
 
     def reset(self) -> None:

@@ -130,11 +130,13 @@ class Ledger(dict[K, V], Generic[K, V]):
     The order of its keys survives: each round begins with them all.
 
     Args:
+        name: of the entries, as errors say it.
         kind: type of the values, as msgspec decodes it.
     """
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, name: str, kind: Any) -> None:
         super().__init__()
+        self._name = name
         self._kind = kind
         self.reset()
 
@@ -161,6 +163,10 @@ class Ledger(dict[K, V], Generic[K, V]):
         super().__delitem__(key)
         self._changed.pop(key, None)
         self._gone[key] = None
+
+    def drop_oldest(self) -> None:
+        """Remove the entry that was set first."""
+        del self[next(iter(self))]
 
     def take_out(self, key: K) -> V | None:
         """Remove an entry and return it; None where there is none."""
@@ -210,7 +216,7 @@ class Ledger(dict[K, V], Generic[K, V]):
         del self._left[state["left"] :]
         self.update({key: decoder.decode(value) for key, value in state["entries"].items()})
 
-    def settle(self, name: str) -> None:
+    def settle(self) -> None:
         """Hold what was taken over against the order of the keys.
 
         Raises:
@@ -218,7 +224,8 @@ class Ledger(dict[K, V], Generic[K, V]):
         """
         missing = sum(value is None for value in self.values())
         if missing:
-            raise StateError(f"the state must hold every entry of its {name}, {missing} of {len(self)} were missing")
+            found = f"{missing} of {len(self)} were missing"
+            raise StateError(f"the state must hold every entry of its {self._name}, {found}")
 
 
 def words(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:

@@ -151,7 +151,7 @@ class Histories(Shelves):
     def __init__(self) -> None:
         super().__init__(HISTORY)
         # Tuples, for the garbage collector passes over those that hold strings alone.
-        self.call_ids: Ledger[int, tuple[str, ...]] = Ledger(tuple[str, ...])
+        self.call_ids: Ledger[int, tuple[str, ...]] = Ledger("call ids", tuple[str, ...])
 
     def name_call(self, index: int, place: int, call_id: str) -> None:
         """Keep the id of the bad call in one place of a ring."""
@@ -208,7 +208,7 @@ class Histories(Shelves):
         super().settle(taken)
         for index in sorted(set(self.call_ids) - set(taken.tolist())):
             del self.call_ids[index]
-        self.call_ids.settle("call ids")
+        self.call_ids.settle()
 
     def reset(self) -> None:
         """Hold nothing, with nothing written yet."""

@@ -43,7 +43,7 @@ class AgainstADict(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ledger = Ledger(list[int])
+        self.ledger = Ledger("entries", list[int])
         self.model = {}
         self.chain = Chain()
         self.write(whole=True)
@@ -85,10 +85,10 @@ class AgainstADict(RuleBasedStateMachine):
         self.ledger = self.read()
 
     def read(self):
-        other = Ledger(list[int])
+        other = Ledger("entries", list[int])
         for number, state in self.chain.kept.items():
             other.take(state, number)
-        other.settle("entries")
+        other.settle()
         return other
 
     @invariant()
@@ -244,14 +244,14 @@ TestRoster.settings = settings(max_examples=100, stateful_step_count=40, deadlin
 
 
 def test_what_a_ledger_lost_is_noticed():
-    ledger = Ledger(int)
+    ledger = Ledger("words", int)
     ledger["a"], ledger["b"] = 1, 2
     state = ledger.changes(1, whole=True)
     del state["entries"]["a"]
-    other = Ledger(int)
+    other = Ledger("words", int)
     other.take(state, 1)
     with pytest.raises(StateError, match="must hold every entry of its words, 1 of 2 were missing"):
-        other.settle("words")
+        other.settle()
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), min_size=1, max_size=60))

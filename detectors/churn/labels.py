@@ -183,7 +183,7 @@ class LabelDesk:
         Raises:
             StateError: an example is missing.
         """
-        self._pending.settle("labels")
+        self._pending.settle()
         self._entries.clear()
         for sequence, example in self._pending.items():
             entry = _Entry(example.at_ms, sequence, example)
@@ -195,7 +195,7 @@ class LabelDesk:
         """Hold nothing, with nothing written yet."""
         self._entries: dict[str, list[_Entry]] = {}
         self._queue: list[_Entry] = []
-        self._pending: Ledger[int, PendingExample] = Ledger(PendingExample)
+        self._pending: Ledger[int, PendingExample] = Ledger("labels", PendingExample)
         self._sequence = 0
         self.dropped_count = self.discarded_count = 0
 

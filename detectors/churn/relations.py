@@ -1,7 +1,6 @@
 """What the business knows of each customer, and the churn features that follow from it."""
 
 from operator import attrgetter
-from typing import Any
 
 from msgspec import Struct
 
@@ -136,7 +135,7 @@ class Relation(Struct, gc=False):
         return sum(one.amount_minor for one in self.credits if one.at_ms > since_ms and one.currency == currency)
 
 
-class Relations:
+class Relations(Ledger[int, Relation]):
     """All relationships, by customer key.
 
     Args:
@@ -144,28 +143,25 @@ class Relations:
     """
 
     def __init__(self, customers_max: int) -> None:
+        super().__init__("relations", Relation)
         self._customers_max = customers_max
-        self._known: Ledger[int, Relation] = Ledger(Relation)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def of(self, customer: int) -> Relation:
         """Return what is known of a customer: an empty relation for one never told of."""
-        return self._known.get(customer) or Relation()
+        return self.get(customer) or Relation()
 
     def ensure(self, customer: int) -> Relation:
         """Return a customer's relation, to be changed."""
-        relation = self._known.get(customer)
+        relation = self.get(customer)
         if relation is None:
             return self._begin(customer, Relation())
-        self._known.touch(customer)
+        self.touch(customer)
         return relation
 
     def _begin(self, customer: int, relation: Relation) -> Relation:
-        while len(self._known) >= self._customers_max:
-            del self._known[next(iter(self._known))]
-        self._known[customer] = relation
+        while len(self) >= self._customers_max:
+            self.drop_oldest()
+        self[customer] = relation
         return relation
 
     def learn(self, customer: int, event: Profile | Usage | Contact) -> None:
@@ -179,7 +175,7 @@ class Relations:
 
     def profile(self, customer: int, event: Profile) -> None:
         """Take over a profile: what it does not say stays as it was."""
-        if customer not in self._known:
+        if customer not in self:
             self._begin(customer, Relation(event.at_ms, *_said(event)))
             return
         relation = self.ensure(customer)
@@ -237,29 +233,4 @@ class Relations:
 
     def forget(self, customer: int) -> bool:
         """Forget a customer; return whether anything was known."""
-        return self._known.take_out(customer) is not None
-
-    @property
-    def floor(self) -> int:
-        """Number of the first checkpoint that is needed beside the newest."""
-        return self._known.floor
-
-    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
-        """Return what the checkpoint of this number has to hold."""
-        return self._known.changes(number, whole=whole)
-
-    def take(self, state: dict[str, Any], number: int) -> None:
-        """Take over the changes of a checkpoint, behind those of the one before it."""
-        self._known.take(state, number)
-
-    def settle(self) -> None:
-        """Hold what was taken over against itself.
-
-        Raises:
-            StateError: a relation is missing.
-        """
-        self._known.settle("relations")
-
-    def reset(self) -> None:
-        """Know nobody, with nothing written yet."""
-        self._known.reset()
+        return self.take_out(customer) is not None

@@ -138,9 +138,9 @@ class Ledger:
     def __init__(self, bandit: UpliftBandit, horizon_ms: int) -> None:
         self._bandit = bandit
         self._horizon_ms = horizon_ms
-        self._waiting: changes.Ledger[str, Decision] = changes.Ledger(Decision)
+        self._waiting: changes.Ledger[str, Decision] = changes.Ledger("decisions", Decision)
         self._attempts: dict[str, int] = {}
-        self._rows: changes.Ledger[int, Row] = changes.Ledger(Row)
+        self._rows: changes.Ledger[int, Row] = changes.Ledger("rows of decisions", Row)
         self._serial = 0
         self.dropped_count = 0
 
@@ -224,7 +224,7 @@ class Ledger:
         )
         self._serial += 1
         while len(self._rows) > ROWS_MAX:
-            del self._rows[next(iter(self._rows))]
+            self._rows.drop_oldest()
 
     @property
     def floor(self) -> int:
@@ -256,8 +256,8 @@ class Ledger:
         Raises:
             StateError: a decision or a row is missing.
         """
-        self._waiting.settle("decisions")
-        self._rows.settle("rows of decisions")
+        self._waiting.settle()
+        self._rows.settle()
         self._attempts = {one.alert_id: one.attempt for one in self._waiting.values() if one.attempt > 1}
 
 

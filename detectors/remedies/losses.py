@@ -6,7 +6,7 @@ one that showed it.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -43,20 +43,20 @@ class Span(Struct):
         return not self.is_over and now_ms - self.until_ms <= SILENT_MS
 
 
-class Losses:
-    """The losses of all customers that had any.
+class Losses(Ledger[int, list[Span]]):
+    """The losses of all customers that had any, by customer key.
 
     Args:
         customers_max: so many customers are kept; beyond, the one whose first loss is the oldest gives way.
     """
 
     def __init__(self, customers_max: int) -> None:
+        super().__init__("losses", list[Span])
         self._customers_max = customers_max
-        self._known: Ledger[int, list[Span]] = Ledger(list[Span])
 
     def read(self, customer: int, at_ms: int, readings: Mapping[str, float]) -> None:
         """Take over what a customer's line shows at a time."""
-        spans = self._known.get(customer)
+        spans = self.get(customer)
         last = None if spans is None else spans[-1]
         if last is not None and at_ms < last.until_ms:
             return
@@ -66,55 +66,34 @@ class Losses:
             if goes_on:
                 last.until_ms = at_ms
             last.is_over = not (lost and goes_on)
-            self._known.touch(customer)
+            self.touch(customer)
         if lost and not goes_on:
             self._begin(customer, at_ms)
 
     def _begin(self, customer: int, at_ms: int) -> None:
-        while customer not in self._known and len(self._known) >= self._customers_max:
-            del self._known[next(iter(self._known))]
-        spans = [one for one in self._known.get(customer, ()) if at_ms - one.until_ms < KEPT_MS]
-        self._known[customer] = [*spans[1 - LOSSES_KEPT :], Span(at_ms, at_ms)]
+        while customer not in self and len(self) >= self._customers_max:
+            self.drop_oldest()
+        spans = [one for one in self.get(customer, ()) if at_ms - one.until_ms < KEPT_MS]
+        self[customer] = [*spans[1 - LOSSES_KEPT :], Span(at_ms, at_ms)]
 
     def since(self, customer: int, from_ms: int) -> list[Span]:
         """Return a customer's losses that lasted beyond a time, oldest first."""
-        return [one for one in self._known.get(customer, ()) if one.until_ms > from_ms]
+        return [one for one in self.get(customer, ()) if one.until_ms > from_ms]
 
     def owed(self, customer: int, span: Span, due_minor: int) -> int:
         """Remember what is due for one of a customer's losses; return what is left of it to be paid."""
         span.due_minor = due_minor
-        self._known.touch(customer)
+        self.touch(customer)
         return max(due_minor - span.paid_minor, 0)
 
     def paid(self, customer: int, amount_minor: int) -> None:
         """Learn that so much of what is due was ordered, the oldest loss first."""
-        for span in self._known.get(customer, ()):
+        for span in self.get(customer, ()):
             part = min(max(span.due_minor - span.paid_minor, 0), amount_minor)
             span.paid_minor += part
             amount_minor -= part
-            self._known.touch(customer)
+            self.touch(customer)
 
     def forget(self, customer: int) -> int:
         """Forget a customer's losses; return how many there were."""
-        return len(self._known.take_out(customer) or ())
-
-    @property
-    def floor(self) -> int:
-        """Number of the first checkpoint that is needed beside the newest."""
-        return self._known.floor
-
-    def changes(self, number: int, *, whole: bool) -> dict[str, Any]:
-        """Return what the checkpoint of this number has to hold."""
-        return self._known.changes(number, whole=whole)
-
-    def take(self, state: dict[str, Any], number: int) -> None:
-        """Take over the changes of a checkpoint, behind those of the one before it."""
-        self._known.take(state, number)
-
-    def settle(self) -> None:
-        """Make ready what was taken over.
-
-        Raises:
-            StateError: a customer's are missing.
-        """
-        self._known.settle("losses")
+        return len(self.take_out(customer) or ())
