@@ -5,30 +5,20 @@ is one key; notifications leave it before the checkpoint of their epoch is taken
 ids rather than losing them.
 """
 
-import contextlib
-import gc
-import os
-import shutil
-import sqlite3
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
-from bytewax.errors import BytewaxRuntimeError
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from bytewax.recovery import RecoveryConfig, init_db_dir
-from bytewax.testing import run_main
 
 from dataflows.checkpoints import KEPT, Checkpoints
 from dataflows.checkpoints.engines import keep, resume
-from dataflows.durable import sync_folder
+from dataflows.execution import said_in_one_line
 from dataflows.inputs.chunks import Chunk, Read, decoded
 from dataflows.logs import log
 from dataflows.meters import Meters
@@ -37,7 +27,7 @@ from schemas.alerts import Notification
 from schemas.columns import EventBatch
 from schemas.deadletters import DeadLetter
 from schemas.decode import Decoder
-from schemas.errors import StateError, StaylineError
+from schemas.errors import StateError
 
 IDLE = timedelta(milliseconds=50)
 """How soon a source that had nothing is asked again."""
@@ -151,7 +141,7 @@ class _Reading(StatefulSourcePartition[_Item, Place | None]):
     def next_batch(self) -> Sequence[_Item]:
         if self._stop.is_set:
             raise StopIteration
-        with _said_in_one_line():
+        with said_in_one_line():
             read = next(self._opened())
         self._idle = read is None
         if read is None:
@@ -178,7 +168,7 @@ class _Reading(StatefulSourcePartition[_Item, Place | None]):
 
     def snapshot(self) -> Place | None:
         # So at most the newest checkpoint is ever unfinished, and one that cannot be written ends the run soon.
-        with _said_in_one_line():
+        with said_in_one_line():
             self._keeping.settle()
         self._snapshots.append(self._place)
         oldest = self._snapshots[0]
@@ -218,7 +208,7 @@ class _Detecting(StatefulBatchLogic[tuple[_Item, EventBatch | None], list[Notifi
 
     def on_batch(self, values: list[tuple[_Item, EventBatch | None]]) -> tuple[list[list[Notification]], bool]:
         told = []
-        with _said_in_one_line():
+        with said_in_one_line():
             for item, batch in values:
                 if batch is not None:
                     told.append(self._applied(batch))
@@ -242,7 +232,7 @@ class _Detecting(StatefulBatchLogic[tuple[_Item, EventBatch | None], list[Notifi
     def snapshot(self) -> str:
         # Without recovery the engine asks all the same: there is nothing to keep then.
         begun_s = self._meters.now_s()
-        with _said_in_one_line():
+        with said_in_one_line():
             name = self._keeping.save(self._engine, self._places)
         self._meters.saved(begun_s)
         return name
@@ -254,12 +244,12 @@ class _Writing(StatefulSinkPartition[Any, None]):
         self._save = save
 
     def write_batch(self, values: list[Any]) -> None:
-        with _said_in_one_line():
+        with said_in_one_line():
             for value in values:
                 self._write(value)
 
     def snapshot(self) -> None:
-        with _said_in_one_line():
+        with said_in_one_line():
             self._save()
 
 
@@ -321,7 +311,7 @@ def build(
 
     def detect(name: str | None) -> _Detecting:
         if name:
-            with _said_in_one_line():
+            with said_in_one_line():
                 keeping.resume(engine, name)
         return _Detecting(engine, keeping, stop, meters, ends=ends)
 
@@ -355,7 +345,7 @@ def _decode(decoder: Decoder, item: _Item, meters: Meters) -> tuple[tuple[_Item,
     if item.chunk is None:
         return (item, None), []
     begun_s = meters.now_s()
-    with _said_in_one_line():
+    with said_in_one_line():
         batch, letters = decoded(decoder, item.chunk)
     meters.decoded(begun_s, letters)
     return (item._replace(chunk=None), batch), letters
@@ -369,103 +359,3 @@ def _metered(
         meters.written(told)
 
     return written
-
-
-def execute(flow: Dataflow, recovery: Path | None, epoch: timedelta, settle: Callable[[], None] = lambda: None) -> None:
-    """Run a flow to its end in this process.
-
-    Args:
-        recovery: folder of the checkpoints; made if missing. None: keep none.
-        epoch: time between checkpoints.
-        settle: waits until what was kept is durable; called at the end, however it comes.
-
-    Raises:
-        StaylineError: what a step raised; the checkpoint before stands.
-    """
-    # Of a fault of ours its place in Python is enough; the engine's own stack (Rust) tells nobody more.
-    os.environ["RUST_BACKTRACE"] = "0"
-    config = None if recovery is None else _recovery(recovery)
-    try:
-        with _settled(settle), _stderr_restored(), _loaded_kept():
-            run_main(flow, epoch_interval=epoch, recovery_config=config)  # type: ignore[no-untyped-call]  # it has none
-    except BytewaxRuntimeError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, StaylineError):
-            cause = cause.__cause__
-        raise cause from None
-
-
-@contextlib.contextmanager
-def _loaded_kept() -> Iterator[None]:
-    """Keep the garbage collector off what was loaded so far: to go through it stops the flow for a quarter second."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@contextlib.contextmanager
-def _settled(settle: Callable[[], None]) -> Iterator[None]:
-    """Leave no file half written behind, however the flow ends."""
-    try:
-        yield
-    except BaseException:
-        # What ended the flow is what is told.
-        with contextlib.suppress(StaylineError):
-            settle()
-        raise
-    settle()
-
-
-@contextlib.contextmanager
-def _said_in_one_line() -> Iterator[None]:
-    """Keep the engine from printing of its own when a step fails with an error that is reported in one line.
-
-    The engine (Rust) writes to the file descriptor before the error has come through to `execute`.
-    """
-    try:
-        yield
-    except (StaylineError, OSError, KeyboardInterrupt):
-        if sys.stderr is not None:
-            sys.stderr.flush()
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  os.devnull is no path of ours
-                os.dup2(nowhere.fileno(), 2)
-        raise
-
-
-@contextlib.contextmanager
-def _stderr_restored() -> Iterator[None]:
-    if sys.stderr is None:
-        yield
-        return
-    kept = os.dup(2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _recovery(folder: Path) -> RecoveryConfig:
-    if not any(folder.glob("*.sqlite3")):
-        # Made beside it: killed in between, it is made again, where the engine would refuse the half of it.
-        draft = folder.with_name(f".{folder.name}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True, mode=0o700)
-        init_db_dir(draft, 1)  # type: ignore[no-untyped-call]  # it has none
-        draft.replace(folder)
-        sync_folder(folder.parent)
-    for path in folder.glob("*.sqlite3"):
-        _require_whole(path)
-    return RecoveryConfig(str(folder))  # type: ignore[no-untyped-call]  # it has none
-
-
-def _require_whole(path: Path) -> None:
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where its own message quotes the damage
-        found = str(error)
-    if found != "ok":
-        raise StateError(f"{path}: must be an undamaged file of checkpoints, found: {' '.join(found.split())}")

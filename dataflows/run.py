@@ -24,7 +24,8 @@ from dataflows.config.treatments import treatments
 from dataflows.deadletters import DeadLetterFile
 from dataflows.desk import desk_server, open_store, outcomes_of
 from dataflows.destinations import output_of, tracer_of
-from dataflows.flow import OpenInput, Stop, build, execute
+from dataflows.execution import execute
+from dataflows.flow import OpenInput, Stop, build
 from dataflows.inputs import hep
 from dataflows.inputs.chunks import Read
 from dataflows.inputs.http import Server, events_application, metrics_application

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dataflows.checkpoints import KEPT, Checkpoints
-from dataflows.flow import Stop, build, execute
+from dataflows.execution import execute
+from dataflows.flow import Stop, build
 from dataflows.inputs.files import FileReader, Place
 from schemas.alerts import Notification
 from schemas.errors import InputError, StateError

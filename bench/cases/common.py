@@ -17,7 +17,8 @@ from bench.simulator import TelcoSpec, simulate
 from dataflows.checkpoints import Checkpoints
 from dataflows.checkpoints.engines import keep
 from dataflows.deadletters import DeadLetterFile
-from dataflows.flow import OpenInput, Stop, build, execute
+from dataflows.execution import execute
+from dataflows.flow import OpenInput, Stop, build
 from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place
 from detectors.engine import RiskEngine
 from detectors.remedies.catalogue import Catalogue, default_catalogue_text

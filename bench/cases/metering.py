@@ -11,7 +11,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 
 from bench.cases.common import EPOCH, Bench, from_file, new_engine
-from dataflows.flow import Stop, build, execute
+from dataflows.execution import execute
+from dataflows.flow import Stop, build
 from dataflows.meters import Meters
 from detectors.engine import RiskEngine
 from schemas.alerts import Notification

@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.peers.job import Clock, Found, Work, main
 from bench.peers.own import WARM_UP
 from dataflows.checkpoints import Checkpoints
-from dataflows.flow import Keeping, Stop, build, execute
+from dataflows.execution import execute
+from dataflows.flow import Keeping, Stop, build
 from dataflows.inputs.files import Cut, FileReader, Place
 from detectors.engine import RiskEngine
 from detectors.remedies.catalogue import Catalogue, default_catalogue_text

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from dataflows.canary import GuardedEngine
-from dataflows.flow import Stop, build, execute
+from dataflows.execution import execute
+from dataflows.flow import Stop, build
 from dataflows.inputs.compressed import written_whole
 from dataflows.inputs.files import CHUNK_BYTES, Cut, FileReader, Place, Report
 from detectors.engine import Counts
