@@ -4,10 +4,11 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import FrameType
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -42,6 +43,7 @@ from schemas.errors import ConfigError, StateError, StaylineError
 from sinks.desk.store import DeskStore
 from sinks.dispatcher import Dispatcher
 from sinks.outbox import Outbox, OutboxFull
+from sinks.treatment import Treatment
 from sinks.webhook.policy import is_misconfigured
 
 EPOCH = timedelta(seconds=5)
@@ -84,78 +86,97 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
         require_private(folder)
-        if not (folder / "outbox.sqlite3").exists():
-            _keep_earlier_alerts(config)
-        outbox = Outbox.open(
-            folder / "outbox.sqlite3", {output.name: output.backlog_max for output in config.output}, now_ms
-        )
-        stack.callback(outbox.close)
-        meters = Meters([one.name for one in config.output])
-        outbox.on_delivered, outbox.on_happened = meters.delivered, _log_delivery
-        source = source_of(config, secrets, folder)
-        stack.callback(source.close)
-        make = partial(_engine, config, partial(_tell_canary, meters))
-        shards = _shards(config, make)
-        engine = make()
-        engines: Iterable[RiskEngine] = [engine] if shards is None else shards
-        if shards is not None:
-            stack.callback(shards.close)
-        store = _desk_store(config, stack)
-        # Partitions kept apart are read from Kafka alone: an outcome has to come that way too.
-        outcomes = None if shards is not None else Resubmitted(folder / OUTCOMES)
-        seen = tracer_of(config, stack)
-        letters = DeadLetterFile(folder / "dead-letters.ndjson")
-        dispatcher = Dispatcher(
-            outbox,
-            [output_of(one, secrets, treated[one.name].shape, store, seen) for one in config.output],
-            now_ms,
-            random.SystemRandom(),
-            treatments=treated,
-        )
-        dispatcher.start()
-        stack.callback(dispatcher.stop)
-        disk = Disk(folder, partial(sharded.snapshot_folders, config))
-        gauges = Gauges(
-            engines, outbox, source.spool, source.figures, meters=meters, disk=disk, shards=shards, clock=now_ms
-        )
-        take = outcomes_of(source.spool, outcomes, engines)
-        desk = None if store is None else partial(desk_server, config, secrets, store, take, engines, outbox)
-        for name, server in _servers(config, source, desk, gauges):
+        opened = _open(config, secrets, treated, stack)
+        opened.dispatcher.start()
+        stack.callback(opened.dispatcher.stop)
+        for name, server in _servers(config, secrets, opened):
             server.start()
             stack.callback(server.stop)
             (announce or _log_address)(name, server.address)
-        open_input, write = _watched(source.open_input, dispatcher), _writer(outbox, dispatcher, stopping)
-        checkpoints = Checkpoints(folder / "engine")
-        if shards is not None:
-            flow = sharded.build(open_input, shards, write, letters, stopping, meters, source.committed)
-        else:
-            flow = build(
-                open_input,
-                engine,
-                write,
-                letters.append,
-                stopping,
-                ends=source.ends,
-                sync_dead_letters=letters.sync,
-                checkpoints=checkpoints,
-                passed=source.passed,
-                committed=source.committed,
-                beside={
-                    "resubmitted": beside(Resubmitted(folder / "resubmitted"), ends=source.ends),
-                    OUTCOMES: beside(Resubmitted(folder / OUTCOMES), ends=source.ends),
-                },
-                meters=meters,
-            )
         log("run.started", deployment=config.deployment.name, input=config.input.kind)
         with contextlib.suppress(InterruptedRunError):
-            execute(
-                flow,
-                None if shards is not None else folder / "recovery",
-                epoch,
-                checkpoints.settle if shards is None else shards.settle,
-            )
-            source.finish()
-        _wind_up(dispatcher, engines, stopping)
+            _detect(config, opened, stopping, epoch)
+            opened.source.finish()
+        _wind_up(opened.dispatcher, opened.engines, stopping)
+
+
+class _Deployment(NamedTuple):
+    """What a deployment is made of, opened."""
+
+    outbox: Outbox
+    dispatcher: Dispatcher
+    source: Source
+    shards: Shards | None
+    engines: Iterable[RiskEngine]
+    store: DeskStore | None
+    outcomes: Resubmitted | None
+    meters: Meters
+
+
+def _open(
+    config: Config, secrets: configuration.Secrets, treated: Mapping[str, Treatment], stack: contextlib.ExitStack
+) -> _Deployment:
+    """Open everything; what was opened is closed by the stack, the last first."""
+    folder = config.state.directory
+    if not (folder / "outbox.sqlite3").exists():
+        _keep_earlier_alerts(config)
+    outbox = Outbox.open(
+        folder / "outbox.sqlite3", {output.name: output.backlog_max for output in config.output}, now_ms
+    )
+    stack.callback(outbox.close)
+    meters = Meters([one.name for one in config.output])
+    outbox.on_delivered, outbox.on_happened = meters.delivered, _log_delivery
+    source = source_of(config, secrets, folder)
+    stack.callback(source.close)
+    make = partial(_engine, config, partial(_tell_canary, meters))
+    shards = _shards(config, make)
+    if shards is not None:
+        stack.callback(shards.close)
+    store = _desk_store(config, stack)
+    seen = tracer_of(config, stack)
+    dispatcher = Dispatcher(
+        outbox,
+        [output_of(one, secrets, treated[one.name].shape, store, seen) for one in config.output],
+        now_ms,
+        random.SystemRandom(),
+        treatments=treated,
+    )
+    # Partitions kept apart are read from Kafka alone: an outcome has to come that way too.
+    outcomes = None if shards is not None else Resubmitted(folder / OUTCOMES)
+    engines: Iterable[RiskEngine] = [make()] if shards is None else shards
+    return _Deployment(outbox, dispatcher, source, shards, engines, store, outcomes, meters)
+
+
+def _detect(config: Config, opened: _Deployment, stopping: Stop, epoch: timedelta) -> None:
+    """Run the flow until its input ends or it is told to stop."""
+    folder, source, shards = config.state.directory, opened.source, opened.shards
+    letters = DeadLetterFile(folder / "dead-letters.ndjson")
+    open_input = _watched(source.open_input, opened.dispatcher)
+    write = _writer(opened.outbox, opened.dispatcher, stopping)
+    if shards is not None:
+        flow = sharded.build(open_input, shards, write, letters, stopping, opened.meters, source.committed)
+        execute(flow, None, epoch, shards.settle)
+        return
+    (engine,) = opened.engines
+    checkpoints = Checkpoints(folder / "engine")
+    flow = build(
+        open_input,
+        engine,
+        write,
+        letters.append,
+        stopping,
+        ends=source.ends,
+        sync_dead_letters=letters.sync,
+        checkpoints=checkpoints,
+        passed=source.passed,
+        committed=source.committed,
+        beside={
+            "resubmitted": beside(Resubmitted(folder / "resubmitted"), ends=source.ends),
+            OUTCOMES: beside(Resubmitted(folder / OUTCOMES), ends=source.ends),
+        },
+        meters=opened.meters,
+    )
+    execute(flow, folder / "recovery", epoch, checkpoints.settle)
 
 
 def _wind_up(dispatcher: Dispatcher, engines: Iterable[RiskEngine], stopping: Stop) -> None:
@@ -241,15 +262,33 @@ def _desk_store(config: Config, stack: contextlib.ExitStack) -> DeskStore | None
 
 
 def _servers(
-    config: Config, source: Source, desk: Callable[[], Server] | None, gauges: Gauges
+    config: Config, secrets: configuration.Secrets, opened: _Deployment
 ) -> Iterator[tuple[str, Server | hep.Listener]]:
+    """Return what listens, by name, not started yet.
+
+    Raises:
+        ConfigError: an address cannot be listened on.
+    """
+    source, engines, outbox = opened.source, opened.engines, opened.outbox
     if source.listener is not None:
         yield "hep", source.listener
     if source.spool is not None:
         yield "events", Server(events_application(source.spool, source.opener), *config.input.http.listen)
-    if desk is not None:
-        yield "desk", desk()
+    if opened.store is not None:
+        take = outcomes_of(source.spool, opened.outcomes, engines)
+        yield "desk", desk_server(config, secrets, opened.store, take, engines, outbox)
     if config.metrics is not None:
+        disk = Disk(config.state.directory, partial(sharded.snapshot_folders, config))
+        gauges = Gauges(
+            engines,
+            outbox,
+            source.spool,
+            source.figures,
+            meters=opened.meters,
+            disk=disk,
+            shards=opened.shards,
+            clock=now_ms,
+        )
         yield "metrics", Server(metrics_application(gauges), *config.metrics.listen)
 
 
