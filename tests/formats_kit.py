@@ -6,7 +6,8 @@ from pathlib import Path
 import orjson
 
 from dataflows.config.customers import read_customers
-from schemas.formats import Converted, NumberPlan, Options, Tokens, open_format
+from schemas.formats import Converted, Options, open_format
+from schemas.formats.identity import NumberPlan, Tokens
 
 FORMATS = Path(__file__).parent / "formats"
 PLAN = NumberPlan("44", national_digits=10)

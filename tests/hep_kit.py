@@ -8,7 +8,8 @@ from ipaddress import ip_address
 
 import orjson
 
-from schemas.formats import Converted, NumberPlan, Options, Tokens, open_format
+from schemas.formats import Converted, Options, open_format
+from schemas.formats.identity import NumberPlan, Tokens
 
 TOKENS = Tokens(b"0123456789abcdef", NumberPlan(country="44", national_digits=10))
 MONDAY_MS = 1_767_600_000_000

@@ -11,9 +11,10 @@ from hep_kit import MONDAY_MS, A, B, Dialog
 from dataflows.config.customers import read_customers
 from schemas.deadletters import DeadReason
 from schemas.errors import ConfigError, InputError
-from schemas.formats import Converted, Options, Tokens, open_format
+from schemas.formats import Converted, Options, open_format
 from schemas.formats.hep import HepReader
 from schemas.formats.hep.events import Customers
+from schemas.formats.identity import Tokens
 
 LINES = ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "csv")
 TEXTS = (*LINES, "vqrtcpxr")

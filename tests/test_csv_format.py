@@ -16,19 +16,9 @@ from dataflows.config import load
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import decode_record
 from schemas.errors import ConfigError, InputError
-from schemas.formats import (
-    NAMES,
-    RECORD_BYTES_MAX,
-    Converted,
-    Lines,
-    NumberPlan,
-    Options,
-    Tokens,
-    available,
-    open_format,
-    shape,
-)
+from schemas.formats import NAMES, RECORD_BYTES_MAX, Converted, Lines, Options, available, open_format, shape
 from schemas.formats.columnmap import ColumnMap
+from schemas.formats.identity import NumberPlan, Tokens
 from schemas.formats.masks import masked
 from schemas.formats.times import TimeReader, problems
 
@@ -306,7 +296,7 @@ class TestTokens:
     @given(st.text(), st.binary(min_size=16, max_size=64))
     def test_a_token_tells_nothing_and_depends_on_the_key(self, text, key):
         token = Tokens(key).identity(text)
-        assert re.fullmatch("tok_[A-Z2-7]{24}", token)
+        assert re.fullmatch("tok_[a-p]{24}", token)
         assert token == Tokens(key).identity(text)
         assert token != Tokens(key + b"\0x").identity(text)
 

@@ -22,7 +22,7 @@ from dataflows.config import load
 from dataflows.deadletters import DeadLetterFile
 from schemas.deadletters import DeadLetter, DeadReason
 from schemas.errors import StateError
-from schemas.formats import Tokens
+from schemas.formats.identity import Tokens
 from schemas.text import key_of
 from sinks.outbox import Outbox
 

@@ -22,9 +22,10 @@ from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import Decoder, decode
 from schemas.errors import ConfigError, StateError
-from schemas.formats import Converted, NumberPlan, Tokens
+from schemas.formats import Converted
 from schemas.formats.hep import HepReader
 from schemas.formats.hep.events import Customers
+from schemas.formats.identity import NumberPlan, Tokens
 
 DAY_MS = 86_400_000
 KEY = "k" * 32

@@ -18,9 +18,10 @@ from bench.cases.vendor_records import CSV_COLUMNS, RECORDS, calls, packets
 from bench.harness import isolated, race
 from dataflows.inputs.hep import Listener, Source
 from dataflows.inputs.spool import Spool
-from schemas.formats import Converted, NumberPlan, Options, Tokens, open_format
+from schemas.formats import Converted, Options, open_format
 from schemas.formats.columnmap import ColumnMap
 from schemas.formats.hep import open_hep
+from schemas.formats.identity import NumberPlan, Tokens
 
 RECORDS_A_CUSTOMER = 4
 """So many records are read of each format for every customer of the bench."""

@@ -24,7 +24,7 @@ from dataflows.shards import partitions_folder, snapshot_folders
 from dataflows.wording import counted
 from detectors.engine import RiskEngine
 from schemas.errors import StateError
-from schemas.formats import Tokens
+from schemas.formats.identity import Tokens
 from sinks.outbox import About, Outbox
 from sinks.outputs import Clock
 

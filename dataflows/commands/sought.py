@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from dataflows.durable import sync_folder
-from schemas.formats import Tokens
+from schemas.formats.identity import Tokens
 
 _CELLS = re.compile(rb"[,;|\t\r\n\"'<>&={}\[\]]+")
 _WORDS = re.compile(rb"[\s,;|\"'<>&={}\[\]]+")

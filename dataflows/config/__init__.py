@@ -31,6 +31,7 @@ from detectors.settings import Settings
 from schemas import formats
 from schemas.errors import ConfigError
 from schemas.formats.columnmap import ColumnMap
+from schemas.formats.identity import NumberPlan, Tokens
 from sinks.webhook.signing import PREFIX as WEBHOOK_PREFIX
 from sinks.webhook.signing import parse_secret
 
@@ -332,11 +333,11 @@ def format_options(config: Config, token_key: bytes | None, *, endless: bool = F
         ConfigError: `input.tokens.customers_file` does not hold.
     """
     given = config.input.tokens
-    plan = formats.NumberPlan(given.country, given.international_prefix, given.trunk_prefix, given.national_digits)
+    plan = NumberPlan(given.country, given.international_prefix, given.trunk_prefix, given.national_digits)
     tokens = None
     if token_key is not None:
         customers = None if given.customers_file is None else read_customers(given.customers_file, plan)
-        tokens = formats.Tokens(token_key, plan, customers)
+        tokens = Tokens(token_key, plan, customers)
     return formats.Options(
         tokens=tokens,
         csv=config.input.csv,

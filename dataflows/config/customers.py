@@ -14,7 +14,7 @@ import csv
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.formats import NumberPlan
+from schemas.formats.identity import NumberPlan
 
 _HEADER = ["identity", "customer"]
 _PROBLEMS_MAX = 10

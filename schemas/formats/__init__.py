@@ -27,21 +27,17 @@ A new format is one file with a class that has `feed` and `finish`, the constant
 `_OPENERS`.
 """
 
-import hashlib
 import re
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
-from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
-from urllib.parse import unquote
 
 from msgspec import Struct
 
 from schemas.deadletters import Reject
 from schemas.errors import ConfigError
+from schemas.formats.identity import Tokens
 from schemas.formats.masks import masked
-from schemas.formats.memory import remembered
 from schemas.patterns import shown
 
 if TYPE_CHECKING:
@@ -171,128 +167,6 @@ class PacketFormat(Protocol):
         Raises:
             InputError: the input as a whole is not in this format.
         """
-
-
-class NumberPlan(Struct, frozen=True):
-    """How telephone numbers are written at this source.
-
-    Attributes:
-        country: country code, digits, for numbers written without one; empty: such numbers stay as they are.
-        international_prefix: what is dialled before a country code; a `+` always is one (ITU-T E.123).
-        trunk_prefix: what is dialled before a national number and gives way to the country code; empty where the
-            digit belongs to the number (Italy) or none is used.
-        national_digits: a number of exactly so many digits, without any prefix, is national; 0: cannot be told.
-    """
-
-    country: str = ""
-    international_prefix: str = "00"
-    trunk_prefix: str = "0"
-    national_digits: int = 0
-
-    def normalised(self, text: str) -> str:
-        """Return a number as digits, with its country code as far as it can be known; a name in lower case.
-
-        Takes a number with the usual separators, a tel URI (RFC 3966) or a SIP URI (RFC 3261), of which the user
-        part counts, without password and escapes; alone or in angle brackets behind a name. An IPv4 address stays as it
-        is: without its dots it would be another one's too. `+44 (0)20` has a zero that nobody dials from abroad.
-        """
-        user, digits = text, text.removeprefix("+")
-        # Most are a number and nothing else.
-        if not (digits.isascii() and digits.isdecimal()):
-            user = _user_of(text)
-            if _IPV4.fullmatch(user):
-                return user
-            if "+" in user:
-                user = user.replace("(0)", "")
-            digits = re.sub(r"[^0-9]", "", user)
-            if not digits or not _NUMBER.fullmatch(user.lstrip(" (")):
-                return user.lower()
-        if "+" in user or digits in (self.international_prefix, self.trunk_prefix):
-            return digits
-        if self.international_prefix and digits.startswith(self.international_prefix):
-            return digits.removeprefix(self.international_prefix)
-        if not self.country:
-            return digits
-        if self.trunk_prefix and digits.startswith(self.trunk_prefix):
-            return self.country + digits.removeprefix(self.trunk_prefix)
-        return self.country + digits if len(digits) == self.national_digits else digits
-
-
-def _user_of(text: str) -> str:
-    """Return the user part of a URI; a text that is none as it is."""
-    uri = text.partition("<")[2].partition(">")[0] or text
-    user = unquote(_SCHEME.sub("", uri.strip()).partition(";")[0].partition("@")[0])
-    return user.partition(":")[0] if user.count(":") == 1 else user
-
-
-_SCHEME = re.compile(r"^(?:sips?|tel):", re.IGNORECASE)
-_NUMBER = re.compile(r"\+?[0-9 ()./-]+")
-_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(?:\.(?=[0-9])|$)){4}")
-
-
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_TRIPLES = ["".join(letters) for letters in product(_ALPHABET, repeat=3)]
-_HALVES = struct.Struct(">QQ").unpack_from
-_MASK = 32_767
-_BLOCK_BYTES = 64
-
-
-class Tokens:
-    """Turns identities into pseudonyms by keyed HMAC-SHA-256 (RFC 2104): without the key nobody can try numbers.
-
-    A token is `tok_` and 24 characters of base32 (RFC 4648): the first 120 bits of the digest. One identity has one
-    token wherever it stands, so a customer who is also somebody's far end is recognised.
-
-    Args:
-        key: secret; whoever has it can test whether a number belongs to a token.
-        plan: how numbers are written at this source.
-        customers: identity -> the identity of the customer whom it belongs to: several of them have one token. None:
-            nothing is known of who is a customer.
-
-    Attributes:
-        identified: returns the token of an identity, and whether it is known to be a customer's.
-    """
-
-    def __init__(self, key: bytes, plan: NumberPlan | None = None, customers: Mapping[str, str] | None = None) -> None:
-        # RFC 2104, section 4: what depends on the key alone is computed once, which halves the time of each token.
-        block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-        self._plan = NumberPlan() if plan is None else plan
-        self._owners: dict[str, str] | None = None
-        if customers is not None:
-            owners = {self._plan.normalised(text): self._plan.normalised(owner) for text, owner in customers.items()}
-            self._owners = {owner: owner for owner in owners.values()} | owners
-        self.identified: Callable[[str], tuple[str, bool]] = remembered(self._made)
-
-    @property
-    def customers_known(self) -> bool:
-        """Whether it can be told who is a customer."""
-        return self._owners is not None
-
-    def identity(self, text: str) -> str:
-        """Return the token of a telephone number, SIP or tel URI, or account name."""
-        return self.identified(text)[0]
-
-    def opaque(self, text: str) -> str:
-        """Return the token of any other text, taken as it is."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text.encode("utf-8", "surrogatepass"))
-        outer.update(inner.digest())
-        high, low = _HALVES(outer.digest())
-        low = (high & 15) << 56 | low >> 8
-        high >>= 4
-        # Three characters at a time, written out: every call needs a token or more.
-        three = _TRIPLES
-        return (
-            f"tok_{three[high >> 45]}{three[high >> 30 & _MASK]}{three[high >> 15 & _MASK]}{three[high & _MASK]}"
-            f"{three[low >> 45]}{three[low >> 30 & _MASK]}{three[low >> 15 & _MASK]}{three[low & _MASK]}"
-        )
-
-    def _made(self, text: str) -> tuple[str, bool]:
-        name = self._plan.normalised(text)
-        owner = None if self._owners is None else self._owners.get(name)
-        return self.opaque(name if owner is None else owner), owner is not None
 
 
 class Options(Struct, frozen=True):

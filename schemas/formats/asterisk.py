@@ -27,7 +27,7 @@ import orjson
 from msgspec import Struct
 
 from schemas.deadletters import DeadReason
-from schemas.formats import Line, Options, Tokens
+from schemas.formats import Line, Options
 from schemas.formats.asterisk_rows import DISPOSITIONS, Cdr, Cel, RowReader
 from schemas.formats.calls import (
     SPAN_MS_MAX,
@@ -46,6 +46,7 @@ from schemas.formats.calls import (
     released_by,
     worse,
 )
+from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,

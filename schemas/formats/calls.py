@@ -24,7 +24,7 @@ from msgspec import Struct
 from schemas import events
 from schemas.deadletters import DeadReason
 from schemas.events import COUNT_MAX
-from schemas.formats import Tokens
+from schemas.formats.identity import Tokens
 from schemas.formats.memory import Reading, remembered
 from schemas.formats.rows import Unfit
 
@@ -39,12 +39,6 @@ NUMBER_CHARS_MAX = 32
 
 STARVED_RATIO = 0.02
 """A direction with less than this share of the other's packets carried nothing but silence descriptors, if that."""
-
-_NOBODY = frozenset({
-    "", "-", "<unknown>", "anonymous", "h", "invalid", "null", "private", "restricted", "s", "unavailable", "unknown",
-    "withheld",
-})  # fmt: skip
-"""What stands where a number is withheld, or where a dial plan begins or ends (`s`, `h`)."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{0,18})?")
 _REASON = re.compile(
@@ -111,8 +105,7 @@ class Parties:
     """
 
     def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-        self._end = remembered(self._read_end)
+        self._end = tokens.party
 
     def sides(self, caller: str | None, callee: str | None) -> list[Side]:
         """Return for whom of the two ends a record of a whole call counts.
@@ -149,18 +142,6 @@ class Parties:
     def names(self, text: str | None) -> bool:
         """Tell whether an end names somebody."""
         return self._end(text)[0] is not None
-
-    def _read_end(self, text: str | None) -> tuple[str | None, bool]:
-        """Return the token of an end, None where it names nobody, and whether it is known to be a customer's."""
-        if text is None:
-            return None, False
-        uri = text
-        if "<" in uri:
-            uri = uri.partition("<")[2].partition(">")[0] or uri
-        user = uri.strip()
-        name = user.partition("@")[0].rpartition(":")[2].lower()
-        nobody = name in _NOBODY or not any(map(str.isalnum, name))
-        return (None, False) if nobody else self._tokens.identified(user)
 
 
 def released_by(side: Side, by: End | None) -> events.Releaser | None:

@@ -32,8 +32,9 @@ from msgspec import structs
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import ConfigError, InputError
-from schemas.formats import RECORD_BYTES_MAX, Converted, Line, Lines, Options, Tokens
+from schemas.formats import RECORD_BYTES_MAX, Converted, Line, Lines, Options
 from schemas.formats.columnmap import ColumnMap
+from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.rows import Rows, Unfit
 

@@ -25,7 +25,7 @@ import re
 from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
-from schemas.formats import Line, Options, Tokens, shape
+from schemas.formats import Line, Options, shape
 from schemas.formats.calls import (
     NUMBER_CHARS_MAX,
     Call,
@@ -44,6 +44,7 @@ from schemas.formats.calls import (
     span_of,
     worse,
 )
+from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
 from schemas.formats.records import Items, JoiningReader, Records, Waiting, converted, csv_row, head

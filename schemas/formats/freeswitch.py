@@ -30,7 +30,7 @@ from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.events import TIME_MS_MAX
-from schemas.formats import RECORD_BYTES_MAX, Line, Options, Tokens, shape
+from schemas.formats import RECORD_BYTES_MAX, Line, Options, shape
 from schemas.formats.calls import (
     Call,
     End,
@@ -52,6 +52,7 @@ from schemas.formats.calls import (
     span_of,
     status_of,
 )
+from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
 from schemas.formats.records import RECORDS_SINCE_MS, Items, LineReader, Records, converted, untimely

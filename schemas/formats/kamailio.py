@@ -28,8 +28,9 @@ import re
 from typing import Any, NamedTuple
 
 from schemas.deadletters import DeadReason, Reject
-from schemas.formats import Converted, Line, Options, Tokens
+from schemas.formats import Converted, Line, Options
 from schemas.formats.calls import Call, End, Parties, place_of, q850_of, reason_of, released_by, status_of
+from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.records import (
     ENDED_MAX,

@@ -12,8 +12,9 @@ from msgspec import Struct
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
 from schemas.events import COUNT_MAX
-from schemas.formats import Tokens, shape
+from schemas.formats import shape
 from schemas.formats.columnmap import PHONES, Column, ColumnMap, Target, parts, targets
+from schemas.formats.identity import Tokens
 from schemas.formats.memory import remembered
 from schemas.formats.times import TimeReader
 

@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
-from schemas.formats import HEAD_BYTES, Line, Options, Tokens
+from schemas.formats import HEAD_BYTES, Line, Options
 from schemas.formats.arrays import ArrayObjects
 from schemas.formats.calls import (
     PAYLOADS,
@@ -41,6 +41,7 @@ from schemas.formats.calls import (
     status_of,
     worse,
 )
+from schemas.formats.identity import Tokens
 from schemas.formats.records import BOM, Items, LineReader, Records, converted, csv_row, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader

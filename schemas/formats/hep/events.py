@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from schemas.errors import ConfigError
-from schemas.formats import Tokens
 from schemas.formats.hep.calls import Call, Side
 from schemas.formats.hep.packets import Packet
 from schemas.formats.hep.sip import q850_of
+from schemas.formats.identity import Tokens
 
 
 class Customers:
