@@ -247,28 +247,31 @@ class FreeswitchReader(LineReader):
         outbound = _text(cdr.channel_data.direction, given.direction) == "outbound"
         # Behind a gateway there is no customer: such a leg is rather of the party at the other end.
         side = self._parties.leg_side(caller, callee, of_callee=outbound != (gateway is not None))
-        answer_ms = _time("answer", given.answer_uepoch, given.answer_epoch, flow.times.answered_time)
-        hangup_time = flows[0].times.hangup_time if flows else None
-        own = (side.direction == "in") == outbound
-        agent = agent_of(_text(given.sip_user_agent) if own and gateway is None else None)
-        media = _media(cdr, own=own)
-        cause = _text(given.hangup_cause)
         call_id = _text(given.call_uuid, given.sip_call_id, given.uuid)
         if call_id is None:
             raise Unfit(DeadReason.MISSING_FIELD, "variables.call_uuid must be present, was absent")
-        q850 = None if cause is None else _CAUSES.get(cause)
+        answer_ms = _time("answer", given.answer_uepoch, given.answer_epoch, flow.times.answered_time)
+        hangup_time = flows[0].times.hangup_time if flows else None
+        ending = _ending((
+            outbound, answer_ms is not None, given.hangup_cause, given.hangup_cause_q850,
+            given.last_bridge_hangup_cause, given.sip_hangup_disposition, given.sip_term_status,
+            given.sip_invite_failure_status, given.proto_specific_hangup_cause,
+        ))  # fmt: skip
+        own = (side.direction == "in") == outbound
+        agent = agent_of(_text(given.sip_user_agent) if own and gateway is None else None)
+        media = _media(cdr, own=own)
         return Call(
-            call_id=self._tokens.opaque(call_id),
-            customer_id=side.customer_id,
-            start_ms=_needed("start", _time("start", given.start_uepoch, given.start_epoch, flow.times.created_time)),
-            end_ms=_needed("end", _time("end", given.end_uepoch, given.end_epoch, hangup_time)),
-            answer_ms=answer_ms,
-            direction=side.direction,
-            peer_id=side.peer_id,
-            sip_status=_status(given, answered=answer_ms is not None),
-            q850=q850_of(_text(given.hangup_cause_q850)) if q850 is None else q850,
+            self._tokens.opaque(call_id),
+            side.customer_id,
+            _needed("start", _time("start", given.start_uepoch, given.start_epoch, flow.times.created_time)),
+            _needed("end", _time("end", given.end_uepoch, given.end_epoch, hangup_time)),
+            answer_ms,
+            side.direction,
+            side.peer_id,
+            sip_status=ending.status,
+            q850=ending.q850,
             reason=reason_of(_text(given.sip_reason)),
-            released_by=released_by(side, _cleared(given, cause, outbound=outbound)),
+            released_by=released_by(side, ending.by),
             codec=codec_of(_text(given.rtp_use_codec_name, given.read_codec)),
             mos=media.mos,
             loss_ratio=media.loss_ratio,
@@ -311,16 +314,18 @@ def _text(*values: Value) -> str | None:
 
 def _time(name: str, microseconds: Value, seconds: Value, flow_microseconds: Value) -> int | None:
     """Return a time in milliseconds; None where the switch says 0: it did not happen."""
-    found, unit = microseconds, 1000
+    found, units_ms = microseconds, 1_000
     if found is None or found == "":
-        found, unit = (flow_microseconds, 1000) if seconds is None or seconds == "" else (seconds, 1_000_000_000)
+        found = flow_microseconds
+        if seconds is not None and seconds != "":
+            found, units_ms = seconds, 1
     if found is None or found == "":
         return None
     # Most are different: what has digits alone need not be remembered.
     number = int(found) if isinstance(found, str) and found.isdecimal() and len(found) < 18 else count(found)
     if number is None:
         raise Unfit(DeadReason.WRONG_TYPE, f"{name}_uepoch must be a number, was {shape(str(found))}")
-    time_ms = number * unit // 1_000_000
+    time_ms = number // 1_000 if units_ms == 1_000 else number * 1_000
     if time_ms and not RECORDS_SINCE_MS <= time_ms <= TIME_MS_MAX:
         raise untimely(f"{name}_uepoch")
     return time_ms or None
@@ -332,30 +337,39 @@ def _needed(name: str, time_ms: int | None) -> int:
     return time_ms
 
 
-def _status(given: _Variables, *, answered: bool) -> int | None:
-    """Return the status that decided the leg: of BYE once it was answered, of INVITE before."""
-    status = None if answered else status_of(given.sip_invite_failure_status)
-    if status is None:
-        status = status_of(given.sip_term_status)
-    if status is None:
-        protocol = _text(given.proto_specific_hangup_cause)
-        status = None if protocol is None else status_of(protocol.removeprefix("sip:"))
-    return status
+class _Ending(Struct, frozen=True, gc=False):
+    """How a leg ended: `status` of BYE once it was answered, of INVITE before; `q850` as the switch derived it."""
+
+    status: int | None
+    q850: int | None
+    by: End | None
 
 
-def _cleared(given: _Variables, cause: str | None, *, outbound: bool) -> End | None:
+@remembered
+def _ending(said: tuple[Value, ...]) -> _Ending:
+    """Return how a leg ended, by the variables that say so, in which few words come again and again."""
+    outbound, answered, *variables = said
+    cause, q850, bridged, disposition, term_status, invite_status, protocol = map(_text, variables)
+    status = None if answered else status_of(invite_status)
+    if status is None:
+        status = status_of(term_status)
+    if status is None and protocol is not None:
+        status = status_of(protocol.removeprefix("sip:"))
+    derived = None if cause is None else _CAUSES.get(cause)
     near: End
     far: End
     near, far = ("callee", "caller") if outbound else ("caller", "callee")
-    how, _, what = (_text(given.sip_hangup_disposition) or "").partition("_")
-    bridged = _text(given.last_bridge_hangup_cause)
+    how, _, what = (disposition or "").partition("_")
+    by: End | None
     if how == "recv":
-        status = status_of(given.sip_invite_failure_status) if what == "refuse" else None
-        return "network" if status is not None and 500 <= status <= 599 else near
-    if cause in _OWN or bridged in _OWN:
-        return "network"
-    # The other leg ended first, or its caller gave up: the switch only passed it on.
-    return far if how == "send" and (bridged is not None or what == "cancel") else None
+        refused_by = status_of(invite_status) if what == "refuse" else None
+        by = "network" if refused_by is not None and 500 <= refused_by <= 599 else near
+    elif cause in _OWN or bridged in _OWN:
+        by = "network"
+    else:
+        # The other leg ended first, or its caller gave up: the switch only passed it on.
+        by = far if how == "send" and (bridged is not None or what == "cancel") else None
+    return _Ending(status, q850_of(q850) if derived is None else derived, by)
 
 
 class _Media(Struct, gc=False):
@@ -380,10 +394,11 @@ def _media(cdr: _Cdr, *, own: bool) -> _Media:
         loss = ratio_of(given.rtp_audio_in_jitter_loss_rate)
         burst = measure(given.rtp_audio_in_jitter_burst_rate)
     received, sent = (went, came) if own else (came, went)
-    phone = {} if not own or given.sip_p_rtp_stat is None else dict(_PHONE_STAT.findall(str(given.sip_p_rtp_stat)))
-    if "PR" in phone:
-        received, sent = packets_of(phone["PR"]), packets_of(phone.get("PS", sent))
-        loss, jitter_ms = loss_of(phone.get("PL"), received), span_of(phone.get("JI"))
+    if own and given.sip_p_rtp_stat is not None:
+        phone = dict(_PHONE_STAT.findall(str(given.sip_p_rtp_stat)))
+        if "PR" in phone:
+            received, sent = packets_of(phone["PR"]), packets_of(phone.get("PS", sent))
+            loss, jitter_ms = loss_of(phone.get("PL"), received), span_of(phone.get("JI"))
     audible = heard(received, sent, mos)
     on_hold = bool(measure(given.hold_accum_usec))
     return _Media(

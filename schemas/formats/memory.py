@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 KEPT_MAX = 65_536
 """So many texts are remembered of one sort: at some 200 bytes each, 13 MB."""
 
-CHARS_MAX = 64
-"""How long a text may be that is remembered: a number, a time, a SIP URI."""
+CHARS_MAX = 96
+"""How long a text may be that is remembered: a number, a time, a SIP URI; or several together that say one thing."""
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")
@@ -33,12 +33,19 @@ class _Memory(dict[Any, Any], Generic[Key, Found]):
 
     def __missing__(self, key: Key) -> Found:
         found = self._read(key)
-        if not isinstance(key, str | bytes) or len(key) <= CHARS_MAX:
+        if _chars(key) <= CHARS_MAX:
             if len(self) >= KEPT_MAX:
                 # What is common comes back at once; keeping count of what is used would cost every reading.
                 self.clear()
             self[key] = found
         return found
+
+
+def _chars(key: Any) -> int:
+    """Return how much text a key holds."""
+    if isinstance(key, tuple):
+        return sum(map(_chars, key))
+    return len(key) if isinstance(key, str | bytes) else 0
 
 
 def remembered(read: Callable[[Key], Found]) -> Callable[[Key], Found]:
