@@ -17,6 +17,7 @@ from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines
 from schemas.formats.arrays import ArrayObjects
 from schemas.formats.calls import Call, Media, Value
 from schemas.formats.masks import refused
+from schemas.formats.memory import remembered
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -283,13 +284,22 @@ def span_ms(name: str, text: str | None) -> int:
     """
     if text is None:
         return 0
+    found_ms = _milliseconds(text)
+    if found_ms is None:
+        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a number of seconds, was {shape(text)}")
+    if found_ms < 0:
+        raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be at least 0 seconds, was outside")
+    return found_ms
+
+
+@remembered
+def _milliseconds(text: str) -> int | None:
+    """Return seconds as milliseconds; -1 if they are outside what they can be, None if they are no number."""
     try:
         seconds = float(text)
     except ValueError:
-        raise Unfit(DeadReason.WRONG_TYPE, f"{name} must be a number of seconds, was {shape(text)}") from None
-    if not 0.0 <= seconds * 1000 <= COUNT_MAX:
-        raise Unfit(DeadReason.OUT_OF_RANGE, f"{name} must be at least 0 seconds, was outside")
-    return round(seconds * 1000)
+        return None
+    return round(seconds * 1000) if 0.0 <= seconds * 1000 <= COUNT_MAX else -1
 
 
 Entry = TypeVar("Entry")

@@ -42,6 +42,7 @@ from schemas.formats.calls import (
     worse,
 )
 from schemas.formats.identity import Tokens
+from schemas.formats.memory import remembered
 from schemas.formats.records import BOM, Items, LineReader, Records, converted, csv_row, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
@@ -193,14 +194,14 @@ class VoipmonitorReader(LineReader):
     def _events(self, row: _Row) -> list[Call]:
         """Return the events of one call."""
         start_ms, answer_ms, end_ms = self._span(row)
-        bye = count(row.bye)
-        by: End | None = "network" if bye in _NO_BYE else _ENDS.get(row.whohanged)
+        ending = _ending((row.whohanged, row.bye, row.last_response, row.reason_sip_cause, row.reason_q850_cause))
         caller, callee = _said(row.caller), _said(row.called)
-        name = _first(_first(row.fbasename, row.callid), row.call_id)
+        name = _first(row.fbasename, row.callid, row.call_id)
         if name is None:
             name = f"{_said(row.id_sensor)}-{_first(row.number, row.id)}-{start_ms}-{caller}"
         call_id, probe = self._tokens.opaque(name), _first(row.id_sensor, row.sensor)
         trip_ms = worse(_ms_tenths(row.a_rtcp_avgrtd_mult10), _ms_tenths(row.b_rtcp_avgrtd_mult10))
+        jitter_ms = worse(_ms_tenths(row.a_avgjitter_mult10), _ms_tenths(row.b_avgjitter_mult10))
         a, b = _streams(row)
         events = []
         for side in self._parties.sides(caller, callee):
@@ -208,21 +209,21 @@ class VoipmonitorReader(LineReader):
             audible = heard(far.packets, own.packets, lower(own.mos, far.mos))
             agent = agent_of(_said(own.agent))
             events.append(Call(
-                call_id=call_id,
-                customer_id=side.customer_id,
-                start_ms=start_ms,
-                end_ms=end_ms,
-                answer_ms=answer_ms,
-                direction=side.direction,
-                peer_id=side.peer_id,
-                sip_status=status_of(row.last_response),
-                q850=q850_of(row.reason_q850_cause),
-                reason=_reason(row, bye),
-                released_by=released_by(side, by),
+                call_id,
+                side.customer_id,
+                start_ms,
+                end_ms,
+                answer_ms,
+                side.direction,
+                side.peer_id,
+                sip_status=ending.status,
+                q850=ending.q850,
+                reason=ending.reason,
+                released_by=released_by(side, ending.by),
                 codec=_codec(own.payload, far.payload, row.payload),
                 mos=audible.mos,
                 loss_ratio=None if audible.received == 0 else worse(own.loss, far.loss),
-                jitter_ms=worse(_ms_tenths(row.a_avgjitter_mult10), _ms_tenths(row.b_avgjitter_mult10)),
+                jitter_ms=jitter_ms,
                 rtt_ms=trip_ms or None,
                 packets_received=audible.received,
                 packets_sent=audible.sent,
@@ -255,8 +256,12 @@ def _said(value: Value) -> str | None:
     return None if value in _NULLS else str(value)
 
 
-def _first(value: Value, otherwise: Value) -> str | None:
-    return _said(otherwise) if value in _NULLS else str(value)
+def _first(*values: Value) -> str | None:
+    """Return what the first of some columns says that says something."""
+    for value in values:
+        if value not in _NULLS:
+            return str(value)
+    return None
 
 
 def _codec(*payloads: Value) -> str | None:
@@ -268,15 +273,25 @@ def _codec(*payloads: Value) -> str | None:
     return None
 
 
-def _reason(row: _Row, bye: int | None) -> str | None:
-    """Return the causes of the Reason header, and the sniffer's own."""
-    sip, q850 = count(row.reason_sip_cause), count(row.reason_q850_cause)
-    if not sip and bye != _RTP_STOPPED:
-        return f"Q.850;cause={q850}" if q850 else None
+class _Ending(Struct, frozen=True, gc=False):
+    """How a call ended; `reason` holds the causes of the Reason header, and the sniffer's own."""
+
+    status: int | None
+    q850: int | None
+    reason: str | None
+    by: End | None
+
+
+@remembered
+def _ending(said: tuple[Value, ...]) -> _Ending:
+    """Return how a call ended, by the columns that say so, in which the same comes again and again."""
+    who, sniffed, response, sip_cause, q850_cause = said
+    bye, sip, q850 = count(sniffed), count(sip_cause), count(q850_cause)
     values = [f"SIP;cause={sip}"] if sip else []
     values += [f"Q.850;cause={q850}"] if q850 else []
     values += ['VoIPmonitor;cause=104;text="RTP timeout"'] if bye == _RTP_STOPPED else []
-    return ", ".join(values)
+    by: End | None = "network" if bye in _NO_BYE else _ENDS.get(who)
+    return _Ending(status_of(response), q850_of(q850_cause), ", ".join(values) or None, by)
 
 
 def _streams(row: _Row) -> tuple[_Stream, _Stream]:
@@ -285,7 +300,7 @@ def _streams(row: _Row) -> tuple[_Stream, _Stream]:
         row.a_ua,
         row.a_payload,
         packets_of(row.a_received),
-        _mos(row.a_mos_f1_mult10, row.a_mos_f2_mult10, row.a_mos_adapt_mult10),
+        _mos((row.a_mos_f1_mult10, row.a_mos_f2_mult10, row.a_mos_adapt_mult10)),
         _loss(row.a_lost, row.a_received, row.a_packet_loss_perc_mult1000),
         _seconds(row.a_last_rtp_from_end),
     )
@@ -293,18 +308,17 @@ def _streams(row: _Row) -> tuple[_Stream, _Stream]:
         row.b_ua,
         row.b_payload,
         packets_of(row.b_received),
-        _mos(row.b_mos_f1_mult10, row.b_mos_f2_mult10, row.b_mos_adapt_mult10),
+        _mos((row.b_mos_f1_mult10, row.b_mos_f2_mult10, row.b_mos_adapt_mult10)),
         _loss(row.b_lost, row.b_received, row.b_packet_loss_perc_mult1000),
         _seconds(row.b_last_rtp_from_end),
     )
     return a, b
 
 
-def _mos(fixed_50: Value, fixed_200: Value, adaptive: Value) -> float | None:
-    score = _mos_tenths(fixed_50)
-    if score is None:
-        score = _mos_tenths(fixed_200)
-    return _mos_tenths(adaptive) if score is None else score
+@remembered
+def _mos(scores: tuple[Value, ...]) -> float | None:
+    """Return the first score that is one, of what buffers of 50 ms, of 200 ms and adaptive ones give."""
+    return next((score for score in map(_mos_tenths, scores) if score is not None), None)
 
 
 def _loss(lost: Value, received: Value, percent: Value) -> float | None:
