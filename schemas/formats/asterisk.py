@@ -179,8 +179,7 @@ class AsteriskReader(JoiningReader):
         if not text_of(row.dstchannel):
             return unique in self._dialled
         self._dialled.hold(unique)
-        for _ in self._dialled.surplus():
-            pass
+        self._dialled.surplus()
         return False
 
     def _cel(self, line: Line, row: Cel) -> Items:

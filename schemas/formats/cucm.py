@@ -111,7 +111,7 @@ _REQUIRED = {
 _TYPE = re.compile(
     r"(?:INTEGER|STRING|VARCHAR|UNIQUEIDENTIFIER|CHAR|BIGINT|SMALLINT|TINYINT|FLOAT|TEXT|BIT)(?:\([0-9]+\))?"
 )
-_METRIC = re.compile(r"(MLQKav|MLQK)\s*=\s*([0-9]{1,2}(?:\.[0-9]{1,6})?)")
+_AVERAGE, _LATEST = (re.compile(rf"{key}\s*=\s*([0-9]{{1,2}}(?:\.[0-9]{{1,6}})?)") for key in ("MLQKav", "MLQK"))
 _PHONE = re.compile(r"(?:SEP|ATA|AN[0-9A-F]|VG|BOT|CSF|TCT|TAB)", re.IGNORECASE)
 """How Cisco names devices that are a person's: by MAC address or by user."""
 
@@ -130,26 +130,52 @@ DURATION_S_MAX = 1_000_000
 """Eleven days: no call lasts longer."""
 
 
+class _Ended(Struct, gc=False):
+    """A CDR that waits for the media of its legs.
+
+    Attributes:
+        position, record: where it stood, and what.
+        legs: the call identifiers of the caller's leg and of the callee's.
+    """
+
+    position: int
+    record: bytes
+    row: _Cdr
+    legs: tuple[str, str]
+    start_ms: int
+    end_ms: int
+    answer_ms: int | None
+
+
 class _Call:
     """The records of one global call."""
 
-    __slots__ = ("ended_s", "media", "rows")
+    __slots__ = ("awaited", "ended_s", "media", "rows")
 
     def __init__(self) -> None:
         self.ended_s = 0
         """By the newest of its records."""
-        self.rows: list[tuple[int, bytes, _Cdr]] = []
+        self.rows: list[_Ended] = []
         self.media: dict[str, tuple[int, bytes, _Cmr]] = {}
         """By the leg's call identifier."""
+        self.awaited: set[str] = set()
+        """Legs of calls that were answered whose media have not come."""
+
+    def end(self, ended: _Ended) -> None:
+        """Take a CDR."""
+        self.rows.append(ended)
+        if ended.answer_ms is not None:
+            self.awaited.update(leg for leg in ended.legs if leg not in self.media)
+
+    def hear(self, position: int, record: bytes, row: _Cmr) -> None:
+        """Take the media of a leg."""
+        leg = row.leg.strip()
+        self.media[leg] = position, head(record), row
+        self.awaited.discard(leg)
 
     def complete(self) -> bool:
         """Tell whether nothing more is awaited: no call that was answered lacks the media of a leg."""
-        for _, _, row in self.rows:
-            if _whole(row.connect) != 0:
-                orig, dest = row.legs()
-                if orig not in self.media or dest not in self.media:
-                    return False
-        return bool(self.rows)
+        return bool(self.rows) and not self.awaited
 
 
 def open_cucm(options: Options) -> "CucmReader":
@@ -182,11 +208,11 @@ class CucmReader(JoiningReader):
             raise Unfit(DeadReason.NOT_JSON, "a row must stand under a row of names, stood under none")
         if self._kind == "cdr":
             cdr = self._cdrs.of_row(cells)
-            _checked(cdr)
-            self._held(cdr, line, cdr.disconnect).rows.append((line.position, line.data, cdr))
+            ended = _ended(line, cdr)
+            self._held(cdr, line, cdr.disconnect).end(ended)
         else:
             cmr = self._cmrs.of_row(cells)
-            self._held(cmr, line, cmr.time).media[cmr.leg.strip()] = (line.position, head(line.data), cmr)
+            self._held(cmr, line, cmr.time).hear(line.position, line.data, cmr)
         return self._ready()
 
     def _held(self, row: _Cdr | _Cmr, line: Line, time: str) -> _Call:
@@ -235,18 +261,17 @@ class CucmReader(JoiningReader):
 
     def _given(self, call: _Call) -> Items:
         items: Items = []
-        for position, record, row in call.rows:
-            found = [call.media.get(leg) for leg in row.legs()]
-            whole = b"\n".join([record, *(one[1] for one in found if one is not None)])
+        for ended in call.rows:
+            found = [call.media.get(leg) for leg in ended.legs]
+            whole = b"\n".join([ended.record, *(one[1] for one in found if one is not None)])
             try:
-                events = self._events(row, [None if one is None else one[2] for one in found])
+                events = self._events(ended, [None if one is None else one[2] for one in found])
             except Unfit as unfit:
-                items.append(refused(position, unfit.reason, unfit.detail, whole))
+                items.append(refused(ended.position, unfit.reason, unfit.detail, whole))
             else:
-                items += converted(position, whole, events)
-        known = {leg for _, _, row in call.rows for leg in row.legs()}
+                items += converted(ended.position, whole, events)
         for leg, (position, record, media) in call.media.items():
-            if leg not in known:
+            if not any(leg in ended.legs for ended in call.rows):
                 items += self._alone(position, record, media)
         return items
 
@@ -271,14 +296,11 @@ class CucmReader(JoiningReader):
             jitter_ms=_jitter(row, audible),
         )
 
-    def _events(self, row: _Cdr, media: list[_Cmr | None]) -> list[Call]:
+    def _events(self, ended: _Ended, media: list[_Cmr | None]) -> list[Call]:
         """Return the events of one CDR with what its legs measured."""
-        start_ms, end_ms = _time("dateTimeOrigination", row.origination), _time("dateTimeDisconnect", row.disconnect)
-        connect_s = _whole(row.connect)
-        orig, dest = _whole(row.orig_cause), _whole(row.dest_cause)
-        by: End | None = "caller" if orig and not dest else "callee" if dest and not orig else None
+        row = ended.row
+        q850, by = _release((row.orig_cause, row.dest_cause))
         callee = row.final_called.strip() or row.original_called
-        legs = row.legs()
         events = []
         for side in self._parties.sides(row.caller, callee):
             own = 0 if side.direction == "out" else 1
@@ -286,22 +308,22 @@ class CucmReader(JoiningReader):
             audible, loss, jitter_ms = _both(media[own], media[1 - own])
             events.append(
                 Call(
-                    call_id=self._id(row, legs[own]),
-                    customer_id=side.customer_id,
-                    start_ms=start_ms,
-                    end_ms=end_ms,
-                    answer_ms=connect_s * 1000 if connect_s else None,
-                    direction=side.direction,
-                    peer_id=side.peer_id,
-                    q850=_q850(orig, dest),
+                    self._id(row, ended.legs[own]),
+                    side.customer_id,
+                    ended.start_ms,
+                    ended.end_ms,
+                    ended.answer_ms,
+                    side.direction,
+                    side.peer_id,
+                    q850=q850,
                     released_by=released_by(side, by),
-                    codec=_CAPABILITIES.get(_whole(row.capability)),
+                    codec=_codec(row.capability),
                     mos=audible.mos,
                     loss_ratio=loss,
                     jitter_ms=jitter_ms,
                     packets_received=audible.received,
                     packets_sent=audible.sent,
-                    trunk=None if _PHONE.match(far) else place_of(self._tokens, far),
+                    trunk=None if _is_phone(far) else place_of(self._tokens, far),
                 )
             )
         return events
@@ -311,16 +333,18 @@ class CucmReader(JoiningReader):
         return self._tokens.opaque(f"{row.cluster.strip()}-{row.call.strip()}-{leg.strip()}")
 
 
-def _checked(row: _Cdr) -> None:
-    """Refuse at once a CDR whose times are none, so that it does not wait.
+def _ended(line: Line, row: _Cdr) -> _Ended:
+    """Return a CDR as it waits; one whose times are none is refused at once and does not wait.
 
     Raises:
         Unfit: it is so.
     """
-    _time("dateTimeOrigination", row.origination)
-    _time("dateTimeDisconnect", row.disconnect)
-    if _whole(row.connect) is None:
+    start_ms, end_ms = _time("dateTimeOrigination", row.origination), _time("dateTimeDisconnect", row.disconnect)
+    connect_s = _whole(row.connect)
+    if connect_s is None:
         raise Unfit(DeadReason.WRONG_TYPE, f"dateTimeConnect must be a time, was {shape(row.connect)}")
+    answer_ms = connect_s * 1000 if connect_s else None
+    return _Ended(line.position, line.data, row, row.legs(), start_ms, end_ms, answer_ms)
 
 
 @remembered
@@ -344,11 +368,26 @@ def _time(name: str, text: str) -> int:
     return seconds * 1000
 
 
-def _q850(orig: int | None, dest: int | None) -> int | None:
-    """Return the release cause of the party that cleared; where both have one, the one that says more than 'normal'."""
-    causes = [_cause(value) for value in (orig, dest) if value]
-    said = [cause for cause in causes if cause is not None]
-    return next((cause for cause in said if cause != 16), said[0] if said else None)
+@remembered
+def _release(causes: tuple[str, str]) -> tuple[int | None, End | None]:
+    """Return why and by whom a call was released.
+
+    The cause is that of the party that cleared; where both have one, the one that says more than 'normal'.
+    """
+    orig, dest = map(_whole, causes)
+    by: End | None = "caller" if orig and not dest else "callee" if dest and not orig else None
+    said = [cause for cause in (_cause(value) for value in (orig, dest) if value) if cause is not None]
+    return next((cause for cause in said if cause != 16), said[0] if said else None), by
+
+
+@remembered
+def _codec(capability: str) -> str | None:
+    return _CAPABILITIES.get(_whole(capability))
+
+
+@remembered
+def _is_phone(device: str) -> bool:
+    return _PHONE.match(device) is not None
 
 
 def _cause(value: int) -> int | None:
@@ -360,10 +399,11 @@ def _cause(value: int) -> int | None:
 
 def _heard(row: _Cmr) -> Heard:
     """Return packets and score of one leg."""
-    metrics = dict(_METRIC.findall(row.metrics))
-    score = mos_of(metrics.get("MLQKav", row.mlqk_average))
+    average = _AVERAGE.search(row.metrics)
+    score = mos_of(row.mlqk_average if average is None else average[1])
     if score is None:
-        score = mos_of(metrics.get("MLQK", row.mlqk))
+        latest = _LATEST.search(row.metrics)
+        score = mos_of(row.mlqk if latest is None else latest[1])
     return heard(packets_of(row.received), packets_of(row.sent), score)
 
 

@@ -301,8 +301,7 @@ class KamailioReader(JoiningReader):
         self._calls.drop(callid)
         self._told.drop(callid)
         self._ended.hold(callid)
-        for _ in self._ended.surplus():
-            pass
+        self._ended.surplus()
         return converted(line.position, line.data, events)
 
     def _kept(self, line: Line, row: Row, callid: str) -> _Open:

@@ -368,10 +368,12 @@ class Waiting(Generic[Entry]):
         self._bytes -= held[0]
         return entry
 
-    def surplus(self) -> Iterator[Entry]:
+    def surplus(self) -> list[Entry]:
         """Let the oldest calls go until the bounds hold."""
-        while self._entries and (len(self._entries) > self._calls_max or self._bytes > WAITING_BYTES_MAX):
-            yield self.pop()
+        gone: list[Entry] = []
+        while len(self._entries) > self._calls_max or (self._bytes > WAITING_BYTES_MAX and self._entries):
+            gone.append(self.pop())
+        return gone
 
     def all(self) -> Iterator[Entry]:
         """Let all calls go, oldest first."""
