@@ -2,12 +2,15 @@
 
 A line holds numbers and names that say how, never an identity. What looks like one all the same, or like a secret, is
 blanked last, whatever wrote it. An event that comes again and again is told a few times a minute; how many more there
-were is told with the next one.
+were is told with the next one. What libraries log, and threads that end by an error, are lines like all others.
 """
 
+import logging
 import re
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -20,17 +23,26 @@ MINUTE_S = 60.0
 
 BLANK = "(not shown)"
 
-_SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key|authorization|cookie", re.IGNORECASE)
-_IDENTITY = re.compile(
-    r"""
-    \b(?:sips?|tel|im|pres|xmpp):[^\s"'<>]+        # SIP and telephone URIs (RFC 3261, RFC 3966)
-    | \+\d[\d\s().-]{5,}\d                         # international numbers (ITU-T E.123)
-    | \bwhsec_[A-Za-z0-9+/=]+                      # a webhook's secret
-    | \b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}  # an Authorization header
+_NAME = r"(?:secret|passw|pwd|token|credential|(?:api|routing|access|private)[_-]?key|authorization|cookie|signature)"
+_SECRET_KEY = re.compile(_NAME, re.IGNORECASE)
+_HIDDEN = re.compile(
+    rf"""
+    -----BEGIN\ [A-Z\ ]+-----.*?(?:-----END\ [A-Z\ ]+-----|\Z)                # a key in PEM (RFC 7468)
+    | (?P<query>\bhttps?://[^\s?"'<>]{{0,300}}\?)[^\s"'<>]+                           # what an address asks
+    | (?P<field>{_NAME}[\w.-]{{0,40}}["']?(?:\s*=\s*|["']\s*:\s*)b?)         # a field, a variable, a JSON member
+      (?:"[^"]*"|'[^']*'|[^\s"'&;]+)
+    | (?P<header>\b(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{{0,40}}{_NAME}[\w-]{{0,40}})\s*:\s*)
+      (?!["'\s])[^\r\n"']+
+    | \b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{{8,}}  # an Authorization header's value
+    | \beyJ[\w-]+\.[\w-]+\.[\w-]*                 # a JSON Web Token (RFC 7519)
+    | \bwh(?:sec|sk)_[A-Za-z0-9+/=]+               # a webhook's secret
+    | \b(?:sips?|tel|im|pres|xmpp):[^\s"'<>]+      # SIP and telephone URIs (RFC 3261, RFC 3966)
+    | [+\uff0b]\d[\d\s().-]{{5,}}\d                 # international numbers (ITU-T E.123)
+    | \b00[1-9]\d{{7,13}}\b(?!\.) | \(0\d{{1,5}}\)\s?\d[\d\s-]{{3,}}\d  # as dialled, and national ones (E.123)
     | (?<=://)[^/\s@]+@                            # user and password in an address
-    | [\w.+-]+@[A-Za-z][\w-]*(?:\.[\w-]+)+         # an address of e-mail or SIP
+    | [\w.+-]{{1,64}}@[A-Za-z][\w-]*(?:\.[\w-]+)+    # an address of e-mail or SIP
     """,
-    re.IGNORECASE | re.VERBOSE,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
 EventDict = MutableMapping[str, Any]
@@ -42,10 +54,15 @@ def redacted(_: Any, __: str, event: EventDict) -> EventDict:
         if _SECRET_KEY.search(key):
             event[key] = BLANK
         elif isinstance(value, str):
-            event[key] = _IDENTITY.sub(BLANK, value)
+            event[key] = _HIDDEN.sub(_blanked, value)
         elif not isinstance(value, bool | int | float | None):
-            event[key] = _IDENTITY.sub(BLANK, str(value))
+            event[key] = _HIDDEN.sub(_blanked, str(value))
     return event
+
+
+def _blanked(found: re.Match[str]) -> str:
+    """Return what stands for something hidden: the name that it goes by stays."""
+    return f"{found['query'] or found['field'] or found['header'] or ''}{BLANK}"
 
 
 class Limited:
@@ -92,3 +109,22 @@ structlog.configure(
 def log(event: str, **fields: Any) -> None:
     """Write one line: what happened, and numbers and names that say how. Never an identity."""
     structlog.get_logger().info(event, **fields)
+
+
+class Libraries(logging.Handler):
+    """Writes what libraries have to say as lines of ours: warnings and what is worse."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        raised = record.exc_info[1] if record.exc_info else None
+        trace = {} if raised is None else {"trace": "".join(traceback.format_exception(raised))}
+        log("library.problem", library=record.name, problem=record.getMessage(), **trace)
+
+
+def _thread_ended(told: threading.ExceptHookArgs) -> None:
+    trace = "".join(traceback.format_exception(told.exc_type, told.exc_value, told.exc_traceback))
+    log("thread.ended", thread="" if told.thread is None else told.thread.name, trace=trace)
+
+
+logging.getLogger().addHandler(Libraries())
+threading.excepthook = _thread_ended

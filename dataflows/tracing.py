@@ -5,15 +5,12 @@ and numbers of the deployment go out, never an identity. Spans that the collecto
 from outside, and nothing waits for them.
 """
 
-import logging
-
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from dataflows.logs import log
 from sinks.outputs import State
 from sinks.webhook.trace import Attempt, attempt_of, delivery_of, trace_of
 
@@ -30,8 +27,6 @@ class Tracer:
 
     def __init__(self, deployment: str, exporter: SpanExporter | None = None) -> None:
         self._resource = Resource.create({SERVICE_NAME: "stayline", SERVICE_INSTANCE_ID: deployment})
-        problems = logging.getLogger("opentelemetry")
-        problems.handlers, problems.propagate = [_Told()], False
         self._spans = BatchSpanProcessor(OTLPSpanExporter() if exporter is None else exporter)
 
     def attempted(self, attempt: Attempt) -> None:
@@ -77,14 +72,6 @@ class Tracer:
             end_time=attempt.ended_ms * NS_PER_MS,
         )
         self._spans.on_end(span)
-
-
-class _Told(logging.Handler):
-    """Writes what the library has to say as log lines of ours."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        log("tracing.problem", problem=record.getMessage())
 
 
 def _context(attempt: Attempt, span: str) -> SpanContext:

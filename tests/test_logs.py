@@ -17,9 +17,35 @@ SECRETS = [
     "+44 20 7946 0958",
     "+442079460958",
     "alice@pbx.example",
+    "00442079460958",
+    "(020) 7946 0958",
+    "\uff0b442079460958",
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "whsk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc",
+    "eyJhbGciOiJIUzI1NiJ9.e30.abc",
+    "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE KEY-----",
 ]
+HIDING = [
+    "https://crm.example/hooks?token={}&page=2",
+    "https://crm.example/hooks?id={}",
+    "Authorization: Token {}",
+    "proxy-authorization: ApiKey {} and more",
+    "Cookie: session={}; theme=dark",
+    "X-Api-Key: {}",
+    "headers were {{'Authorization': 'Token {}', 'Accept': '*/*'}}",
+    "headers were {{b'x-secret': b'{}'}}",
+    '{{"client_secret":"{}","grant_type":"x"}}',
+    "host=db user=desk password={} dbname=desk",
+    "host=db user=desk password='{} and more' dbname=desk",
+    "sasl.password={}",
+    "STAYLINE_CRM_SECRET={}",
+    "client_secret={}&grant_type=x",
+    "routing_key = {}",
+    "webhook-signature=v1,{}",
+]
+"""How a secret that looks like nothing is written down: by a name, an address, a header."""
+
 HARMLESS = [
     "127.0.0.1:9100",
     "stayline.events[3]@1234567890",
@@ -27,6 +53,9 @@ HARMLESS = [
     "/var/lib/stayline/state",
     "https://crm.example/hooks/stayline",
     "2026-01-05T10:00:00.000Z",
+    "001234567890.ndjson:5",
+    "secret_env: must be the name of a variable, was not",
+    "STAYLINE_TOKEN_KEY: must be set, was not",
 ]
 
 
@@ -39,6 +68,13 @@ def test_what_looks_like_an_identity_or_a_secret_is_blanked_wherever_it_stands(s
     for told in (line(error=f"refused {secret} twice"), line(error=ValueError(secret)), line(values=[secret])):
         assert secret not in json.dumps(told)
         assert BLANK in json.dumps(told)
+
+
+@pytest.mark.parametrize("form", HIDING)
+def test_what_stands_under_a_secret_s_name_is_blanked_whatever_it_looks_like(form):
+    told = json.dumps(line(error=ValueError(form.format("aGVsbG8")), values=[form.format("aGVsbG8")]))
+    assert "aGVsbG8" not in told
+    assert "and more" not in told
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -98,3 +134,29 @@ def test_a_line_is_one_json_object_with_its_event_level_and_time():
     told = json.loads(done.stderr)
     assert (told["event"], told["level"], told["number"]) == ("test.happened", "info", 3)
     assert told["timestamp"].endswith("Z")
+
+
+def test_what_libraries_and_threads_say_is_a_line_like_all_others():
+    done = subprocess.run(
+        [sys.executable, "-c", """
+import logging, threading
+from dataflows.logs import log
+logging.getLogger("some.library").info("too little to tell")
+logging.getLogger("some.library").warning("password=%s of +44 20 7946 0958", "hunter2")
+try:
+    raise ValueError("sip:alice@pbx.example")
+except ValueError:
+    logging.getLogger("some.library").exception("failed")
+ended = threading.Thread(target=lambda: {}["+442079460958"], name="worker")
+ended.start()
+ended.join()
+"""],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    warned, raised, ended = map(json.loads, done.stderr.splitlines())
+    assert (warned["event"], warned["library"]) == ("library.problem", "some.library")
+    assert warned["problem"] == f"password={BLANK} of {BLANK}"
+    assert raised["trace"].splitlines()[-1] == f"ValueError: {BLANK}"
+    assert (ended["event"], ended["thread"]) == ("thread.ended", "worker")
+    assert "KeyError" in ended["trace"]
+    assert b"7946" not in done.stderr.replace(b" ", b"")

@@ -96,4 +96,4 @@ def test_a_collector_that_is_not_there_costs_log_lines_and_nothing_else(tmp_path
         tracer.close()
     assert outbox.stats().outputs["crm"].delivered == 1
     outbox.close()
-    assert {line["event"] for line in logged} == {"tracing.problem"}
+    assert {(line["event"], line["library"].split(".")[0]) for line in logged} == {("library.problem", "opentelemetry")}
