@@ -3,11 +3,13 @@
 Also the two things that all cases share: what the churn model learns, and how many cases a day are told.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from detectors.casebook import DAY_MS, Case
 from detectors.changes import Ledger
+from detectors.churn.features import EXPERIENCE
 from detectors.churn.labels import LabelDesk
 from detectors.churn.model import ChurnModel
 from detectors.churn.relations import Paid, Relation, Relations
@@ -27,6 +29,8 @@ from schemas.money import money_text
 
 BILL_MS = 30 * DAY_MS
 """What was lost in so long a time stands on one bill."""
+
+_DAYS_SINCE_CALL = EXPERIENCE.index("days_since_call")
 
 ALERTS_KEPT = 100_000
 """Outcomes name an alert; so many of the latest are remembered with their customer."""
@@ -85,18 +89,18 @@ class Advisor:
         self.chooser.ledger.mature(at_ms)
         return self._labels.wants(str(customer), at_ms)
 
-    def remember(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> None:
+    def remember(self, customer: int, at_ms: int, experience: Sequence[float]) -> None:
         """Keep a customer's features of now until it is known whether they left.
 
         Args:
             customer: key.
             at_ms: event time.
-            experience: the features that the customer's calls give.
+            experience: `EXPERIENCE`.
         """
+        relation, days = self._relations.of(customer), experience[_DAYS_SINCE_CALL]
         # Whoever has left would be learnt as somebody who stayed.
-        days = experience.get("days_since_call")
-        if not self._relations.of(customer).is_gone(None if days is None else at_ms - int(days * DAY_MS)):
-            self._labels.keep(str(customer), at_ms, self._features(customer, at_ms, experience))
+        if not relation.is_gone(None if math.isnan(days) else at_ms - int(days * DAY_MS)):
+            self._labels.keep(str(customer), at_ms, relation.row(at_ms, experience))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
@@ -168,20 +172,17 @@ class Advisor:
             "decisions": self.chooser.forget(customer),
         }
 
-    def _features(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> dict[str, float]:
-        return {**self._relations.of(customer).features(at_ms), **experience}
-
     # Advising
 
-    def risk(self, customer: int, at_ms: int, experience: Mapping[str, float]) -> ChurnRisk:
+    def risk(self, customer: int, at_ms: int, experience: Sequence[float]) -> ChurnRisk:
         """Return how likely a customer is to leave."""
-        return self.model.score(self._features(customer, at_ms, experience))
+        return self.model.score(self._relations.of(customer).features(at_ms, experience))
 
     def alert(
         self,
         case: Case,
         now_ms: int,
-        experience: Mapping[str, float],
+        experience: Sequence[float],
         *,
         fault_open: bool,
         failed: Watched | None = None,
@@ -192,7 +193,7 @@ class Advisor:
         Args:
             case: the case.
             now_ms: event time.
-            experience: the churn features that the customer's calls give.
+            experience: `EXPERIENCE`: the churn features that the customer's calls give.
             fault_open: whether the trouble goes on: nothing is sold into an open fault.
             failed: the remedy that the calls have just shown not to help.
             order: what the customer has just accepted.
@@ -253,7 +254,7 @@ class Advisor:
             fee_minor=relation.monthly_fee_minor,
             currency=relation.currency,
             segment=relation.segment,
-            consent=None if relation.consent is None else tuple(relation.consent),
+            consent=relation.consent,
             language=relation.language,
             tried=tuple(Tried(name, at_ms, result) for at_ms, name, result in relation.remedies if name),
             failed=tuple(case.failed),

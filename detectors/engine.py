@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.casework import Casework
-from detectors.experience import named, weighed
+from detectors.experience import weighed
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
 from detectors.incidents import OpenIncident
@@ -212,14 +212,14 @@ class RiskEngine:
         """Take over what the loop has passed of what the business said."""
         passed = slice(now.heard, until)
         now.heard = until
-        memory, advisor = self.memory, self.memory.advisor
+        advisor, relations, cases = self.memory.advisor, self.memory.relations, self.memory.casebook.cases
         news = now.news
         columns = news.customer[passed].tolist(), news.fate[passed].tolist(), weighed(news.felt[passed])
         for event, customer, fate, felt in zip(now.said[passed], *columns, strict=True):
             if fate == APPLIED:
-                memory.relations.learn(customer, event)
+                relations.learn(customer, event)
                 if advisor.wants(customer, event.at_ms):
-                    advisor.remember(customer, event.at_ms, named(memory, customer, felt))
+                    advisor.remember(customer, event.at_ms, [*felt, float(customer in cases)])
 
     def _look(self, now: _Now, call: int, stop: int) -> None:
         """Look carefully behind one call: at its elements first, then at its customer."""

@@ -17,7 +17,7 @@ from detectors.churn.calibration import (
     log_odds,
     logistic,
 )
-from detectors.churn.features import FEATURE_MAX, FEATURES, known_in, row_of
+from detectors.churn.features import FEATURE_MAX, FEATURES, known_in, packed, row_of
 from detectors.churn.labels import DAY_MS, Example, LabelDesk
 from detectors.churn.measures import BIN_EDGES, Meter
 from detectors.churn.model import (
@@ -453,13 +453,13 @@ class NaiveDesk:
 
 @given(st.dictionaries(st.sampled_from(list(FEATURES)), st.floats(-FEATURE_MAX, FEATURE_MAX)))
 def test_features_wait_as_a_row_of_numbers_and_come_back_as_they_were(features):
-    row = row_of(features)
+    row = packed.pack(*row_of(features))
     assert len(row) == 8 * len(FEATURES)
-    assert known_in(row) == features
+    assert known_in(packed.unpack(row)) == features
     desk = LabelDesk()
     desk.remember("ada", 0, features)
     features.clear()  # what is kept is of the time of scoring
-    assert desk.left("ada", 1)[0].features == known_in(row)
+    assert desk.left("ada", 1)[0].features == known_in(packed.unpack(row))
 
 
 def test_a_feature_that_nobody_knows_is_not_kept():

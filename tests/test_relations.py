@@ -96,7 +96,7 @@ def test_no_usage_before_makes_no_ratio():
 def test_a_contact_without_a_topic_is_about_something_else():
     known = Relations(100)
     known.contact(ANA, Contact("ana", day(1)))
-    assert known.of(ANA).contacts == [(day(1), "other")]
+    assert known.of(ANA).contacts == ((day(1), "other"),)
 
 
 @given(st.integers(0, 2 * REMEDIES_KEPT))
@@ -109,8 +109,8 @@ def test_the_newest_contacts_cases_and_offers_are_kept_and_no_more(count):
         known.outcome(ANA, Outcome("al", day(number), "declined", remedy_id="swap"))
     all_days = [day(number) for number in range(count)]
     relation = known.of(ANA)
-    newest = all_days[-CONTACTS_KEPT:]
-    assert [at for at, _ in relation.contacts] == relation.cases == relation.solved == newest
+    newest = tuple(all_days[-CONTACTS_KEPT:])
+    assert tuple(at for at, _ in relation.contacts) == relation.cases == relation.solved == newest
     assert [at for at, _, _ in relation.remedies] == all_days[-REMEDIES_KEPT:]
 
 
@@ -222,7 +222,7 @@ def test_relations_survive_a_restart():
     take(other, whole(known))
     assert whole(other) == whole(known)
     assert other.of(ANA).features(day(9)) == known.of(ANA).features(day(9))
-    assert other.of(BEN).cases == []
+    assert other.of(BEN).cases == ()
 
 
 def test_a_snapshot_is_a_copy():

@@ -6,11 +6,10 @@ refused, so that a misspelt one cannot learn quietly beside the right one.
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Final
 
-import numpy as np
 from msgspec import Struct
 
 FEATURE_MAX: Final = 1e15
@@ -56,10 +55,12 @@ FEATURES: Final[Mapping[str, FeatureWords]] = {
 """Every feature, in the order in which sums over features are taken."""
 
 
-def row_of(features: Mapping[str, float]) -> bytes:
-    """Return features as one row of float64[len(FEATURES)], in their order; NaN where one is not known.
+EXPERIENCE: Final = ("evidence", "drop_ratio", "bad_quality_ratio", "days_since_call", "drops_7d", "cases_open")
+"""Those that the customer's calls give, in the order in which they are handed on."""
 
-    A row is an eighth of the mapping, so that hundreds of thousands can wait for their labels.
+
+def row_of(features: Mapping[str, float]) -> list[float]:
+    """Return features as a row: one for each of `FEATURES`, in their order, NaN where it is not known.
 
     Raises:
         ValueError: if a name is not in `FEATURES`.
@@ -67,16 +68,16 @@ def row_of(features: Mapping[str, float]) -> bytes:
     if not features.keys() <= FEATURES.keys():
         unknown = next(iter(features.keys() - FEATURES.keys()))
         raise ValueError(f"a feature must be one of {', '.join(FEATURES)}, was {unknown!r}")
-    return _ROW.pack(*map(features.get, FEATURES, repeat(math.nan)))
+    return list(map(features.get, FEATURES, repeat(math.nan)))
 
 
-_ROW = struct.Struct(f"={len(FEATURES)}d")
-
-
-def known_in(row: bytes) -> dict[str, float]:
+def known_in(row: Iterable[float]) -> dict[str, float]:
     """Return the features of a row that are known."""
-    values = np.frombuffer(row, np.float64).tolist()
-    return {name: value for name, value in zip(FEATURES, values, strict=True) if not math.isnan(value)}
+    return {name: value for name, value in zip(FEATURES, row, strict=True) if not math.isnan(value)}
+
+
+packed = struct.Struct(f"={len(FEATURES)}d")
+"""Makes a row bytes, an eighth of the mapping, so that hundreds of thousands can wait for their labels."""
 
 
 def checked(features: Mapping[str, float], known: Mapping[str, FeatureWords]) -> dict[str, float]:

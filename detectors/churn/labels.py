@@ -8,13 +8,13 @@ While the first horizon runs only leavers are known; `ChurnModel.learn` tells wh
 """
 
 import heapq
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from msgspec import Struct
 
 from detectors.changes import Ledger
-from detectors.churn.features import known_in, row_of
+from detectors.churn.features import known_in, packed, row_of
 from schemas.errors import ConfigError
 
 DAY_MS: Final = 86_400_000
@@ -39,7 +39,7 @@ class Example(Struct, frozen=True):
 
 
 class PendingExample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """An example whose label is not known yet; its features are a row of float64 (`features.row_of`)."""
+    """An example whose label is not known yet; its features are a row (`features.packed`)."""
 
     customer: str
     at_ms: int
@@ -47,15 +47,7 @@ class PendingExample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
     def labelled(self, *, left: bool) -> Example:
         """Return the example, now that its label is known."""
-        return Example(self.customer, self.at_ms, known_in(self.row), left)
-
-
-class _Entry(NamedTuple):
-    """A pending example in its order: `sequence` is unique, so entries never compare further."""
-
-    at_ms: int
-    sequence: int
-    example: PendingExample
+        return Example(self.customer, self.at_ms, known_in(packed.unpack(self.row)), left)
 
 
 class LabelDesk:
@@ -101,32 +93,33 @@ class LabelDesk:
         """
         if not self.wants(customer, at_ms):
             return False
-        self.keep(customer, at_ms, features)
+        self.keep(customer, at_ms, row_of(features))
         return True
 
-    def keep(self, customer: str, at_ms: int, features: Mapping[str, float]) -> None:
-        """Keep the features of a customer of whom an example is wanted, as they are now."""
-        entry = _Entry(at_ms, self._sequence, PendingExample(customer, at_ms, row_of(features)))
+    def keep(self, customer: str, at_ms: int, row: Sequence[float]) -> None:
+        """Keep the features of a customer of whom an example is wanted, as they are now: a row of `FEATURES`."""
+        sequence = self._sequence
         self._sequence += 1
-        self._pending[entry.sequence] = entry.example
-        self._entries.setdefault(customer, []).append(entry)
-        heapq.heappush(self._queue, entry)
+        self._pending[sequence] = PendingExample(customer, at_ms, packed.pack(*row))
+        self._of[customer] = (*self._of.get(customer, ()), sequence)
+        heapq.heappush(self._queue, (at_ms, sequence))
         self._make_room()
 
     def wants(self, customer: str, at_ms: int) -> bool:
         """Tell whether an example of this customer would be kept."""
-        mine = self._entries.get(customer)
-        return not mine or at_ms - mine[-1].at_ms >= self._gap_ms
+        mine = self._of.get(customer)
+        return mine is None or at_ms - self._pending[mine[-1]].at_ms >= self._gap_ms
 
     def left(self, customer: str, at_ms: int) -> list[Example]:
         """Return the customer's examples of the horizon before they left, oldest first: positives.
 
         Older ones stay and mature as negatives. Later ones, scored before the news came, are discarded.
         """
-        entries = self._entries.get(customer, [])
-        kept = [entry for entry in entries if at_ms - entry.at_ms >= self._horizon_ms]
-        self._leave(customer, kept)
-        fresh = [entry.example for entry in entries[len(kept) :]]
+        mine = self._of.get(customer, ())
+        examples = [self._pending[sequence] for sequence in mine]
+        kept = sum(at_ms - example.at_ms >= self._horizon_ms for example in examples)
+        self._leave(customer, mine[:kept])
+        fresh = examples[kept:]
         positives = [example for example in fresh if example.at_ms <= at_ms]
         self.discarded_count += len(fresh) - len(positives)
         return [example.labelled(left=True) for example in positives]
@@ -138,7 +131,7 @@ class LabelDesk:
         are batched, call it with times that events alone determine, such as the time of each score.
         """
         # Whoever is first in the queue is the oldest, or was.
-        if not self._queue or now_ms - self._queue[0].at_ms < self._horizon_ms:
+        if not self._queue or now_ms - self._queue[0][0] < self._horizon_ms:
             return []
         negatives = []
         while (oldest := self._oldest()) is not None and now_ms - oldest.at_ms >= self._horizon_ms:
@@ -148,13 +141,13 @@ class LabelDesk:
 
     def wait_for(self, customers: set[str]) -> None:
         """Erase the examples of all customers but these."""
-        for customer in self._entries.keys() - customers:
-            self._leave(customer, [])
+        for customer in self._of.keys() - customers:
+            self._leave(customer, ())
 
     def forget(self, customer: str) -> int:
         """Erase the customer's examples; return how many there were."""
-        count = len(self._entries.get(customer, []))
-        self._leave(customer, [])
+        count = len(self._of.get(customer, ()))
+        self._leave(customer, ())
         return count
 
     @property
@@ -184,51 +177,51 @@ class LabelDesk:
             StateError: an example is missing.
         """
         self._pending.settle()
-        self._entries.clear()
+        self._of.clear()
         for sequence, example in self._pending.items():
-            entry = _Entry(example.at_ms, sequence, example)
-            self._entries.setdefault(example.customer, []).append(entry)
+            self._of[example.customer] = (*self._of.get(example.customer, ()), sequence)
         self._queue[:] = self._in_order()
         self._make_room()
 
     def reset(self) -> None:
         """Hold nothing, with nothing written yet."""
-        self._entries: dict[str, list[_Entry]] = {}
-        self._queue: list[_Entry] = []
+        # By customer their examples, and all of them by time: tuples, for the garbage collector passes over those that
+        # hold numbers alone.
+        self._of: dict[str, tuple[int, ...]] = {}
+        self._queue: list[tuple[int, int]] = []
         self._pending: Ledger[int, PendingExample] = Ledger("labels", PendingExample)
         self._sequence = 0
         self.dropped_count = self.discarded_count = 0
 
-    def _leave(self, customer: str, entries: list[_Entry]) -> None:
-        """Leave the customer with no more than `entries`, their oldest."""
-        for entry in self._entries.pop(customer, [])[len(entries) :]:
-            del self._pending[entry.sequence]
-        if entries:
-            self._entries[customer] = entries
+    def _leave(self, customer: str, kept: tuple[int, ...]) -> None:
+        """Leave the customer with no more than `kept`, their oldest."""
+        for sequence in self._of.pop(customer, ())[len(kept) :]:
+            del self._pending[sequence]
+        if kept:
+            self._of[customer] = kept
         # What is gone stays in the queue as dead weight until it outweighs the living.
         if len(self._queue) > 2 * len(self._pending) + 64:
             self._queue = self._in_order()
 
-    def _in_order(self) -> list[_Entry]:
-        return sorted(entry for mine in self._entries.values() for entry in mine)
+    def _in_order(self) -> list[tuple[int, int]]:
+        return sorted((example.at_ms, sequence) for sequence, example in self._pending.items())
 
     def _oldest(self) -> PendingExample | None:
         while self._queue:
-            entry = self._queue[0]
-            mine = self._entries.get(entry.example.customer)
-            if mine and mine[0] is entry:
-                return entry.example
+            example = self._pending.get(self._queue[0][1])
+            if example is not None:
+                return example
             heapq.heappop(self._queue)
         return None
 
     def _remove_oldest(self) -> None:
-        oldest = heapq.heappop(self._queue)
-        customer = oldest.example.customer
-        del self._pending[oldest.sequence]
-        mine = self._entries[customer]
-        del mine[0]
-        if not mine:
-            del self._entries[customer]
+        _, sequence = heapq.heappop(self._queue)
+        customer = self._pending[sequence].customer
+        del self._pending[sequence]
+        # A customer's stand in order of time: this is their first.
+        self._of[customer] = self._of[customer][1:]
+        if not self._of[customer]:
+            del self._of[customer]
 
     def _make_room(self) -> None:
         while len(self._pending) > self._pending_max and self._oldest() is not None:

@@ -1,11 +1,13 @@
 """What the business knows of each customer, and the churn features that follow from it."""
 
+import math
+from collections.abc import Sequence
 from operator import attrgetter
 
 from msgspec import Struct
 
 from detectors.changes import Ledger
-from detectors.churn.features import FEATURE_MAX
+from detectors.churn.features import EXPERIENCE, FEATURE_MAX, known_in
 from schemas.events import Contact, Outcome, Profile, Result, Usage
 from schemas.money import decimals
 
@@ -14,20 +16,11 @@ CONTACTS_KEPT = 16
 REMEDIES_KEPT = 64
 """No limit on how often something is offered is higher."""
 
-CONTACTS_COUNTED: dict[str, tuple[str, int]] = {
-    "quality": ("contacts_quality_30d", 30),
-    "billing": ("contacts_billing_30d", 30),
-    "cancel": ("contacts_cancel_90d", 90),
-}
-"""By topic: the feature that counts contacts about it, and for how many days."""
+_NO_CONTACT, _NO_OFFER = (0.0, 0.0, 0.0, math.nan), (0.0, 0.0)
+"""What most customers' contacts and offers come to."""
 
-NOTHING_HAPPENED: dict[str, float] = {
-    **dict.fromkeys((name for name, _ in CONTACTS_COUNTED.values()), 0.0),
-    "offers_accepted_180d": 0.0,
-    "offers_declined_180d": 0.0,
-    "cases_30d": 0.0,
-    "cases_solved_30d": 0.0,
-}
+_STRANGER = (math.nan,) * len(EXPERIENCE)
+"""What is known of the calls of somebody who never called."""
 
 BACK_MS = 7 * DAY_MS
 """Calls so long after somebody left are a customer's again; before, they are the line's last ones."""
@@ -51,6 +44,8 @@ class Paid(Struct, frozen=True, gc=False):
 class Relation(Struct, gc=False):
     """One customer's relationship with the carrier; every field may be unknown.
 
+    Tuples, for the garbage collector passes over those that hold numbers and strings alone.
+
     Attributes:
         profile_ms: when `tenure_days` was true.
         usage_ms: when usage was last reported.
@@ -71,7 +66,7 @@ class Relation(Struct, gc=False):
     tenure_days: int | None = None
     contract_end_ms: int | None = None
     segment: str | None = None
-    consent: list[str] | None = None
+    consent: tuple[str, ...] | None = None
     access_node: str | None = None
     language: str | None = None
     usage_ms: int = 0
@@ -79,52 +74,66 @@ class Relation(Struct, gc=False):
     minutes_per_day_before: float | None = None
     bill_minor: int | None = None
     bill_currency: str | None = None
-    contacts: list[tuple[int, str]] = []
-    cases: list[int] = []
-    remedies: list[tuple[int, str, Result]] = []
-    credits: list[Paid] = []
-    solved: list[int] = []
+    contacts: tuple[tuple[int, str], ...] = ()
+    cases: tuple[int, ...] = ()
+    remedies: tuple[tuple[int, str, Result], ...] = ()
+    credits: tuple[Paid, ...] = ()
+    solved: tuple[int, ...] = ()
     left_ms: int | None = None
 
-    def features(self, now_ms: int) -> dict[str, float]:
-        """Return the churn features that the relationship gives; what is not known is absent."""
-        known = self._counts(now_ms)
-        if self.tenure_days is not None:
-            known["tenure_days"] = self.tenure_days + max(0, now_ms - self.profile_ms) / DAY_MS
-        if self.contract_end_ms is not None:
-            known["contract_days_left"] = (self.contract_end_ms - now_ms) / DAY_MS
-        if self.monthly_fee_minor is not None:
-            known["monthly_fee"] = self.monthly_fee_minor / 10.0 ** decimals(self.currency or "")
-        if self.plan_down_mbps is not None:
-            known["plan_down_mbps"] = self.plan_down_mbps
-        if self.minutes_per_day is not None:
-            known["minutes_per_day"] = self.minutes_per_day
-            if self.minutes_per_day_before:
-                known["usage_change_ratio"] = self.minutes_per_day / self.minutes_per_day_before
-        if self.bill_minor is not None and self.monthly_fee_minor and self.bill_currency == self.currency:
-            known["bill_ratio"] = self.bill_minor / self.monthly_fee_minor
-        if min(known.values()) >= -FEATURE_MAX and max(known.values()) <= FEATURE_MAX:
-            return known
-        # What the contract allows and no customer has (a plan of 1e16 Mbit/s) says nothing about leaving.
-        return {name: value for name, value in known.items() if -FEATURE_MAX <= value <= FEATURE_MAX}
+    def features(self, now_ms: int, experience: Sequence[float] = _STRANGER) -> dict[str, float]:
+        """Return a customer's churn features that are known (see `row`)."""
+        return known_in(self.row(now_ms, experience))
 
-    def _counts(self, now_ms: int) -> dict[str, float]:
-        """Return the features that count what has happened; of most customers nothing has."""
-        known = NOTHING_HAPPENED.copy()
-        for at_ms, topic in self.contacts:
-            name, days = CONTACTS_COUNTED.get(topic, ("", 0))
-            if name and now_ms - at_ms <= days * DAY_MS:
-                known[name] += 1.0
-        if self.contacts:
-            known["days_since_contact"] = max(0, now_ms - self.contacts[-1][0]) / DAY_MS
-        for at_ms, _, said in self.remedies:
-            if said in ("accepted", "declined") and now_ms - at_ms <= 180 * DAY_MS:
-                known[f"offers_{said}_180d"] += 1.0
-        if self.cases:
-            known["cases_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.cases))
-            known["days_since_case"] = max(0, now_ms - self.cases[-1]) / DAY_MS
-        known["cases_solved_30d"] = float(sum(now_ms - at <= 30 * DAY_MS for at in self.solved))
-        return known
+    def row(self, now_ms: int, experience: Sequence[float]) -> list[float]:
+        """Return a customer's churn features, one for each of `FEATURES`, in their order; NaN where it is not known.
+
+        Args:
+            now_ms: event time.
+            experience: `EXPERIENCE`.
+        """
+        evidence, drop_ratio, bad_quality_ratio, days_since_call, drops_7d, cases_open = experience
+        quality, billing, cancel, days_since_contact = self._contacted(now_ms) if self.contacts else _NO_CONTACT
+        accepted, declined = self._offered(now_ms) if self.remedies else _NO_OFFER
+        fee_minor, minutes, before = self.monthly_fee_minor, self.minutes_per_day, self.minutes_per_day_before
+        bill_minor = self.bill_minor if self.bill_currency == self.currency else None
+        return [
+            _known(self.tenure_days, max(0, now_ms - self.profile_ms) / DAY_MS),
+            math.nan if self.contract_end_ms is None else (self.contract_end_ms - now_ms) / DAY_MS,
+            math.nan if fee_minor is None else _known(fee_minor / _MINOR_UNITS[decimals(self.currency or "")]),
+            _known(self.plan_down_mbps),
+            quality,
+            billing,
+            cancel,
+            _known(minutes),
+            _known(minutes / before) if minutes is not None and before else math.nan,
+            _known(bill_minor / fee_minor) if bill_minor is not None and fee_minor else math.nan,
+            days_since_contact,
+            accepted,
+            declined,
+            drops_7d,
+            drop_ratio,
+            bad_quality_ratio,
+            days_since_call,
+            cases_open,
+            _lately(self.cases, now_ms) if self.cases else 0.0,
+            max(0, now_ms - self.cases[-1]) / DAY_MS if self.cases else math.nan,
+            evidence,
+            _lately(self.solved, now_ms) if self.solved else 0.0,
+        ]
+
+    def _contacted(self, now_ms: int) -> tuple[float, float, float, float]:
+        """Return the features of contacts: how many about quality, billing, cancelling; days since the last."""
+        times = {topic: [now_ms - at_ms for at_ms, about in self.contacts if about == topic] for topic in _TOPICS}
+        quality, billing, cancel = (
+            float(sum(passed <= days * DAY_MS for passed in times[topic])) for topic, days in _TOPICS.items()
+        )
+        return quality, billing, cancel, max(0, now_ms - self.contacts[-1][0]) / DAY_MS
+
+    def _offered(self, now_ms: int) -> tuple[float, float]:
+        """Return the features of offers: how many were accepted, how many declined."""
+        said = [result for at_ms, _, result in self.remedies if now_ms - at_ms <= 180 * DAY_MS]
+        return float(said.count("accepted")), float(said.count("declined"))
 
     def is_gone(self, last_call_ms: int | None) -> bool:
         """Tell whether they left and have not called as a customer since."""
@@ -133,6 +142,24 @@ class Relation(Struct, gc=False):
     def credited_minor(self, since_ms: int, currency: str | None) -> int:
         """Return what was credited since a time, in one currency."""
         return sum(one.amount_minor for one in self.credits if one.at_ms > since_ms and one.currency == currency)
+
+
+_TOPICS = {"quality": 30, "billing": 30, "cancel": 90}
+"""What contacts are counted that are about one of these, and for how many days."""
+
+_MINOR_UNITS = tuple(10.0**digits for digits in range(5))
+
+
+def _known(value: float | None, more: float = 0.0) -> float:
+    """Return a feature; NaN where it is not known, or is one that the contract allows and no customer has."""
+    if value is None:
+        return math.nan
+    # A plan of 1e16 Mbit/s says nothing about leaving.
+    return value + more if -FEATURE_MAX <= value + more <= FEATURE_MAX else math.nan
+
+
+def _lately(times_ms: tuple[int, ...], now_ms: int) -> float:
+    return float(sum(now_ms - at_ms <= 30 * DAY_MS for at_ms in times_ms))
 
 
 class Relations(Ledger[int, Relation]):
@@ -203,28 +230,28 @@ class Relations(Ledger[int, Relation]):
         """Take over a contact; the same one told again is one."""
         relation = self.ensure(customer)
         told = (event.at_ms, event.topic or "other")
-        relation.contacts = sorted({*relation.contacts, told})[-CONTACTS_KEPT:]
+        relation.contacts = tuple(sorted({*relation.contacts, told})[-CONTACTS_KEPT:])
 
     def case_opened(self, customer: int, at_ms: int) -> None:
         """Remember that a case was opened."""
         relation = self.ensure(customer)
-        relation.cases = [*relation.cases, at_ms][-CONTACTS_KEPT:]
+        relation.cases = (*relation.cases, at_ms)[-CONTACTS_KEPT:]
 
     def case_solved(self, customer: int, at_ms: int) -> None:
         """Remember that the calls of a case are good again."""
         relation = self.ensure(customer)
-        relation.solved = [*relation.solved, at_ms][-CONTACTS_KEPT:]
+        relation.solved = (*relation.solved, at_ms)[-CONTACTS_KEPT:]
 
     def outcome(self, customer: int, event: Outcome) -> None:
         """Remember what came of an offer; the same report told again is one."""
         relation = self.ensure(customer)
         tried = (event.at_ms, event.remedy_id or "", event.result)
-        relation.remedies = sorted({*relation.remedies, tried})[-REMEDIES_KEPT:]
+        relation.remedies = tuple(sorted({*relation.remedies, tried})[-REMEDIES_KEPT:])
 
     def credited(self, customer: int, paid: Paid) -> None:
         """Remember that a credit was ordered."""
         relation = self.ensure(customer)
-        relation.credits = [*relation.credits, paid][-REMEDIES_KEPT:]
+        relation.credits = (*relation.credits, paid)[-REMEDIES_KEPT:]
 
     def left(self, customer: int, at_ms: int) -> None:
         """Remember that a customer left."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from detectors.churn.features import EXPERIENCE
 from detectors.elements import Network
 from detectors.patterns import Kept
 from detectors.roster import Book
@@ -19,8 +20,8 @@ APPLIED, DUPLICATE, LATE = 0, 1, 2
 FUTURE_MS = 366 * 86_400_000
 """A time so far beyond all others is a broken clock: believed, it would make every later record late."""
 
-FELT: tuple[str, ...] = ("evidence", "drop_ratio", "bad_quality_ratio", "days_since_call", "drops_7d")
-"""The churn features that a customer's calls give."""
+FELT: tuple[str, ...] = EXPERIENCE[:-1]
+"""The churn features that a customer's row and history give; an open case stands elsewhere."""
 
 
 class Calls(NamedTuple):
