@@ -125,12 +125,12 @@ def too_large(position: int, head: bytes) -> Reject:
     )
 
 
-_written = msgspec.json.Encoder().encode
+written = msgspec.json.Encoder().encode
 
 
 def converted(position: int, record: bytes, events: Iterable[Call | Media]) -> list[Converted | Reject]:
     """Write events as lines."""
-    return [Converted(position, _written(event), record) for event in events]
+    return [Converted(position, written(event), record) for event in events]
 
 
 Record = TypeVar("Record", bound=Struct)

@@ -17,7 +17,6 @@ re-INVITEs, the same message at every hop and from every probe. What happens to 
 """
 
 from collections.abc import Callable
-from enum import IntEnum
 
 from msgspec import Struct, field
 
@@ -56,14 +55,8 @@ Identity = Callable[[str], str]
 """Turns an address into a token."""
 
 
-class Phase(IntEnum):
-    """Where a call stands."""
-
-    TRYING = 0
-    RETRIED = 1
-    UP = 2
-    ENDING = 3
-    OVER = 4
+TRYING, RETRIED, UP, ENDING, OVER = range(5)
+"""Where a call stands. Plain numbers: each packet asks, and an enum's member is slow to look up."""
 
 
 class Side(Struct, gc=False):
@@ -112,7 +105,7 @@ class Call(Struct, gc=False):
     seen_ms: int
     cseq: int
     hops: int
-    phase: Phase = Phase.TRYING
+    phase: int = TRYING
     answer_ms: int | None = None
     end_ms: int = 0
     status: int | None = None
@@ -176,12 +169,12 @@ class Call(Struct, gc=False):
             caller.model, caller.firmware = model_of(headers.get(b"user-agent", b""), headers)
 
     def _invite(self, packet: Packet, message: Message) -> bool:
-        if message.to_tag or self.phase > Phase.RETRIED or message.cseq < self.cseq:
+        if message.to_tag or self.phase > RETRIED or message.cseq < self.cseq:
             return False
         hops = message.hops()
         if message.cseq > self.cseq:
             # The answer to a challenge, a redirection or a refusal: the same call goes on.
-            self.cseq, self.hops, self.phase, self.status, self.reason = message.cseq, hops, Phase.TRYING, None, ""
+            self.cseq, self.hops, self.phase, self.status, self.reason = message.cseq, hops, TRYING, None, ""
             self.branches, self.refused, self.canceled = [], [], False
         if hops < self.hops:
             self.branches, self.refused, self.hops = [], [], hops
@@ -199,22 +192,22 @@ class Call(Struct, gc=False):
         status = message.status
         if message.cseq != self.cseq or message.from_tag not in self.caller.tags:
             self._answered_inside(message, packet.at_ms)
-        elif status == 100 or self.phase > Phase.UP:
+        elif status == 100 or self.phase > UP:
             return False
         elif status < 200:
             self.rang = self.reached = True
-            if self.phase == Phase.TRYING:
+            if self.phase == TRYING:
                 self._learn_codec(self.callee, message)
         elif status < 300:
             self._up(packet, message)
-        elif self.phase == Phase.TRYING and message.hops() <= self.hops:
+        elif self.phase == TRYING and message.hops() <= self.hops:
             # What comes from further on is of one branch: the element that forked decides what becomes of the call.
             return self._refused(packet, message)
         return False
 
     def _up(self, packet: Packet, message: Message) -> None:
-        if self.phase != Phase.UP:
-            self.phase, self.answer_ms, self.status, self.reason = Phase.UP, packet.at_ms, message.status, ""
+        if self.phase != UP:
+            self.phase, self.answer_ms, self.status, self.reason = UP, packet.at_ms, message.status, ""
             self.reached = True
         _list(self.callee.tags, message.to_tag)
         if self.callee.model is None:
@@ -230,27 +223,27 @@ class Call(Struct, gc=False):
         self.reached = self.reached or message.status in REACHED
         self._learn_reason(message)
         if message.status in TRIED_AGAIN:
-            self.phase = Phase.RETRIED
+            self.phase = RETRIED
             return False
         return all(branch in self.refused for branch in self.branches)
 
     def _cancel(self, message: Message) -> None:
         # CANCEL goes from hop to hop: the one on the caller's own hop is the caller's (RFC 3261, section 9.1).
-        if not message.status and self.phase == Phase.TRYING and message.branch() in self.branches:
+        if not message.status and self.phase == TRYING and message.branch() in self.branches:
             self.canceled = True
             self._learn_reason(message)
 
     def _bye(self, packet: Packet, message: Message) -> bool:
         """Take a BYE, or the answer to one that was not seen itself; return whether the call is over."""
-        if self.phase == Phase.RETRIED or message.status in {401, 407} or 0 < message.status < 200:
+        if self.phase == RETRIED or message.status in {401, 407} or 0 < message.status < 200:
             return False
         by_caller = message.from_tag in self.caller.tags
         dialog = message.to_tag if by_caller else message.from_tag
         _list(self.byes, dialog)
         if dialog in self.callee.tags and any(tag not in self.byes for tag in self.callee.tags):
             return False  # of two forks that answered, the caller gives up one
-        if self.phase != Phase.ENDING:
-            self.phase, self.end_ms = Phase.ENDING, packet.at_ms
+        if self.phase != ENDING:
+            self.phase, self.end_ms = ENDING, packet.at_ms
         self.released_by_caller |= by_caller
         self.released_by_callee |= not by_caller
         if message.status:
@@ -264,41 +257,41 @@ class Call(Struct, gc=False):
 
     def _answered_inside(self, message: Message, at_ms: int) -> None:
         """Take the answer to a request inside the dialog."""
-        if self.phase != Phase.UP or not message.to_tag:
+        if self.phase != UP or not message.to_tag:
             return
         if message.method in {b"INVITE", b"UPDATE"} and 200 <= message.status < 300:
             side = self.callee if message.from_tag in self.caller.tags else self.caller
             self._learn_codec(side, message)
             self._refresh(message, at_ms)
         elif message.status in DIALOG_LOST:
-            self.phase, self.end_ms = Phase.ENDING, at_ms
+            self.phase, self.end_ms = ENDING, at_ms
             self.status, self.released_by_network = message.status, True
             self._learn_reason(message)
 
     def overdue(self, now_ms: int) -> bool:
         """Tell whether silence has lasted so long that it says something."""
-        if self.phase == Phase.UP:
+        if self.phase == UP:
             if self.session_ms is None:
                 return now_ms - self.seen_ms >= OPEN_MS
             run_out = now_ms - self.refreshed_ms >= self.session_ms + LINGER_MS
             # Reports still come: a refresh was missed, not the call.
             return run_out and now_ms - self.seen_ms >= LINGER_MS
-        if self.phase in {Phase.RETRIED, Phase.ENDING}:
+        if self.phase in (RETRIED, ENDING):
             return now_ms - self.end_ms >= LINGER_MS
-        return now_ms - self.seen_ms >= (SETUP_MS if self.phase == Phase.TRYING else LINGER_MS)
+        return now_ms - self.seen_ms >= (SETUP_MS if self.phase == TRYING else LINGER_MS)
 
     def is_decided(self) -> bool:
         """Tell whether its outcome is known, if perhaps not yet all of it."""
-        return self.phase in {Phase.RETRIED, Phase.ENDING} or (self.phase == Phase.TRYING and self.status is not None)
+        return self.phase in (RETRIED, ENDING) or (self.phase == TRYING and self.status is not None)
 
     def conclude(self) -> None:
         """Draw the conclusion from silence."""
-        if self.phase == Phase.TRYING:
+        if self.phase == TRYING:
             self.end_ms = self.seen_ms
             if self.status is None and not self.rang and not self.canceled:
                 # Nobody answered at all: RFC 3261, section 8.1.3.1, has that taken for a 408.
                 self.status = REQUEST_TIMEOUT
-        elif self.phase == Phase.UP:
+        elif self.phase == UP:
             self.end_ms = self.seen_ms
             if self.session_ms is not None:
                 self.status, self.released_by_network = REQUEST_TIMEOUT, True

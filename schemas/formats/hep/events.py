@@ -7,9 +7,12 @@ Their call ids differ; each is the same from every probe and on every reading.
 import ipaddress
 from typing import Any
 
+import msgspec
 import orjson
 
 from schemas.errors import ConfigError
+from schemas.events import Releaser
+from schemas.formats import calls as events
 from schemas.formats.hep.calls import Call, Side
 from schemas.formats.hep.packets import Packet
 from schemas.formats.hep.sip import q850_of
@@ -76,50 +79,46 @@ def call_id_of(call: Call, side: Side) -> str:
     return f"{call.name}.{'out' if side is call.caller else 'in'}"
 
 
-def call_event(call: Call, side: Side) -> dict[str, Any]:
+def call_event(call: Call, side: Side) -> events.Call:
     """Make the `call` event of one party."""
     is_caller = side is call.caller
     peer = call.callee if is_caller else call.caller
     # Copies of one message may come from probes whose clocks differ a little.
     answer_ms = None if call.answer_ms is None else max(call.answer_ms, call.start_ms)
-    return {
-        "type": "call",
-        "call_id": call_id_of(call, side),
-        "customer_id": side.token,
-        "start_ms": call.start_ms,
-        "answer_ms": answer_ms,
-        "end_ms": max(call.end_ms, call.start_ms if answer_ms is None else answer_ms),
-        "direction": "out" if is_caller else "in",
-        "peer_id": peer.token,
-        "sip_status": call.status,
-        "q850": q850_of(call.reason),
-        "reason": call.reason or None,
-        "released_by": _releaser(call, is_caller=is_caller),
-        "codec": call.codec or None,
-        **(side.ear.summary(peer.ear) if answer_ms is not None else {}),
-        "cpe_model": side.model,
-        "cpe_firmware": side.firmware,
-        "probe_id": call.agent or None,
-    }
+    return events.Call(
+        call_id_of(call, side),
+        "" if side.token is None else side.token,  # of a draft alone: events are of customers, who have one
+        call.start_ms,
+        max(call.end_ms, call.start_ms if answer_ms is None else answer_ms),
+        answer_ms,
+        "out" if is_caller else "in",
+        peer.token,
+        sip_status=call.status,
+        q850=q850_of(call.reason) if call.reason else None,
+        reason=call.reason or None,
+        released_by=_releaser(call, is_caller=is_caller),
+        codec=call.codec or None,
+        cpe_model=side.model,
+        cpe_firmware=side.firmware,
+        probe_id=call.agent or None,
+        **({} if answer_ms is None else side.ear.summary(peer.ear)),
+    )
 
 
-def media_event(
-    call: Call, side: Side, at_ms: int, interval_ms: int, agent: str, said: dict[str, Any]
-) -> dict[str, Any]:
+def media_event(call: Call, side: Side, at_ms: int, interval_ms: int, agent: str, said: dict[str, Any]) -> events.Media:
     """Make the `media` event of one report; `said` is what it reports."""
-    return {
-        "type": "media",
-        "call_id": call_id_of(call, side),
-        "customer_id": side.token,
-        "at_ms": at_ms,
-        "interval_ms": interval_ms,
-        "codec": call.codec or None,
+    return events.Media(
+        call_id_of(call, side),
+        "" if side.token is None else side.token,
+        at_ms,
+        interval_ms,
+        codec=call.codec or None,
+        probe_id=agent or None,
         **said,
-        "probe_id": agent or None,
-    }
+    )
 
 
-def _releaser(call: Call, *, is_caller: bool) -> str | None:
+def _releaser(call: Call, *, is_caller: bool) -> Releaser | None:
     if call.by_network():
         return "network"
     if call.released_by_caller or call.canceled:
@@ -129,11 +128,7 @@ def _releaser(call: Call, *, is_caller: bool) -> str | None:
     return None if call.answer_ms is None else "unknown"
 
 
-def line_of(event: dict[str, Any]) -> bytes:
-    """Write an event as JSON, without what is not known."""
-    return orjson.dumps({name: value for name, value in event.items() if value is not None})
-
-
 def draft_of(call: Call) -> bytes:
     """Show what is known of a call that becomes no event: tokens and times."""
-    return line_of(call_event(call, call.caller) | {"end_ms": None})
+    known = msgspec.to_builtins(call_event(call, call.caller))
+    return orjson.dumps({name: value for name, value in known.items() if name != "end_ms" and value != ""})

@@ -133,7 +133,7 @@ class Ear(Struct, gc=False):
         }
 
     def summary(self, other: "Ear") -> dict[str, Any]:
-        """Return what a `call` event says of the media; fields that are not known are left out."""
+        """Return what a `call` event says of the media; None: not known."""
         said: dict[str, Any] = {"rtt_ms": round_trip_ms(self, other), "packets_sent": self.sent_packets}
         if self.weight_ms:
             said["loss_ratio"] = round(self.loss_weighted / self.weight_ms, 6)
@@ -144,7 +144,7 @@ class Ear(Struct, gc=False):
             said["packets_received"] = max(other.sent_packets - self.lost_packets, 0)
         elif self._is_deaf():
             said["packets_received"] = 0
-        return {name: value for name, value in said.items() if value is not None}
+        return said
 
     def _is_deaf(self) -> bool:
         return not self.hearing and self.reports >= DEAF_REPORTS_MIN and self.last_ms - self.first_ms >= DEAF_MS_MIN

@@ -42,7 +42,6 @@ _FIXED = {
 """Chunks whose size never changes, as `struct` writes them: family and IP protocol too."""
 
 _NEEDED = {_SECONDS, _MICROSECONDS, _PROTOCOL, _AGENT, _PORT_FROM, _PORT_TO}
-_FORM = "{}s{}"
 
 
 class Packet(Struct, frozen=True, gc=False):
@@ -101,34 +100,37 @@ class _Layout:
     """
 
     def __init__(self, heads: list[bytes]) -> None:
-        chunks = [_CHUNK(head) for head in heads]
-        form = struct.Struct(">" + "".join(_FORM.format(HEAD_BYTES, _FIXED[kind]) for _, kind, _ in chunks))
-        at = {kind: 2 * index + 1 for index, (_, kind, _) in enumerate(chunks)}
+        kinds = [_CHUNK(head)[1] for head in heads]
+        form = struct.Struct(">" + "".join(f"{HEAD_BYTES}x{_FIXED[kind]}" for kind in kinds))
+        at = {kind: index for index, kind in enumerate(kinds)}
+        sizes = [struct.calcsize(_FIXED[kind]) for kind in kinds]
         self.size = form.size
         self.count = len(heads)
-        self._heads = tuple(heads)
+        # As one number each: what stands between the heads is masked out, and the rest compared.
+        known = b"".join(head + bytes(size) for head, size in zip(heads, sizes, strict=True))
+        mask = b"".join(b"\xff" * HEAD_BYTES + bytes(size) for size in sizes)
+        self._heads, self._mask = int.from_bytes(known, "big"), int.from_bytes(mask, "big")
         self._unpack = form.unpack_from
-        self._time = itemgetter(at[_SECONDS], at[_MICROSECONDS], at[_PROTOCOL], at[_AGENT])
-        sources, targets = (_V4_FROM, _V6_FROM), (_V4_TO, _V6_TO)
-        self._source = itemgetter(next(at[kind] for kind in sources if kind in at), at[_PORT_FROM])
-        self._target = itemgetter(next(at[kind] for kind in targets if kind in at), at[_PORT_TO])
+        source, target = (_V4_FROM, _V4_TO) if _V4_FROM in at else (_V6_FROM, _V6_TO)
+        self._values = itemgetter(
+            *(at[kind] for kind in (_SECONDS, _MICROSECONDS, _PROTOCOL, _AGENT)),
+            *(at[kind] for kind in (source, _PORT_FROM, target, _PORT_TO)),
+        )
 
     def read(self, data: bytes, at: int, end: int) -> Packet | None:
         """Read a packet that is laid out like this; None where it is not."""
-        if end - at < self.size:
+        behind = at + self.size
+        if behind > end or int.from_bytes(data[at:behind], "big") & self._mask != self._heads:
             return None
-        parts = self._unpack(data, at)
-        if parts[::2] != self._heads:
-            return None
-        found = _chunks(data, at + self.size, end, CHUNKS_MAX - self.count)
-        seconds, micros, protocol, agent = self._time(parts)
+        seconds, micros, protocol, agent, source, port, target, port_to = self._values(self._unpack(data, at))
+        found = _chunks(data, behind, end, CHUNKS_MAX - self.count)
         payload = found.get(_PAYLOAD)
         return Packet(
             protocol,
             seconds * 1000 + micros // 1000,
             str(agent),
-            b"".join(self._source(parts)),
-            b"".join(self._target(parts)),
+            source + port,
+            target + port_to,
             _unpacked(found.get(_PACKED, b"")) if payload is None else payload,
             found.get(_CORRELATION, b""),
         )

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from schemas.deadletters import DeadReason
 from schemas.formats.hep.packets import BadPacketError
+from schemas.formats.memory import remembered
 
 _WANTED = (
     b"call-id", b"from", b"to", b"cseq", b"via", b"reason", b"p-asserted-identity", b"user-agent", b"server",
@@ -18,6 +19,8 @@ _LISTS = frozenset({b"via", b"reason", b"p-asserted-identity"})
 
 _COMPACT = {b"i": b"call-id", b"f": b"from", b"t": b"to", b"v": b"via", b"x": b"session-expires"}
 """RFC 3261, section 7.3.3; RFC 4028, section 4."""
+
+CALL_ID_BYTES_MAX = 1_024
 
 _NAMES_KEPT = 4_096
 """How a header's name is written comes from outside: beyond so many spellings none is remembered."""
@@ -32,6 +35,8 @@ _PLAIN_TAG = re.compile(rb"[^\s;,>]+").fullmatch
 _BRANCH = re.compile(rb";\s*branch\s*=\s*([^\s;,]+)", re.IGNORECASE)
 _HOP = re.compile(rb"SIP\s*/\s*2\.0\s*/", re.IGNORECASE)
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_VERSION = b"SIP/2.0 "
+_METHODS = frozenset({b"INVITE", b"ACK", b"BYE", b"CANCEL", b"OPTIONS", b"PRACK", b"UPDATE", b"INFO"})
 _METHOD = re.compile(rb"[A-Z][A-Z0-9.!%*_+`'~-]{0,31}")
 
 
@@ -78,23 +83,28 @@ def read_message(data: bytes) -> Message:
     lines = head.split(b"\r\n")
     if head.count(b"\n") != len(lines) - 1:
         lines = head.replace(b"\r\n", b"\n").split(b"\n")
-    status, method = _start(lines[0])
+    start = lines[0]
+    status, method = _status(start) if start.startswith(_VERSION) else (0, _method(start))
     headers = _headers(lines)
     if headers is None:
         headers = _headers(_FOLD.sub(b" ", b"\n".join(lines)).split(b"\n")) or {}
     try:
-        number, _, answered = headers[b"cseq"].partition(b" ")
-        answered = answered.strip()
+        number, answered = _sequence(headers[b"cseq"])
         call_id, sender, target = headers[b"call-id"], headers[b"from"], headers[b"to"]
     except KeyError as error:
         name = error.args[0].decode("ascii")
         raise BadPacketError(DeadReason.MISSING_FIELD, f"a SIP message must have {name}, had none") from None
-    if not number.isdigit() or len(number) > 10 or not answered or not call_id or len(call_id) > 1_024:
+    if not answered or not 0 < len(call_id) <= CALL_ID_BYTES_MAX:
         rule = "cseq must be a number and a method, call-id 1 to 1024 bytes"
         raise BadPacketError(DeadReason.WRONG_TYPE, f"a SIP message's {rule}, were not")
-    return Message(
-        answered if status else method, status, call_id, _tag(sender), _tag(target), int(number), headers, body
-    )
+    return Message(answered if status else method, status, call_id, _tag(sender), _tag(target), number, headers, body)
+
+
+@remembered
+def _sequence(cseq: bytes) -> tuple[int, bytes]:
+    """Return number and method of a CSeq; no method where it holds none, or no number."""
+    number, _, method = cseq.partition(b" ")
+    return (int(number), method.strip()) if number.isdigit() and len(number) <= 10 else (0, b"")
 
 
 def _untidy(data: bytes) -> tuple[bytes, bytes]:
@@ -106,33 +116,43 @@ def _untidy(data: bytes) -> tuple[bytes, bytes]:
 def _headers(lines: list[bytes]) -> dict[bytes, bytes] | None:
     """Return the headers that are wanted; None if a line goes on with the one before (RFC 3261, section 7.3.1)."""
     headers: dict[bytes, bytes] = {}
-    for line in lines[1:]:
+    name_of = _NAMES.get
+    rest = iter(lines)
+    next(rest)
+    for line in rest:
         name, _, value = line.partition(b":")
-        known = _NAMES.get(name)
+        known = name_of(name)
         if known is None:
             if line[:1] in _BLANK:
                 return None
             known = _known(name)
         if known:
-            before = headers.get(known)
-            if before is None:
+            if known not in headers:
                 headers[known] = value.strip()
             elif known in _LISTS:
-                headers[known] = before + b"," + value.strip()
+                headers[known] += b"," + value.strip()
     return headers
 
 
-def _start(line: bytes) -> tuple[int, bytes]:
-    """Return the status of a response and no method, or no status and the method of a request."""
-    if line.startswith(b"SIP/2.0 "):
-        code = line[8:11]
-        if code.isdigit() and b"100" <= code <= b"699":
-            return int(code), b""
-    else:
-        method, _, rest = line.partition(b" ")
-        if rest.rstrip().endswith(b"SIP/2.0") and _METHOD.fullmatch(method):
-            return 0, method
-    raise BadPacketError(DeadReason.NOT_TEXT, "a payload of protocol type 1 must be a SIP message, was not")
+@remembered
+def _status(line: bytes) -> tuple[int, bytes]:
+    """Return the status of a response, and no method."""
+    code = line[8:11]
+    if code.isdigit() and b"100" <= code <= b"699":
+        return int(code), b""
+    raise _no_message()
+
+
+def _method(line: bytes) -> bytes:
+    """Return the method of a request."""
+    method, _, rest = line.partition(b" ")
+    if rest.rstrip().endswith(b"SIP/2.0") and (method in _METHODS or _METHOD.fullmatch(method)):
+        return method
+    raise _no_message()
+
+
+def _no_message() -> BadPacketError:
+    return BadPacketError(DeadReason.NOT_TEXT, "a payload of protocol type 1 must be a SIP message, was not")
 
 
 def _known(name: bytes) -> bytes:
@@ -159,7 +179,7 @@ def address_of(value: bytes) -> str | None:
     Of several values the first counts. A caller who is withheld (RFC 3323, section 4.1.1.3) is nobody: else all of
     them were one.
     """
-    plain = _QUOTED.sub(b"", value)
+    plain = _QUOTED.sub(b"", value) if b'"' in value else value
     uri = plain.partition(b"<")[2].partition(b">")[0] if b"<" in plain else plain.partition(b";")[0].partition(b",")[0]
     text = uri.strip().decode("utf-8", "replace")
     scheme, _, rest = text.partition(":")
@@ -254,13 +274,19 @@ def model_of(agent: bytes, headers: dict[bytes, bytes]) -> tuple[str | None, str
     What else the text may hold (hardware addresses, domains, numbers) stays out, and so does a version in four parts
     that is an address of this very message.
     """
-    found = _MODEL.match(agent[:256].decode("ascii", "replace").strip())
-    if found is None or _HARDWARE_LIKE.search(found.group(0)):
-        return None, None
-    model, version = found.groups()
+    model, version = _said_model(agent[:256])
     others = (value for name, value in headers.items() if name not in {b"user-agent", b"server"})
     if version and version.count(".") == 3 and any(version.encode() in value for value in others):
         version = None
+    return model, version
+
+
+@remembered
+def _said_model(agent: bytes) -> tuple[str | None, str | None]:
+    found = _MODEL.match(agent.decode("ascii", "replace").strip())
+    if found is None or _HARDWARE_LIKE.search(found.group(0)):
+        return None, None
+    model, version = found.groups()
     return model[:128], version
 
 

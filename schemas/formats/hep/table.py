@@ -8,11 +8,12 @@ import msgspec
 from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
-from schemas.formats.hep.calls import Call, Phase, opened
-from schemas.formats.hep.events import Customers, call_event, draft_of, line_of, media_event, reporter
+from schemas.formats.hep.calls import ENDING, OVER, RETRIED, TRYING, UP, Call, opened
+from schemas.formats.hep.events import Customers, call_event, draft_of, media_event, reporter
 from schemas.formats.hep.media import Report, read_report
 from schemas.formats.hep.packets import RTCP_JSON, SIP, Packet
 from schemas.formats.hep.sip import Message, read_message
+from schemas.formats.records import written
 
 CALLS_MAX = 250_000
 """Calls in the table: ten million customers in their busy hour (133 attempts a second and million, three minutes each).
@@ -144,7 +145,7 @@ class CallTable:
         made: list[bytes | GivenUp] = []
         for call in self._state.calls.values():
             overdue = call.overdue(self._state.clocks[call.agent].now_ms)
-            if call.phase == Phase.OVER:
+            if call.phase == OVER:
                 continue
             if overdue or call.is_decided():
                 self._over(call, made, silently=overdue)
@@ -170,13 +171,13 @@ class CallTable:
         calls = self._state.calls
         call = calls.get(message.call_id)
         begins = message.method == b"INVITE" and not message.status and not message.to_tag
-        if call is None or (begins and call.phase == Phase.OVER and call.renewed_by(message)):
+        if call is None or (begins and call.phase == OVER and call.renewed_by(message)):
             if not begins:
                 # Requests outside any dialog (OPTIONS, MESSAGE...) have no call either.
                 self._state.counts.strays += bool(message.to_tag)
                 return
             call = self._opened(packet, message, call, made)
-        if call.phase == Phase.OVER:
+        if call.phase == OVER:
             return
         if begins:
             call.meet(message, self._tokens.identity)
@@ -212,15 +213,15 @@ class CallTable:
         interval_ms = min(max(packet.at_ms - since_ms, 0), INTERVAL_MS_MAX)
         said = side.ear.take(report, other.ear, packet.at_ms, interval_ms, call.clock_hz)
         if said and any(side is one for one in self._customers.of(call)):
-            made.append(line_of(media_event(call, side, packet.at_ms, interval_ms, packet.agent, said)))
+            made.append(written(media_event(call, side, packet.at_ms, interval_ms, packet.agent, said)))
 
     def _over(self, call: Call, made: list[bytes | GivenUp], *, silently: bool = False) -> None:
         if silently:
-            self._state.counts.expired += call.phase in {Phase.TRYING, Phase.UP}
+            self._state.counts.expired += call.phase in (TRYING, UP)
             call.conclude()
-        call.phase = Phase.OVER
+        call.phase = OVER
         sides = self._customers.of(call)
-        made += [line_of(call_event(call, side)) for side in sides]
+        made += [written(call_event(call, side)) for side in sides]
         self._state.counts.foreign += not sides
 
     def _tick(self, packet: Packet, made: list[bytes | GivenUp]) -> None:
@@ -251,7 +252,7 @@ class CallTable:
         clocks = {agent: clock.now_ms for agent, clock in state.clocks.items()}
         due = [(call_id, call) for call_id, call in state.calls.items() if call.overdue(clocks[call.agent])]
         for call_id, call in due:
-            if call.phase == Phase.OVER:
+            if call.phase == OVER:
                 del state.calls[call_id]
             else:
                 self._over(call, made, silently=True)
@@ -264,10 +265,10 @@ class CallTable:
         ]
         for call_id, call in ranked:
             del state.calls[call_id]
-            if call.phase != Phase.OVER:
+            if call.phase != OVER:
                 state.counts.evicted += 1
                 rule = f"a call must end before {self._calls_max} others are open"
                 made.append(GivenUp(DeadReason.TRUNCATED, f"{rule}, did not", draft_of(call)))
 
 
-_EVICTED_AS = {Phase.OVER: 0, Phase.RETRIED: 1, Phase.TRYING: 1, Phase.ENDING: 2, Phase.UP: 2}
+_EVICTED_AS = {OVER: 0, RETRIED: 1, TRYING: 1, ENDING: 2, UP: 2}
