@@ -48,6 +48,7 @@ from schemas.formats.calls import (
 )
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
+from schemas.formats.memory import remembered
 from schemas.formats.records import (
     ENDED_MAX,
     Items,
@@ -174,7 +175,7 @@ class AsteriskReader(JoiningReader):
     def _is_rest(self, row: Cdr) -> bool:
         """Tell whether a row is of what a channel did after a call in vain that has a row of its own."""
         unique = text_of(row.uniqueid)
-        if unique is None or (text_of(row.disposition) or "").upper() in ("ANSWERED", "8"):
+        if unique is None or _disposition(row.disposition) == "ANSWERED":
             return False
         if not text_of(row.dstchannel):
             return unique in self._dialled
@@ -281,9 +282,8 @@ class AsteriskReader(JoiningReader):
 
     def _events(self, row: Cdr, call: _Call | None) -> list[Call]:
         """Return the events of one CDR."""
-        disposition = (text_of(row.disposition) or "").upper()
-        disposition = _DISPOSITION_NUMBERS.get(disposition, disposition)
-        if disposition not in DISPOSITIONS:
+        disposition = _disposition(row.disposition)
+        if disposition is None:
             raise Unfit(DeadReason.UNKNOWN_VALUE, "disposition must be a word of Asterisk's, was another")
         start_ms, answer_ms, end_ms = self._span(row, answered=disposition == "ANSWERED")
         unique = text_of(row.uniqueid)
@@ -299,13 +299,13 @@ class AsteriskReader(JoiningReader):
         media = _media(row)
         return [
             Call(
-                call_id=call_id,
-                customer_id=side.customer_id,
-                start_ms=start_ms,
-                end_ms=end_ms,
-                answer_ms=answer_ms,
-                direction=side.direction,
-                peer_id=side.peer_id,
+                call_id,
+                side.customer_id,
+                start_ms,
+                end_ms,
+                answer_ms,
+                side.direction,
+                side.peer_id,
                 q850=cause,
                 released_by=released_by(side, by),
                 loss_ratio=media.loss_ratio,
@@ -339,6 +339,14 @@ class AsteriskReader(JoiningReader):
         if found is None or any(self._tokens.identified(end)[1] for end in (text_of(number) or "", found.group(1))):
             return None
         return place_of(self._tokens, found.group(1))
+
+
+@remembered
+def _disposition(value: Value) -> str | None:
+    """Return one of `DISPOSITIONS`; None where it is another word."""
+    word = (text_of(value) or "").upper()
+    word = _DISPOSITION_NUMBERS.get(word, word)
+    return word if word in DISPOSITIONS else None
 
 
 def _on_caller(call: _Call, event: str, time_ms: int, row: Cel) -> None:

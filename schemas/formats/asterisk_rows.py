@@ -1,6 +1,7 @@
 """Rows of Asterisk's CDR and CEL: in which order their columns stand, and what is taken of them."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -101,6 +102,7 @@ class RowReader:
         self._cdrs, self._cels = Records(Cdr), Records(Cel)
         self._tables: dict[tuple[tuple[str, ...], int], Records[Cdr] | Records[Cel]] = {}
         """By the names of their columns and how many there are."""
+        self._last: tuple[tuple[str, ...], int, Records[Cdr] | Records[Cel]] | None = None
         self._cdr_names: tuple[str, ...] = ()
         self._cel_names: tuple[str, ...] = _CEL
         self._cel_event = 0
@@ -128,6 +130,9 @@ class RowReader:
 
     def _table(self, names: tuple[str, ...], width: int) -> Records[Cdr] | Records[Cel]:
         """Return what reads rows of these columns; there may be fewer or more than have a name."""
+        # By far most rows are as the one before.
+        if self._last is not None and names is self._last[0] and width == self._last[1]:
+            return self._last[2]
         table = self._tables.get((names, width))
         if table is None:
             if len(self._tables) == TABLES_MAX:
@@ -135,6 +140,7 @@ class RowReader:
             table = Records(Cel) if "eventtype" in names else Records(Cdr)
             table.named((*names, *("" for _ in range(width)))[:width])
             self._tables[names, width] = table
+        self._last = names, width, table
         return table
 
     def _is_header(self, cells: list[str]) -> bool:
@@ -158,7 +164,8 @@ class RowReader:
         if self._cdr_names:
             return self._cdr_names if width == len(self._cdr_names) else None
         if width >= len(_CSV) and cells[14] in DISPOSITIONS and _is_date(cells[9]):
-            return _CSV + _tail(cells[16:])
+            unique = width > len(_CSV) and _UNIQUE_ID.fullmatch(cells[16]) is not None
+            return _csv_names(width - len(_CSV), unique=unique)
         if width >= len(_CUSTOM) - 3 and cells[13] in DISPOSITIONS and _is_date(cells[8]):
             return _CUSTOM
         if width >= 13 and cells[11] in DISPOSITIONS and _is_date(cells[0]):
@@ -172,11 +179,14 @@ def _is_date(text: str) -> bool:
     return _DATE.fullmatch(text) is not None
 
 
-def _tail(cells: list[str]) -> tuple[str, ...]:
-    """Name what cdr_csv writes behind its fixed columns (`loguniqueid`, `loguserfield`, `newcdrcolumns`)."""
-    new = ("peeraccount", "linkedid", "sequence") if len(cells) >= 3 else ()
-    own = cells[: len(cells) - len(new)]
-    if not own:
-        return new
-    first = "uniqueid" if _UNIQUE_ID.fullmatch(own[0]) else "userfield"
-    return (first, *(("userfield",) if len(own) > 1 else ()), *new)
+@lru_cache
+def _csv_names(width: int, *, unique: bool) -> tuple[str, ...]:
+    """Name what cdr_csv writes behind its fixed columns too (`loguniqueid`, `loguserfield`, `newcdrcolumns`).
+
+    Args:
+        width: how many columns stand there.
+        unique: the first one holds a uniqueid.
+    """
+    new = ("peeraccount", "linkedid", "sequence") if width >= 3 else ()
+    own = ("uniqueid" if unique else "userfield", "userfield")[: width - len(new)]
+    return (*_CSV, *own, *new)

@@ -179,13 +179,13 @@ class VqrtcpxrReader:
             user_agent = None if found is None else found[1]
         agent = agent_of(_said(user_agent) if side.direction == "out" else None)
         return Call(
-            call_id=call_id,
-            customer_id=side.customer_id,
-            start_ms=start_ms,
-            end_ms=stop_ms,
-            answer_ms=start_ms,
-            direction=self._direction(side, local, remote, _said(origin)),
-            peer_id=side.peer_id,
+            call_id,
+            side.customer_id,
+            start_ms,
+            stop_ms,
+            start_ms,
+            self._direction(side, local, remote, _said(origin)),
+            side.peer_id,
             codec=codec,
             mos=mos,
             loss_ratio=loss_ratio,
@@ -219,7 +219,7 @@ class VqrtcpxrReader:
         return self._time("Timestamps START", start), self._time("Timestamps STOP", stop)
 
     def _time(self, name: str, text: bytes | None) -> int:
-        return time_of(self._times, name, None if text is None else text.decode("ascii").upper())
+        return time_of(self._times, name, None if text is None else _upper(text))
 
     def _sender(self, line: bytes | None, headers: bytes) -> str | None:
         """Return who reports, where the report does not say."""
@@ -320,6 +320,11 @@ def _worse(near: Measures, far: Measures | None) -> tuple[float | None, ...]:
     far_mos = far[1] if far[0] is None else far[0]
     loss, discards, jitter, trip = map(worse, (loss, discards, jitter, trip), far[2:])
     return lower(mos, far_mos), loss, discards, jitter, trip or None
+
+
+@remembered
+def _upper(text: bytes) -> str:
+    return text.decode("ascii").upper()
 
 
 @remembered
