@@ -15,6 +15,11 @@ COPY bench bench
 RUN /venv/bin/pip install --no-deps --no-build-isolation . \
     && /venv/bin/pip uninstall --yes setuptools pip \
     && /venv/bin/python -m compileall -q /venv
+# The hot loops are compiled here, by letting a telco run through them, for any processor of this architecture: code for
+# the very one that builds would be of no use elsewhere, and decodes a tenth faster.
+ENV NUMBA_CPU_NAME=generic
+RUN /venv/bin/stayline simulate --customers 3000 --days 8 --seed 7 --out /tmp/telco \
+    && /venv/bin/stayline replay /tmp/telco/events.ndjson --alerts /tmp/telco/alerts
 
 FROM ${PYTHON}
 COPY --from=build /venv /venv
@@ -22,7 +27,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin stayline \
     && mkdir --mode=0700 /data && chown stayline /data
 USER 10001:10001
 WORKDIR /data
-ENV HOME=/tmp NUMBA_CACHE_DIR=/data/kernels PYTHONFAULTHANDLER=1 PYTHONDONTWRITEBYTECODE=1
+ENV HOME=/tmp NUMBA_CACHE_DIR=/data/kernels NUMBA_CPU_NAME=generic PYTHONFAULTHANDLER=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
 EXPOSE 9100
 STOPSIGNAL SIGTERM

@@ -3,10 +3,15 @@
 Numba keeps compiled code beside the source and looks at that one file's date alone. A kernel is compiled together with
 the functions and constants of other files, so a change there would leave old code in use. Here the code is kept under
 a digest of all our sources: a changed line, in whatever file, means compiling anew.
+
+Compiling takes more than a minute, so who installs may do it beforehand, beside the sources, as the container's image
+does. Numba must be able to write where it reads: what lies beside sources that cannot be written to is copied.
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +23,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
 ROOM = Path(__file__).parent
+
+BESIDE = ROOM / "__pycache__"
+"""Where code lies that was compiled when this was installed, or by whoever may write there."""
 
 
 def _digest() -> str:
@@ -35,11 +43,24 @@ def _folder() -> Path:
     if given:
         return Path(given)
     if os.access(ROOM, os.W_OK):
-        return ROOM / "__pycache__"
+        return BESIDE
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stayline"
 
 
-numba.config.CACHE_DIR = str(_folder() / f"kernels-{_digest()}")  # type: ignore[attr-defined]  # it has no types
+def kept_in(folder: Path, name: str) -> Path:
+    """Return where the code is kept, with all that was compiled beforehand."""
+    kept, beside = folder / name, BESIDE / name
+    if beside.is_dir() and not kept.exists():
+        draft = folder / f"{name}.{os.getpid()}"
+        # Where there is no room, or another process was quicker: what is missing is compiled.
+        with contextlib.suppress(OSError):
+            shutil.copytree(beside, draft, copy_function=shutil.copyfile)
+            draft.replace(kept)
+        shutil.rmtree(draft, ignore_errors=True)
+    return kept
+
+
+numba.config.CACHE_DIR = str(kept_in(_folder(), f"kernels-{_digest()}"))  # type: ignore[attr-defined]  # it has no types
 
 kernel = numba.njit(cache=True)
 """Compiles a function and keeps the code."""

@@ -106,6 +106,12 @@ class TestImage:
         hadolint = Path(sys.executable).with_name("hadolint")
         assert subprocess.run([hadolint, tmp_path / "Dockerfile"], capture_output=True, check=False).returncode != 0
 
+    def test_it_runs_as_the_processor_that_its_code_was_compiled_for(self):
+        stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1:]
+        assert [re.findall(r"NUMBA_CPU_NAME=(\S+)", stage) for stage in stages] == [["generic"]] * 2
+        # It is compiled beside the sources, from where `schemas.kernels` takes it.
+        assert "NUMBA_CACHE_DIR" not in stages[0]
+
     def test_everything_that_it_copies_is_let_in_and_nothing_else_of_ours(self):
         copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
         wanted = {name for line in copied for name in line.split()}
