@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import platform
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -270,6 +271,8 @@ class Disk(Collector):
         """Give every metric as it stands."""
         sizes = {part: float(sum(one.st_size for one in _files(self._folder / part))) for part in STATE_PARTS}
         yield gauge("stayline_state_bytes", "Bytes on disk, by part of the state directory.", sizes, "part")
+        text = "Bytes that are free on the disk of the state directory."
+        yield gauge("stayline_state_free_bytes", text, shutil.disk_usage(self._folder).free)
         found = [_files(folder, ".state") for folder in self._snapshots()]
         newest = [max(files, key=lambda one: one.st_mtime_ns) for files in found if files]
         size = float(sum(one.st_size for one in newest)) if newest else math.nan

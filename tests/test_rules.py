@@ -36,7 +36,7 @@ CHECKPOINTS = [one("stayline_checkpoint_seconds_bucket", f'le="{bound}"') for bo
 ROOM = {one("stayline_customers"): "95x9000", one("stayline_customers_max"): "100x9000"}
 MANY = {one("stayline_customers"): "100000x9000", one("stayline_false_alarm_days"): "10000x9000"}
 
-FLAT, GROWS = "0x9000", "0+600x9000"
+FLAT, GROWS, UNKNOWN = "0x9000", "0+600x9000", " ".join(["NaN"] * 15)
 
 FIRING = {
     "StaylineDown": ({f"up{{{WHERE}}}": "1x9 0x30 1x200"}, 15, 60),
@@ -51,6 +51,7 @@ FIRING = {
     "StaylineLateRecords": ({FLOWS: GROWS, LATE: "0+60x120 7200x300"}, 110, 240),
     "StaylineSpoolFills": ({one("stayline_spool_bytes"): "8e9x30 1e6x200"}, 20, 60),
     "StaylineNoCheckpoint": ({FLOWS: GROWS, one("stayline_checkpoint_time_seconds"): "0x30 3600x60"}, 20, 62),
+    "StaylineDiskFills": ({one("stayline_state_free_bytes"): "9e9x30 9e9-1e8x60 9e9x300"}, 85, 300),
     "StaylineSlowCheckpoints": (
         dict(zip(CHECKPOINTS, ["0+1x60 60+12x200", "0+6x60 360+12x200", "0+12x300"], strict=True)), 40, 200),
     "StaylineCustomersEvicted": ({one("stayline_customers_evicted_total"): "0+9x150 1350x300"} | ROOM, 140, 300),
@@ -70,7 +71,8 @@ FIRING = {
     "StaylineOverBudget": ({one("stayline_cases_deferred_total"): "0+1x100 100x3000",
                             one("stayline_alerts_per_day_max"): "200x4000"}, 200, 2000),
     "StaylineFalseAlerts": ({NEEDED: "0+1x300 300+9x9000", NOT_NEEDED: "0+1x300 300x9000"}, 290, 3000),
-    "StaylineCanarySilent": ({one("stayline_canary_time_seconds"): "0x30 1800+60x60"}, 20, 60),
+    # The process begins anew after a quarter of an hour and has heard of no canary by then.
+    "StaylineCanarySilent": ({one("stayline_canary_time_seconds"): f"0x15 {UNKNOWN} 1800+60x60"}, 29, 60),
     "StaylineMiscalibrated": ({one("stayline_churn_calibration_error_ratio"): "0.05x400 0.01x100"}, 390, 450),
 }  # fmt: skip
 """Alert -> series as minutes go by, a minute at which it must fire, and a later one at which it must have resolved."""
@@ -86,6 +88,8 @@ QUIET = {
     "StaylineNoAlerts": {OPENED: "0x600", one("stayline_customers"): "100x600",
                          one("stayline_false_alarm_days"): "10000x600"},
     "StaylineFalseAlerts": {NOT_NEEDED: "0+0.05x100 5x500"},
+    "StaylineCanarySilent": {one("stayline_canary_time_seconds"): UNKNOWN},
+    "StaylineDiskFills": {one("stayline_state_free_bytes"): "5e9-1e6x600"},
 }  # fmt: skip
 """Alert -> what looks like its trouble and is none: it must stay silent for ten hours."""
 

@@ -82,6 +82,8 @@ MEMORY = Row(
               {"{{instance}}": of("process_resident_memory_bytes")}),
         Panel("State on disk", "By part of the state directory.", "bytes",
               {"{{part}}": total("stayline_state_bytes", "part")}),
+        Panel("Room on disk", "Free bytes where the state directory is. Without room nothing is read: no checkpoint is "
+              "written then.", "bytes", {"{{instance}}": of("stayline_state_free_bytes")}),
         Panel("Spool", "Posted records and packets that are kept until checkpoints have passed them. Only with HTTP or "
               "HEP as the input.", "bytes", {"{{instance}}": of("stayline_spool_bytes")}, limit=7 << 30),
         Panel("Open files", "Of each process.", "short", {"{{instance}}": of("process_open_fds")}),
