@@ -1,11 +1,14 @@
 """The page of numbers says what the raw lines say, and nothing where there are none."""
 
+import re
 import shutil
 
 import orjson
 import pytest
 
-from bench.numbers import PAGE, RESULTS, SECTIONS, Run, page
+from bench.numbers import CALL_BYTES, PAGE, RESULTS, SECTIONS, Run, page
+from detectors.notes import NOTE
+from detectors.roster import ROW
 
 
 def test_the_page_and_its_pictures_are_made_of_the_raw_lines_that_lie_beside_it():
@@ -55,6 +58,49 @@ def test_every_figure_of_a_section_follows_the_raw_lines(tmp_path):
     path.write_bytes(changed)
     before, after = page()[0].splitlines(), page(tmp_path / "results")[0].splitlines()
     assert [line[:20] for line, other in zip(before, after, strict=True) if line != other] == [
+        "- At 50,000/s, 99 of",
         "- Notifications of 4",
         "- Webhooks, signed, ",
     ]
+
+
+def results(stem):
+    return Run.read(RESULTS, stem)
+
+
+class TestProse:
+    """What other pages say of the figures, in words or rounded, is what the raw lines say."""
+
+    def test_of_churn(self):
+        lines = {(one["model"], one["way"]): one["score"] for one in results("churn").of("churn")}
+        batch, forest = lines["batch logistic regression", "folds"], lines["LightGBM", "folds"]
+        served, rule = lines["the one that serves", "folds"], lines["rule: more DroppedCalls", "folds"]
+        assert 0.0 <= batch["auc"] - served["auc"] <= 0.0105
+        assert forest["auc"] > max(batch["auc"], served["auc"])
+        assert 0.95 < rule["lift"] < 1.1
+
+    def test_of_remedies(self):
+        played = {(one["cases"], one["played"]["policy"]): one["played"] for one in results("market").of("market")}
+        assert played[2_000, "bandit"]["regret"] > 0.5
+        assert 1 / 14 < played[60_000, "bandit"]["late_regret"] < 1 / 10
+        for (_, policy), one in played.items():
+            assert one["regret"] > 1.0 or policy not in {"random", "always a credit"}
+
+    def test_of_files_on_disk(self):
+        text = (RESULTS / "day.txt").read_text()
+        whole = [float(share) for share in re.findall(r"(?m)^\d+ +\S+ +\S+ +\S+ +(\d\.\d\d) ", text)]
+        assert len(whole) == 24
+        assert f"over a day, {min(whole):.1f} to {max(whole):.1f} times" in (PAGE.parent / "state.md").read_text()
+
+    def test_of_sizes(self):
+        assert ROW.itemsize == 176
+        assert NOTE.itemsize == 64
+
+    def test_of_a_simulated_call(self):
+        text = (RESULTS / "throughput-profile.txt").read_text()
+        assert f" records, {CALL_BYTES} bytes each" in text
+
+    def test_every_line_of_a_picture_has_a_colour_of_its_own(self):
+        for path in RESULTS.glob("*.svg"):
+            colours = re.findall(r'<polyline [^>]*stroke="(#\w+)"', path.read_text())
+            assert len(set(colours)) == len(colours), path.name

@@ -9,5 +9,7 @@ def detection_board(bench: Bench) -> None:
     board = detection.run(bench.options.telcos)
     for line in detection.report(board):
         bench.report.say(line)
-    bench.report.record("detection", rows=[{"name": row.name, "marks": row.marks} for row in board.rows])
+    bench.report.record(
+        "detection", rows=[{"name": row.name, "marks": row.marks} for row in board.rows], curves=board.curves
+    )
     bench.report.pictures["recall"] = detection.draw(board)
