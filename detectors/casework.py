@@ -22,7 +22,7 @@ from detectors.patterns import Finding, View, added_log10, read
 from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL, HELD
 from detectors.showing import newest_shown, shown_calls, shown_good, view_of
-from detectors.watch.customers import evidence_days, opening_log10
+from detectors.watch.customers import evidence_days, line_of, opening_log10
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
 from schemas.events import Outcome
 
@@ -58,8 +58,9 @@ class Casework:
         if self._memory.note_of(one)["history"] < 0:
             return
         view = view_of(self._memory, row, now_ms)
+        added = added_log10(view.kept()) + line_of(self._memory.world(), self._memory.note_of(one))
         history = self._memory.histories.shelf.items[self._memory.note_of(one)["history"]]
-        evidence_log10 = float(opening_log10(one, history, added_log10(view.kept())))
+        evidence_log10 = float(opening_log10(one, history, added))
         if len(view.bad) < 2 or evidence_log10 < np.log10(self._memory.settings.false_alarm_days):
             return
         self._open(row, customer_id, view, read(view), evidence_log10)

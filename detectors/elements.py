@@ -47,10 +47,13 @@ ELEMENT = np.dtype(
         ("poor", np.int64),
         ("rated", np.int64),  # answered calls whose media is known
         ("customers", np.int64),  # that had a bad call in the open incident
+        ("fallen_ms", np.int64),  # when a line of it fell last (detectors.lines)
+        ("surge_ms", np.int64),  # when lines of it fell together last; -1: never
         ("incident", np.int32),  # serial of the open incident; 0: none
         ("recovery", np.float32),  # log-likelihood ratio for "it is over", never below 0
         ("recovery_p", np.float32),  # the rate that it is over against
         ("recovery_p0", np.float32),  # the healthy rate when the incident opened
+        ("fallen", np.float32),  # lines that fell lately, fading
         ("channel", np.int8),  # what the incident is about
         ("kind", np.int8),  # index into ELEMENTS
     ],
@@ -241,7 +244,8 @@ class Elements:
         self._serials[kind, name] = serial
         self.names.append((kind, name))
         one = self.network.elements[serial]
-        one["last_ms"], one["since_ms"], one["kind"] = -1, -1, ELEMENTS.index(kind)
+        one["last_ms"], one["since_ms"], one["surge_ms"] = -1, -1, -1
+        one["kind"] = ELEMENTS.index(kind)
         return serial
 
     def p0(self, serial: int, channel: int) -> float:

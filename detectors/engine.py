@@ -20,7 +20,7 @@ from detectors.experience import weighed
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
 from detectors.incidents import OpenIncident
-from detectors.intake import LineReadings, calls_of, media_of, news_of
+from detectors.intake import LineReadings, calls_of, links_of, media_of, news_of
 from detectors.memory import Memory
 from detectors.patterns import space
 from detectors.remedies.catalogue import Catalogue
@@ -41,6 +41,7 @@ from detectors.watch.world import (
     STOP_SHELVES,
     Calls,
     Limits,
+    Links,
     Media,
     News,
     Scratch,
@@ -52,7 +53,7 @@ from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usa
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import I8, I32, I64, U64, key_of
 
-LAYOUT = 6
+LAYOUT = 7
 """The layout of the state; another one is refused."""
 
 NEVER_MS = 2**62
@@ -99,6 +100,7 @@ class _Now:
     calls: Calls
     media: Media
     news: News
+    links: Links
     said: list[Profile | Usage | Contact]
     others: list[Business]
     lines: LineReadings
@@ -110,12 +112,14 @@ class _Now:
         """Make a batch's columns into those of the hot loop."""
         said_at, said, others_at, others = _parted(batch.business)
         calls = calls_of(batch.calls, memory)
+        links_at, links = links_of(batch.links)
         return cls(
             batch,
-            *merge_order(batch.calls.position, batch.media.position, said_at, others_at),
+            *merge_order(batch.calls.position, batch.media.position, said_at, others_at, links_at),
             calls=calls,
             media=media_of(batch.media, memory),
             news=news_of(said),
+            links=links,
             said=said,
             others=others,
             lines=LineReadings(batch.links, memory.advisor),
@@ -188,7 +192,7 @@ class RiskEngine:
         scratch.clock[:] = self.clock_ms, memory.next_due_ms(NEVER_MS)
         scratch.tally[:] = 0
         at, stop = advance(
-            at, now.kind, now.index, now.calls, now.media, now.news, memory.world(), self._limits, scratch
+            at, now.kind, now.index, now.calls, now.media, now.news, now.links, memory.world(), self._limits, scratch
         )
         self.clock_ms = int(scratch.clock[0])
         named, _, heard = scratch.tally.tolist()

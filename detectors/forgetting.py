@@ -6,6 +6,7 @@ What was learnt of many together stays: the counts of elements, the weights of t
 import numpy as np
 
 from detectors.history import BAD_KEPT, GOOD_KEPT, HISTORY
+from detectors.lines import LINE
 from detectors.locks import party_of
 from detectors.memory import Memory
 from detectors.notes import DRAFT, NOTE
@@ -28,7 +29,7 @@ def _erase_row(memory: Memory, key: int) -> dict[str, int]:
         return {}
     customer = memory.row(row)
     place = int(customer["note"])
-    history = int(memory.note_of(customer)["history"])
+    history, line = (int(memory.note_of(customer)[name]) for name in ("history", "line"))
     memory.give_back(customer)
     calls = 0
     # What is given back is cleared only as far as its next customer needs: the calls themselves would stay.
@@ -38,6 +39,8 @@ def _erase_row(memory: Memory, key: int) -> dict[str, int]:
         one = memory.histories.shelf.items[history : history + 1]
         calls = min(int(one["bad_count"][0]), BAD_KEPT) + min(int(one["good_count"][0]), GOOD_KEPT)
         raw(one)[:] = raw(np.zeros(1, HISTORY))
+    if line >= 0:
+        raw(memory.lines.shelf.items)[line] = raw(np.zeros(1, LINE))[0]
     memory.roster.remove(np.arange(len(memory.roster)) == row)
     return {"evidence": 1, "calls": calls}
 

@@ -210,10 +210,6 @@ class Histories(Shelves):
             del self.call_ids[index]
         self.call_ids.settle()
 
-    def reset(self) -> None:
-        """Hold nothing, with nothing written yet."""
-        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there
-
 
 def _ring_order(count: int, kept: int) -> list[int]:
     return [place % kept for place in range(max(0, count - kept), count)]

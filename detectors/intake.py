@@ -7,12 +7,13 @@ import numpy as np
 
 from detectors.advice import Advisor
 from detectors.emodel import ratings
+from detectors.lines import METRICS
 from detectors.memory import Memory
 from detectors.release import CallEnds, classify
-from detectors.watch.world import APPLIED, FELT, Calls, Media, News
+from detectors.watch.world import APPLIED, FELT, Calls, Links, Media, News
 from schemas.columns import CallColumns, LinkColumns, MediaColumns
 from schemas.events import Contact, Profile, Usage
-from schemas.text import TextColumn
+from schemas.text import I64, TextColumn
 
 
 def calls_of(columns: CallColumns, memory: Memory) -> Calls:
@@ -53,6 +54,22 @@ def news_of(events: list[Profile | Usage | Contact]) -> News:
         at_ms=np.array([event.at_ms for event in events], np.int64),
         fate=np.full(len(events), APPLIED, np.int8),
         felt=np.empty((len(events), len(FELT))),
+    )
+
+
+def links_of(readings: LinkColumns) -> tuple[I64, Links]:
+    """Return the readings of customers' own lines: their positions, and what the loop sees of them.
+
+    A reading of an element that serves many is nobody's line.
+    """
+    customers = readings.customer_id.keys()
+    own = np.flatnonzero((customers != 0) & (readings.metric.codes >= 0))
+    numbers = np.array([METRICS.index(word) if word in METRICS else -1 for word in readings.metric.values], np.int8)
+    return readings.position[own], Links(
+        customer=customers[own],
+        at_ms=readings.at_ms[own],
+        metric=numbers[readings.metric.codes[own]],
+        value=readings.value[own],
     )
 
 

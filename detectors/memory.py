@@ -12,6 +12,7 @@ from detectors.elements import Elements
 from detectors.emodel import codec_index
 from detectors.history import Histories
 from detectors.incidents import Incidents
+from detectors.lines import LINE, Lines
 from detectors.notes import DRAFT, NOTE, Notes
 from detectors.remedies.catalogue import Catalogue
 from detectors.roster import CALM, ROW, Roster, Rows
@@ -41,6 +42,7 @@ class Memory:
         self.roster = Roster(settings.customers_max, settings.idle_days)
         self.notes = Notes()
         self.histories = Histories()
+        self.lines = Lines()
         self.elements = Elements()
         self.incidents = Incidents(settings.deployment, self.elements)
         self.casebook = Casebook()
@@ -51,7 +53,7 @@ class Memory:
 
     def world(self) -> World:
         """Return the state that the hot loop works on; good until some part of it grows."""
-        return World(self.roster.book, self.notes.shelf, self.histories.shelf, self.elements.network)
+        return World(self.roster.book, self.notes.shelf, self.histories.shelf, self.lines.shelf, self.elements.network)
 
     def row(self, row: int) -> Any:
         """Return a customer's row; what is written to it, to its note, history or case stays."""
@@ -91,14 +93,16 @@ class Memory:
         """Free what is kept beside the row of a customer who leaves."""
         if one["note"] == DRAFT:
             return
-        history = int(self.note_of(one)["history"])
-        if history >= 0:
-            self.histories.give_back(history)
+        note = self.note_of(one)
+        if note["history"] >= 0:
+            self.histories.give_back(int(note["history"]))
+        if note["line"] >= 0:
+            give_back(self.lines.shelf, int(note["line"]))
         give_back(self.notes.shelf, int(one["note"]))
 
     def make_shelf_room(self) -> None:
-        """Let notes or histories grow, where there is none left."""
-        for part in (self.notes, self.histories):
+        """Let notes, histories or lines grow, where there is none left."""
+        for part in (self.notes, self.histories, self.lines):
             if not part.shelf.tally[0]:
                 part.make_room()
 
@@ -108,6 +112,7 @@ class Memory:
             "customers": len(self.roster),
             "with recent calls": len(self.histories),
             "open cases": len(self.casebook.cases),
+            "with lines read": len(self.lines),
             "elements": len(self.elements),
             "open incidents": len(self.incidents.open),
             "relations": len(self.relations),
@@ -157,6 +162,7 @@ class Memory:
             "rows": plain(rows),
             "notes": plain(notes),
             "histories": self.histories.copy(_with_history(notes)),
+            "lines": plain(self.lines.copy(_with_line(notes))),
         }
 
     def write_whole(self) -> None:
@@ -165,7 +171,7 @@ class Memory:
 
     def reset(self) -> None:
         """Know nothing, as before `take`."""
-        for table in (self.roster, self.notes, self.histories, self.elements):
+        for table in (self.roster, self.notes, self.histories, self.lines, self.elements):
             table.reset()
         for part in (self.casebook, self.relations, self.advisor):
             part.reset()
@@ -184,6 +190,7 @@ class Memory:
             self.roster.take(np.frombuffer(some["index"], np.int32), rows, state["size"])
             self.notes.take(_noted(rows), notes)
             self.histories.take(_with_history(notes), some["histories"])
+            self.lines.take(_with_line(notes), np.frombuffer(some["lines"], LINE))
         self.histories.call_ids.take(state["call_ids"], number)
         self.elements.take(state["elements"], number)
         self.incidents.restore(state["incidents"])
@@ -200,7 +207,9 @@ class Memory:
         self.roster.settle()
         taken = _noted(self.roster.book.rows[: len(self.roster)])
         self.notes.settle(taken)
-        self.histories.settle(_with_history(self.notes.copy(taken)))
+        notes = self.notes.copy(taken)
+        self.histories.settle(_with_history(notes))
+        self.lines.settle(_with_line(notes))
         for part in (self.elements, self.casebook, self.relations, self.advisor):
             part.settle()
 
@@ -212,6 +221,11 @@ def _noted(rows: Rows) -> I32:
 
 def _with_history(notes: Rows) -> I32:
     places: I32 = notes["history"]
+    return places[np.flatnonzero(places >= 0)]
+
+
+def _with_line(notes: Rows) -> I32:
+    places: I32 = notes["line"]
     return places[np.flatnonzero(places >= 0)]
 
 

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from detectors.changes import copied, words
 from detectors.evidence import CHANNELS
 from detectors.shelves import Shelf, Shelves, give_back, take_place
 from schemas.kernels import inlined, loop
-from schemas.text import I32
 
 NOTE = np.dtype(
     [
@@ -27,6 +25,7 @@ NOTE = np.dtype(
         ("media_count", np.float32),
         ("history", np.int32),  # place of the customer's recent calls (detectors.history); -1: none
         ("incident", np.int32),  # serial of the last incident this customer was counted in; 0: none
+        ("line", np.int32),  # place of what telemetry says of the customer's line (detectors.lines); -1: nothing
     ],
     align=True,
 )
@@ -50,6 +49,7 @@ def clear_note(one: Any) -> None:
     one["media_count"] = 0.0
     one["history"] = -1
     one["incident"] = 0
+    one["line"] = -1
 
 
 @inlined
@@ -59,7 +59,8 @@ def _says_nothing(one: Any, now_ms: int) -> bool:
     for channel in range(len(CHANNELS)):
         waits |= one["waiting_count"][channel] > 0 or one["waiting_weight"][channel] != 0.0
     recent = one["last_bad_ms"] >= 0 and now_ms - one["last_bad_ms"] <= KEPT_MS
-    return not (waits or recent or one["since_ms"] >= 0 or one["media_count"] > 0.0 or one["history"] >= 0)
+    kept = one["history"] >= 0 or one["line"] >= 0
+    return not (waits or recent or kept or one["since_ms"] >= 0 or one["media_count"] > 0.0)
 
 
 @inlined
@@ -101,18 +102,3 @@ class Notes(Shelves):
         place = take_place(self.shelf)
         _clear(self.shelf, place)
         return place
-
-    # State
-
-    def copy(self, index: I32) -> np.ndarray:
-        """Return a copy of some notes."""
-        return copied(self.shelf.items, index)
-
-    def take(self, index: I32, rows: np.ndarray) -> None:
-        """Take over what `copy` gave."""
-        self.hold(int(index.max(initial=0)) + 1)
-        words(self.shelf.items)[index] = words(rows)
-
-    def reset(self) -> None:
-        """Hold nothing."""
-        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there

@@ -1,11 +1,11 @@
 """Places for what only some customers have: handed out one by one, and taken back."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.changes import words
+from detectors.changes import copied, words
 from detectors.snapshots import raw
 from schemas.kernels import loop
 from schemas.text import I32
@@ -75,6 +75,21 @@ class Shelves:
         if size > len(old.items):
             self.shelf = self._allocate(1 << (size - 1).bit_length())
             raw(self.shelf.items)[: len(old.items)] = raw(old.items)
+
+    # State
+
+    def copy(self, index: I32) -> Any:
+        """Return what lies in some places, as a checkpoint holds it: a copy."""
+        return copied(self.shelf.items, index)
+
+    def take(self, index: I32, kept: Any) -> None:
+        """Take over what `copy` gave."""
+        self.hold(int(index.max(initial=0)) + 1)
+        words(self.shelf.items)[index] = words(kept)
+
+    def reset(self) -> None:
+        """Hold nothing, with nothing written yet."""
+        self.__init__()  # type: ignore[misc]  # begin empty, whatever was there
 
     def settle(self, taken: I32) -> None:
         """Make those places free that nobody has, once all were taken over; nothing is left in them.

@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
+from detectors.lines import LOSS_HIGH_RATIO, RX_POWER_HIGH_DBM, RX_POWER_LOW_DBM
 from schemas.alerts import Cause, Dimension, PatternKind
 
 CauseKind = Literal[
@@ -51,14 +52,8 @@ CAUSE_WORDS: Final[Mapping[CauseKind, str]] = {
 SNR_MARGIN_LOW_DB: Final = 6.0
 """A DSL line below this noise margin retrains; 6 dB is the usual target margin."""
 
-RX_POWER_LOW_DBM, RX_POWER_HIGH_DBM = -27.0, -8.0
-"""Receive window of a GPON terminal, class B+ (ITU-T G.984.2, amendment 1)."""
-
 UTILIZATION_HIGH_RATIO, UTILIZATION_LOW_RATIO = 0.8, 0.5
 """Above the first, queues of a shared link fill in bursts; below the second they hardly do. Judgement."""
-
-LOSS_HIGH_RATIO: Final = 0.01
-"""Packet loss of a line that is audible with G.711 without concealment (ITU-T G.113, appendix I). Judgement."""
 
 ALTERNATIVE_SHARE_MIN: Final = 0.05
 """An alternative is named where it has at least this share."""

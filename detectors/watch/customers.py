@@ -38,6 +38,7 @@ from detectors.history import (
     reset_counters,
     take,
 )
+from detectors.lines import line_log10
 from detectors.locks import lock_total, observe_duration
 from detectors.notes import KEPT_MS
 from detectors.patterns import Kept, added_log10, fill
@@ -67,14 +68,14 @@ def evidence_days(one: Any) -> float:
 
 @inlined
 def opening_log10(one: Any, history: Any, added_log10: float) -> float:
-    """Return log10 of the evidence that may open a case, with what structure adds to it.
+    """Return log10 of the evidence that may open a case, with what structure and the line add.
 
     A channel counts if calls show it that are bad by themselves: a customer cannot be told of what no call shows.
 
     Args:
         one: the customer's row.
         history: what is kept of the calls since the trouble began.
-        added_log10: from `detectors.patterns.added_log10`.
+        added_log10: from `detectors.patterns.added_log10`, and from `line_of`.
     """
     value = total_of(one["evidence"], DROP) if history["drops"] > 0 else 0.0
     value += total_of(one["evidence"], SETUP) if history["failures"] > 0 else 0.0
@@ -185,6 +186,16 @@ def keep_call(world: World, row: int, calls: Calls, i: int, rating: float, signs
 
 
 @loop
+def line_of(world: World, note: Any) -> float:
+    """Return log10 of what telemetry of a customer's line adds to the evidence of bad calls; 0 where there is none."""
+    if note["line"] < 0:
+        return 0.0
+    line = world.lines.items[note["line"]]
+    surge_ms = world.network.elements[line["node"]]["surge_ms"] if line["node"] >= 0 else -1
+    return line_log10(line, surge_ms, note["since_ms"])
+
+
+@loop
 def may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, scratch: Scratch) -> bool:
     """Return whether a customer's evidence is enough for a case, with what the structure of the bad calls adds."""
     if note["history"] < 0:
@@ -203,7 +214,8 @@ def may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, scr
         within.day_bad,
         within.room,
     )
-    return opening_log10(one, history, added_log10(kept)) >= limits.open_log10
+    added = added_log10(kept) + line_of(world, note)
+    return opening_log10(one, history, added) >= limits.open_log10
 
 
 @inlined

@@ -9,7 +9,8 @@ event. So the outcome is that of one event at a time, whatever the batch size.
 import numpy as np
 import numpy.typing as npt
 
-from detectors.history import BAD, BAD_CALL
+from detectors.history import BAD, BAD_CALL, ELEMENTS
+from detectors.lines import fall_together, read_line, take_line
 from detectors.notes import put_away
 from detectors.order import is_known, is_late, keep
 from detectors.roster import CALM, FULL, ROW, find, find_or_add, home, touch
@@ -31,6 +32,7 @@ from detectors.watch.world import (
     DUPLICATE,
     FUTURE_MS,
     K_CALL,
+    K_LINK,
     K_MEDIA,
     K_NEWS,
     K_OTHER,
@@ -44,6 +46,7 @@ from detectors.watch.world import (
     STOP_SHELVES,
     Calls,
     Limits,
+    Links,
     Media,
     News,
     Scratch,
@@ -52,6 +55,7 @@ from detectors.watch.world import (
 from schemas.kernels import fetch_early, inlined, loop
 from schemas.text import I8, I32, I64
 
+NODE = ELEMENTS.index("access_node")
 ROW_LINES = (ROW.itemsize - 1) // 64 + 2
 """Cache lines that a row may lie in, wherever it begins."""
 
@@ -86,6 +90,8 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         keep_call(world, row, calls, i, rating, signs, scratch)
     if signs & BAD_CALL:
         note["last_bad_ms"] = max(note["last_bad_ms"], calls.end_ms[i])
+    if note["line"] >= 0 and calls.elements[i, NODE] >= 0:
+        world.lines.items[note["line"]]["node"] = calls.elements[i, NODE]
     if not state & INSIDE:
         bad = (signs & BAD_CALL) != 0
         if one["mode"] != CALM:
@@ -125,6 +131,23 @@ def _apply_media(world: World, media: Media, i: int) -> None:
     far = media.rating[i] - note["media_rating"]
     note["media_rating"] = np.float32(note["media_rating"] + far / note["media_count"])
     put_away(world.notes, one, media.at_ms[i])
+
+
+@inlined
+def _apply_link(world: World, links: Links, i: int, clock_ms: int) -> None:
+    """Read the line of a customer who has called; a time far ahead is a broken clock."""
+    row = find(world.book, links.customer[i])
+    if row < 0 or (clock_ms >= 0 and links.at_ms[i] > clock_ms + FUTURE_MS):
+        return
+    touch(world.book, row)
+    one = world.book.rows[row]
+    note = world.notes.items[one["note"]]
+    if note["line"] < 0:
+        note["line"] = take_line(world.lines)
+    line = world.lines.items[note["line"]]
+    if read_line(line, links.metric[i], links.value[i], links.at_ms[i]) and line["node"] >= 0:
+        fall_together(world.network.elements[line["node"]], links.at_ms[i])
+    put_away(world.notes, one, links.at_ms[i])
 
 
 FETCH_SLOT, FETCH_ROW, FETCH_NOTE, FETCH_HISTORY = 24, 12, 8, 4
@@ -169,6 +192,7 @@ def advance(
     calls: Calls,
     media: Media,
     news: News,
+    links: Links,
     world: World,
     limits: Limits,
     scratch: Scratch,
@@ -177,9 +201,9 @@ def advance(
 
     Args:
         at: where to begin in `kind` and `index`.
-        kind: int8, K_CALL, K_MEDIA, K_NEWS or K_OTHER of each event, in order of arrival.
+        kind: int8, K_CALL, K_MEDIA, K_NEWS, K_OTHER or K_LINK of each event, in order of arrival.
         index: int32, the event's row in the columns of its kind.
-        calls, media, news: the batch.
+        calls, media, news, links: the batch.
         world: the state; changed in place.
         limits: what the configuration fixes.
         scratch: what is handed back; changed in place.
@@ -192,7 +216,7 @@ def advance(
         _fetch_customers(world, kind, index, calls, k)
         if kind[k] == K_OTHER:
             return k, STOP_OTHER
-        if world.notes.tally[0] == 0 or world.shelf.tally[0] == 0:
+        if world.notes.tally[0] == 0 or world.shelf.tally[0] == 0 or world.lines.tally[0] == 0:
             return k, STOP_SHELVES
         i = index[k]
         if kind[k] == K_NEWS:
@@ -201,6 +225,9 @@ def advance(
             continue
         if kind[k] == K_MEDIA:
             _apply_media(world, media, i)
+            continue
+        if kind[k] == K_LINK:
+            _apply_link(world, links, i, scratch.clock[0])
             continue
         end_ms = calls.end_ms[i]
         if scratch.clock[0] >= 0 and end_ms > scratch.clock[0] + FUTURE_MS:

@@ -9,10 +9,10 @@ from detectors.roster import Book
 from detectors.shelves import Shelf
 from schemas.text import F32, F64, I8, I16, I32, I64, U64, Bools
 
-K_CALL, K_MEDIA, K_NEWS, K_OTHER = range(4)
+K_CALL, K_MEDIA, K_NEWS, K_OTHER, K_LINK = range(5)
 """Kinds of event, as the loop tells them apart."""
 STOP_OTHER, STOP_DUE, STOP_CUSTOMERS, STOP_SHELVES = 1, 2, 4, 8
-"""Reasons to return before an event: rare type; a decision is due; no free row; no free history or note."""
+"""Reasons to return before an event: rare type; a decision is due; no free row; no free history, note or line."""
 STOP_LOOK, STOP_CASE, STOP_ELEMENT = 16, 32, 64
 """Reasons to return behind an event: evidence asks for a look; a case is worse or may be over; an element's state."""
 APPLIED, DUPLICATE, LATE = 0, 1, 2
@@ -66,6 +66,19 @@ class News(NamedTuple):
     felt: F64
 
 
+class Links(NamedTuple):
+    """The readings of customers' own lines in a batch: one row a reading.
+
+    Attributes:
+        metric: index into `detectors.lines.METRICS`.
+    """
+
+    customer: U64
+    at_ms: I64
+    metric: I8
+    value: F32
+
+
 class Limits(NamedTuple):
     """What the configuration fixes.
 
@@ -111,4 +124,5 @@ class World(NamedTuple):
     book: Book
     notes: Shelf
     shelf: Shelf
+    lines: Shelf
     network: Network
