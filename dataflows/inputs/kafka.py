@@ -271,17 +271,25 @@ class KafkaReader:
                 messages = [message for message in messages if message.error() is None]
             for number, run in self._apart(messages):
                 if number not in taken:
-                    taken[number] = Taken(self._given.topics[0] if len(self._given.topics) == 1 else None)
+                    taken[number] = self._begun(number)
                 taken[number].add(run)
         return taken, failed
 
+    def _begun(self, number: int) -> Taken:
+        """Return what takes messages: of a partition that is kept apart, or of all that are read together."""
+        topic = self._given.topics[0] if len(self._given.topics) == 1 else None
+        if self._given.partitions != "all":
+            return Taken(topic, number)
+        return Taken(topic, next(iter(self._offsets))[1] if len(self._offsets) == 1 else None)
+
     def _apart(self, messages: list[Message]) -> Iterator[tuple[int, list[Message]]]:
+        if not messages:
+            return
         if self._given.partitions == "all":
-            if messages:
-                yield 0, messages
+            yield 0, messages
             return
         # Messages of a partition come in runs: what is fetched at once is handed out at once.
-        if len(set(map(Message.partition, messages))) == 1:
+        if len(self._offsets) == 1 or len(set(map(Message.partition, messages))) == 1:
             yield messages[0].partition() or 0, messages
             return
         for number, run in groupby(messages, Message.partition):
