@@ -6,7 +6,6 @@ were is told with the next one. What libraries log, and threads that end by an e
 """
 
 import logging
-import re
 import sys
 import threading
 import time
@@ -16,34 +15,13 @@ from typing import Any
 
 import structlog
 
+from dataflows import redaction
+from dataflows.redaction import BLANK, SECRET_NAME
+
 LINES_PER_MINUTE = 20
 """Of one event; more of them are counted."""
 
 MINUTE_S = 60.0
-
-BLANK = "(not shown)"
-
-_NAME = r"(?:secret|passw|pwd|token|credential|(?:api|routing|access|private)[_-]?key|authorization|cookie|signature)"
-_SECRET_KEY = re.compile(_NAME, re.IGNORECASE)
-_HIDDEN = re.compile(
-    rf"""
-    -----BEGIN\ [A-Z\ ]+-----.*?(?:-----END\ [A-Z\ ]+-----|\Z)                # a key in PEM (RFC 7468)
-    | (?P<query>\bhttps?://[^\s?"'<>]{{0,300}}\?)[^\s"'<>]+                           # what an address asks
-    | (?P<field>{_NAME}[\w.-]{{0,40}}["']?(?:\s*=\s*|["']\s*:\s*)b?)         # a field, a variable, a JSON member
-      (?:"[^"]*"|'[^']*'|[^\s"'&;]+)
-    | (?P<header>\b(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{{0,40}}{_NAME}[\w-]{{0,40}})\s*:\s*)
-      (?!["'\s])[^\r\n"']+
-    | \b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{{8,}}  # an Authorization header's value
-    | \beyJ[\w-]+\.[\w-]+\.[\w-]*                 # a JSON Web Token (RFC 7519)
-    | \bwh(?:sec|sk)_[A-Za-z0-9+/=]+               # a webhook's secret
-    | \b(?:sips?|tel|im|pres|xmpp):[^\s"'<>]+      # SIP and telephone URIs (RFC 3261, RFC 3966)
-    | [+\uff0b]\d[\d\s().-]{{5,}}\d                 # international numbers (ITU-T E.123)
-    | \b00[1-9]\d{{7,13}}\b(?!\.) | \(0\d{{1,5}}\)\s?\d[\d\s-]{{3,}}\d  # as dialled, and national ones (E.123)
-    | (?<=://)[^/\s@]+@                            # user and password in an address
-    | [\w.+-]{{1,64}}@[A-Za-z][\w-]*(?:\.[\w-]+)+    # an address of e-mail or SIP
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
 
 EventDict = MutableMapping[str, Any]
 
@@ -51,18 +29,11 @@ EventDict = MutableMapping[str, Any]
 def redacted(_: Any, __: str, event: EventDict) -> EventDict:
     """Blank what looks like an identity or a secret."""
     for key, value in event.items():
-        if _SECRET_KEY.search(key):
+        if SECRET_NAME.search(key):
             event[key] = BLANK
-        elif isinstance(value, str):
-            event[key] = _HIDDEN.sub(_blanked, value)
         elif not isinstance(value, bool | int | float | None):
-            event[key] = _HIDDEN.sub(_blanked, str(value))
+            event[key] = redaction.redacted(str(value))
     return event
-
-
-def _blanked(found: re.Match[str]) -> str:
-    """Return what stands for something hidden: the name that it goes by stays."""
-    return f"{found['query'] or found['field'] or found['header'] or ''}{BLANK}"
 
 
 class Limited:

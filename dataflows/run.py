@@ -85,7 +85,9 @@ def run(config: Config, announce: Announce | None = None, epoch: timedelta = EPO
     stopping = Stop()
     folder = config.state.directory
     with sole_user(folder), _signals(stopping), contextlib.ExitStack() as stack:
-        require_private(folder)
+        for each in {folder, sharded.partitions_folder(config)}:
+            if each.exists():
+                require_private(each)
         opened = _open(config, secrets, treated, stack)
         opened.dispatcher.start()
         stack.callback(opened.dispatcher.stop)

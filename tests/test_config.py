@@ -199,6 +199,13 @@ class TestRendering:
         assert "timeout_s = 15" in shown
         assert 'international_prefix = "00"' in shown
 
+    def test_what_the_address_of_a_webhook_asks_is_not_shown(self, tmp_path):
+        output = '[[output]]\nkind = "webhook"\nsecret_env = "X"\nurl = "https://crm.example/hooks?t=TEhJU0lTTk9U"\n'
+        (tmp_path / "c.toml").write_text(output)
+        config = load(tmp_path / "c.toml", {})
+        assert config.output[0].url.endswith("?t=TEhJU0lTTk9U")
+        assert 'url = "https://crm.example/hooks?(not shown)"' in render(config)
+
     def test_secrets_are_not_shown(self):
         environ = {"STAYLINE_CRM_SECRET": SECRET}
         config = load(FULL, environ)

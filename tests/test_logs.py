@@ -9,7 +9,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflows.logs import BLANK, LINES_PER_MINUTE, Limited, redacted
+from dataflows.logs import LINES_PER_MINUTE, Limited, redacted
+from dataflows.redaction import BLANK
 
 SECRETS = [
     "sip:alice@pbx.example;transport=tls",

@@ -6,8 +6,22 @@ import stat
 import pytest
 
 from dataflows import private
+from dataflows.config import load
 from dataflows.private import require_private
+from dataflows.run import run
 from schemas.errors import StateError
+
+CONFIG = """
+[input]
+kind = "file"
+file = { paths = ["events.ndjson"] }
+[state]
+directory = "state"
+shared_directory = "shared"
+[[output]]
+kind = "file"
+path = "alerts.ndjson"
+"""
 
 
 @pytest.fixture
@@ -48,6 +62,15 @@ def test_a_directory_that_others_may_read_is_closed_and_said_so(folder, said):
     require_private(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert said == [("state.closed_to_others", {"was": "0755", "now": "0700"})]
+
+
+def test_a_run_closes_the_directory_that_processes_share_too(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (tmp_path / "events.ndjson").touch()
+    (tmp_path / "c.toml").write_text(CONFIG)
+    run(load(tmp_path / "c.toml", {}))
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("state", "shared")] == [0o700, 0o700]
 
 
 def test_a_closed_directory_is_left_as_it_is(folder, said):

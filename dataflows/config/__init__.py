@@ -27,6 +27,7 @@ from dataflows.config.overrides import override
 from dataflows.config.problems import duplicate_names, shape_problems, shared_files
 from dataflows.config.settings import Config
 from dataflows.config.treatments import routing_key_problem
+from dataflows.redaction import redacted
 from detectors.settings import Settings
 from schemas import formats
 from schemas.errors import ConfigError
@@ -112,8 +113,16 @@ def _column_map_problems(raw: Mapping[str, Any], problems: list[str]) -> list[st
 
 
 def render(config: Config) -> str:
-    """Write the configuration as TOML, defaults included, secrets not: it holds none. Reads back to the same."""
-    return toml.dumps(config.model_dump(mode="json", exclude_none=True))
+    """Write the configuration as TOML, defaults included, secrets not.
+
+    It holds none, and reads back to the same; only what a webhook's address asks (`?token=...`) may be one, and is left
+    out.
+    """
+    shown = config.model_dump(mode="json", exclude_none=True)
+    for one in shown["output"]:
+        if "url" in one:
+            one["url"] = redacted(one["url"])
+    return toml.dumps(shown)
 
 
 def with_format(config: Config, name: str) -> Config:

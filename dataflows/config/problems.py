@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,8 @@ from pydantic_core import ErrorDetails
 from dataflows.config.outputs import FileOutput
 from dataflows.config.overrides import kinds, names
 from dataflows.config.settings import Config
+from dataflows.redaction import SECRET_NAME, redacted
 
-_SECRET_KEY = re.compile(r"secret|passw|token|credential|api_?key|authori[sz]ation", re.IGNORECASE)
 _FOUND_CHARS_MAX = 80
 _INLINE = "must not stand here: a secret is given by secret_env or secret_file, never inline"
 _ABSENT = ", was absent"
@@ -100,7 +99,7 @@ def _at(raw: Any, path: list[str]) -> Any:
 
 def _rule(details: ErrorDetails, path: list[str], schema: type[BaseModel]) -> str:
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        if _SECRET_KEY.search(path[-1]):
+        if SECRET_NAME.search(path[-1]):
             return _INLINE
         if path[-1] in _HOLDS and path[0] == "output":
             return "must stand at a webhook, which alone holds anything back"
@@ -128,7 +127,7 @@ def shown(path: list[str], value: Any) -> str:
     if isinstance(value, dict):
         return "a table"
     text = json.dumps(value, ensure_ascii=False, default=str)
-    if any(_SECRET_KEY.search(part) for part in path[-1:]) or "whsec_" in text or "@" in text:
+    if any(SECRET_NAME.search(part) for part in path[-1:]) or "@" in text or redacted(text) != text:
         return "something else (not shown: it may be a secret)"
     return text if len(text) <= _FOUND_CHARS_MAX else f"{text[:_FOUND_CHARS_MAX]}..."
 
