@@ -254,7 +254,7 @@ class Advisor:
             fee_minor=relation.monthly_fee_minor,
             currency=relation.currency,
             segment=relation.segment,
-            consent=relation.consent,
+            consent=None if relation.consent is None else tuple(relation.consent),
             language=relation.language,
             tried=tuple(Tried(name, at_ms, result) for at_ms, name, result in relation.remedies if name),
             failed=tuple(case.failed),

@@ -128,7 +128,7 @@ class Profile(Struct, tag_field="type", tag="profile", gc=False):
     tenure_days: Count | None = None
     contract_end_ms: TimeMs | None = None
     segment: str | None = None
-    consent: tuple[str, ...] | None = None
+    consent: list[str] | None = None
     access_node: Place | None = None
     language: str | None = None
 
