@@ -214,7 +214,8 @@ class _Scanned:
         self._cells = read.cells
         self._words = words
         self.position = np.flatnonzero(read.status == status)
-        self._columns = transpose(read.cells, self.position)
+        self._rows = read.cell[self.position]
+        self._columns = transpose(read.cells, self._rows)
 
     def calls(self) -> CallColumns:
         return CallColumns(
@@ -273,7 +274,7 @@ class _Scanned:
 
     def exact(self, name: str) -> F64:
         """Return a measure as float64."""
-        column: F64 = self._cells.measures[self.position * FIELDS + FIELD_NAMES.index(name)]
+        column: F64 = self._cells.measures[self._rows.astype(np.int64) * FIELDS + FIELD_NAMES.index(name)]
         return column
 
     def _integer(self, name: str) -> I64:

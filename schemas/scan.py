@@ -98,6 +98,9 @@ _NEEDS = np.array(
 )
 """By status: the bits of the fields that a record must have."""
 
+TAKEN_BYTES_MIN = 64
+"""No record that is taken is shorter: names, quotes and colons of what it needs take so many bytes."""
+
 _SIZE_BITS = 17
 _SIZE_MASK = (1 << _SIZE_BITS) - 1
 """A span in a cell is its start shifted by this, plus its size: a record has at most 2^16 bytes."""
@@ -126,7 +129,7 @@ class Cells(NamedTuple):
     """The arrays that a line is read into: few, as each is handed to every function of the loop.
 
     Attributes:
-        whole: int64, `FIELDS` a line: integers, spans of texts, codes, words.
+        whole: int64, `FIELDS` a record: integers, spans of texts, codes, words.
         measures: float64: the same memory, where a field is a measure.
         words: the vocabulary of coded fields.
         names: the names of fields.
@@ -146,12 +149,14 @@ class Scan(NamedTuple):
     Attributes:
         data: the chunk, padded.
         status: int8, CALL, MEDIA, LINK, LEFT or BLANK.
+        cell: int32, the line's row in `cells`; means something for CALL, MEDIA and LINK alone.
         begin, end: int64, the line's span in the chunk.
-        cells: see there; only rows of CALL, MEDIA and LINK mean anything.
+        cells: see there.
     """
 
     data: U8
     status: I8
+    cell: I32
     begin: I64
     end: I64
     cells: Cells
@@ -314,16 +319,21 @@ def _scan_line(data: U8, at: int, row: int, cells: Cells) -> tuple[int, int]:
 @loop
 def _scan(out: Scan, first: int, bytes_max: int) -> int:
     """Read lines from row `first` on; return the row before which the vocabulary asks for room, or behind the last."""
-    at = out.end[first - 1] + 1 if first else 0
+    at, cell = np.int64(0), np.int64(0)
+    if first:
+        at, cell = out.end[first - 1] + 1, np.int64(out.cell[first])
     for row in range(first, len(out.status)):
         for field in range(FIELDS):
-            out.cells.whole[row * FIELDS + field] = _UNKNOWN[field]
-        status, place = _scan_line(out.data, at, row, out.cells)
+            out.cells.whole[cell * FIELDS + field] = _UNKNOWN[field]
+        out.cell[row] = cell
+        status, place = _scan_line(out.data, at, cell, out.cells)
         if out.cells.words.tally[ASKED] > 0:
             return row
         end = line_end(out.data, place)
         out.begin[row], out.end[row] = at, end
         out.status[row] = status if end - at <= bytes_max else LEFT
+        # What is not taken leaves its cells to the next line.
+        cell += out.status[row] < LEFT
         at = end + 1
     return len(out.status)
 
@@ -346,9 +356,9 @@ class Columns(NamedTuple):
 
 
 @loop
-def _transpose(cells: Cells, rows: I64, out: Columns) -> None:
+def _transpose(cells: Cells, rows: I32, out: Columns) -> None:
     for i in range(len(rows)):
-        row = rows[i] * FIELDS
+        row = np.int64(rows[i]) * FIELDS
         for k in range(len(INTEGERS)):
             out.whole[k, i] = cells.whole[row + k]
         for k in range(len(WORDS)):
@@ -362,7 +372,7 @@ def _transpose(cells: Cells, rows: I64, out: Columns) -> None:
             out.codes[k, i] = cells.whole[row + CODED_AT + k]
 
 
-def transpose(cells: Cells, rows: I64) -> Columns:
+def transpose(cells: Cells, rows: I32) -> Columns:
     """Return some rows as columns."""
     size = len(rows)
     out = Columns(
@@ -402,13 +412,16 @@ class Scanner:
         """
         data = padded(chunk)
         lines = count_lines(data) - PAD_BYTES + 1
-        if lines * FIELDS > len(self._whole):
-            self._whole = np.empty(2 * lines * FIELDS, np.int64)
+        # And cells for a line that is not taken.
+        cells = (min(lines, len(data) // TAKEN_BYTES_MIN) + 1) * FIELDS
+        if cells > len(self._whole):
+            self._whole = np.empty(cells + cells // 4, np.int64)
         self._vocabulary.begin_chunk()
         words = self._vocabulary.words
         out = Scan(
             data=data,
             status=np.empty(lines, np.int8),
+            cell=np.empty(lines, np.int32),
             begin=np.empty(lines, np.int64),
             end=np.empty(lines, np.int64),
             cells=Cells(self._whole, self._whole.view(np.float64), words, _NAMES, self._gaps),

@@ -161,3 +161,12 @@ def test_what_a_decoder_learnt_of_earlier_chunks_changes_nothing(chunks):
         assert listed(kept.media) == listed(fresh.media)
         assert listed(kept.links) == listed(fresh.links)
         assert kept.rejects == fresh.rejects
+
+
+def test_lines_that_are_not_taken_need_no_memory_of_their_own():
+    taken = CALL_TEXT.encode()
+    chunk = b"\n{}\n" * 50_000 + taken + b"\n" + b"\n" * 50_000 + taken
+    read = Scanner().scan(chunk, RECORD_BYTES_MAX)
+    assert [int((read.status == status).sum()) for status in (CALL, LEFT, BLANK)] == [2, 50_000, 100_000]
+    assert read.cell[read.status == CALL].tolist() == [0, 1]
+    assert read.cells.whole.nbytes < 10 * len(chunk)
