@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.compressed import read_chunks
-from dataflows.inputs.files import MARK_BYTES, FileReader, Place
+from dataflows.inputs.files import CHUNK_BYTES, MARK_BYTES, FileReader, Place
 from schemas.deadletters import DeadReason
 from schemas.decode import RECORD_BYTES_MAX, Decoder
 from schemas.errors import InputError
@@ -315,7 +315,7 @@ class TestTooLong:
         tracemalloc.stop()
         (letter,) = letters_of(cuts)
         assert (letter.at, letter.reason, applied(cuts)) == (f"{path}:1", "too_large", ["c1"])
-        assert peak_bytes < 4 << 20
+        assert peak_bytes < 3 * CHUNK_BYTES
 
     def test_a_file_that_is_one_endless_line_is_one_reject(self, tmp_path):
         path = tmp_path / "long.ndjson"

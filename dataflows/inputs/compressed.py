@@ -12,7 +12,8 @@ import zstandard
 
 from schemas.errors import InputError, StaylineError
 
-READ_BYTES = 1 << 20
+READ_BYTES = 4 << 20
+"""As much as a chunk of records may have: what is read is not cut in pieces again."""
 
 _ZST_READ_BYTES = 512
 """A Zstandard block of four bytes can stand for 128 KiB (RFC 8878, section 3.1.1.2.3): so much compressed data at a
