@@ -319,9 +319,9 @@ def _scan_line(data: U8, at: int, row: int, cells: Cells) -> tuple[int, int]:
 @loop
 def _scan(out: Scan, first: int, bytes_max: int) -> int:
     """Read lines from row `first` on; return the row before which the vocabulary asks for room, or behind the last."""
-    at, cell = np.int64(0), np.int64(0)
+    at, cell = 0, 0
     if first:
-        at, cell = out.end[first - 1] + 1, np.int64(out.cell[first])
+        at, cell = int(out.end[first - 1]) + 1, int(out.cell[first])
     for row in range(first, len(out.status)):
         for field in range(FIELDS):
             out.cells.whole[cell * FIELDS + field] = _UNKNOWN[field]
