@@ -14,6 +14,7 @@ from dataflows.config.settings import Config
 from dataflows.flow import OpenInput, Part, Passed
 from dataflows.inputs import hep
 from dataflows.inputs.files import Cut, FileReader, Place
+from dataflows.inputs.folder import Folder
 from dataflows.inputs.http import read_converted
 from dataflows.inputs.kafka import KafkaFigures, KafkaReader
 from dataflows.inputs.kafka_client import connection
@@ -92,6 +93,9 @@ def source_of(config: Config, secrets: configuration.Secrets, folder: Path) -> S
 
     def read(place: tuple[int, ...] | None) -> Iterator[Cut | None]:
         begin = Place() if place is None else Place(*place)
+        if given.paths[0].is_dir():
+            whole = Folder(given.paths[0], folder / "input-files.ndjson", follow=given.follow)
+            return iter(FileReader(whole, begin, open_format=opener))
         return iter(FileReader(list(given.paths), begin, open_format=opener, follow=given.follow))
 
     return Source(read, ends=not given.follow)
@@ -102,7 +106,8 @@ def _opener(config: Config, secrets: configuration.Secrets) -> Callable[[], Form
     if config.input.format == "stayline":
         return None
     follows = config.input.kind == "file" and config.input.file.follow
-    options = configuration.format_options(config, secrets.token_key, endless=follows)
+    whole_files = follows and config.input.file.paths[0].is_dir()
+    options = configuration.format_options(config, secrets.token_key, endless=follows, whole_files=whole_files)
     return partial(open_format, config.input.format, options)
 
 

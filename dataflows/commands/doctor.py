@@ -37,6 +37,7 @@ from dataflows.config.settings import Config
 from dataflows.inputs import hep
 from dataflows.inputs.chunks import Chunk, converted
 from dataflows.inputs.files import FileReader, Place
+from dataflows.inputs.folder import files_of
 from dataflows.inputs.http import BODY_BYTES_MAX, Server, items_of
 from dataflows.inputs.kafka import KafkaReader
 from dataflows.inputs.kafka_client import connection
@@ -196,7 +197,8 @@ def _of_files(config: Config, token_key: bytes | None) -> Iterator[Chunk | None]
     if not given.paths:
         raise ConfigError(["input.file.paths: must name at least one file where input.kind is file, was empty"])
     opener = _opener(config, token_key)
-    for cut in FileReader(list(given.paths), Place(), open_format=opener, follow=given.follow):
+    follow = given.follow and not given.paths[0].is_dir()
+    for cut in FileReader(files_of(given.paths), Place(), open_format=opener, follow=follow):
         yield None if cut is None else cut.chunk
 
 

@@ -278,13 +278,14 @@ def _read_again(loaded: "Config", places: "Collection[str]", report: "Callable[[
     """Read vendors' records again; keys and passwords are asked for here alone: a list needs none."""
     from dataflows.commands.again import in_files, in_topics
     from dataflows.config import format_options, resolve_token_key
+    from dataflows.inputs.folder import files_of
     from schemas.formats import open_format
 
     given = loaded.input
     opener = partial(open_format, given.format, format_options(loaded, resolve_token_key(loaded, os.environ)))
     if given.kind == "kafka":
         return in_topics(_reached(loaded), places, opener)
-    return in_files(list(given.file.paths), places, opener, report)
+    return in_files(files_of(given.file.paths), places, opener, report)
 
 
 def _reached(loaded: "Config") -> dict[str, str]:

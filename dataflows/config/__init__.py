@@ -332,11 +332,13 @@ def _token_key(config: Config, environ: Mapping[str, str], problems: list[str]) 
     return key
 
 
-def format_options(config: Config, token_key: bytes | None, *, endless: bool = False) -> formats.Options:
+def format_options(
+    config: Config, token_key: bytes | None, *, endless: bool = False, whole_files: bool = False
+) -> formats.Options:
     """Return what `schemas.formats.open_format` needs to open `input.format`.
 
     Args:
-        endless: the input goes on for ever.
+        endless, whole_files: the input goes on for ever, and does so by whole files.
 
     Raises:
         ConfigError: `input.tokens.customers_file` does not hold.
@@ -353,6 +355,7 @@ def format_options(config: Config, token_key: bytes | None, *, endless: bool = F
         timezone=config.input.timezone,
         customer_networks=config.input.hep.customer_networks,
         endless=endless,
+        whole_files=whole_files,
     )
 
 

@@ -155,13 +155,18 @@ def shared_files(raw: Mapping[str, Any]) -> list[str]:
 def file_problems(config: Config) -> list[str]:
     """Hold the files that a configuration names against each other and against the disk; return every problem."""
     taken = list(config.input.file.paths) if config.input.kind == "file" else []
-    problems = [f"input.file.paths: {path} must be a file, was not" for path in taken if not path.is_file()]
+    rule = "must be a file, or one folder alone, was not"
+    alone = len(taken) == 1
+    problems = [
+        f"input.file.paths: {path} {rule}" for path in taken if not path.is_file() and not (alone and path.is_dir())
+    ]
+    folders = {path.resolve() for path in taken if path.is_dir()}
     for key, one in config.placed():
         if not isinstance(one, FileOutput):
             continue
         if one.path.is_dir() or not one.path.parent.is_dir():
             problems.append(f"{key}.path: {one.path} must be a file in a folder that exists, was not")
-        if one.path.resolve() in {other.resolve() for other in taken}:
+        if one.path.resolve() in {other.resolve() for other in taken} or one.path.parent.resolve() in folders:
             problems.append(f"{key}.path: {one.path} must be another file than those read and written, was one")
         taken.append(one.path)
     return problems

@@ -20,6 +20,10 @@ _ZST_READ_BYTES = 512
 time keeps what comes out of it under 17 MiB."""
 
 
+class UnfitFileError(InputError):
+    """A file cannot be read, or holds something else than it should; another one may."""
+
+
 class EndedEarlyError(InputError):
     """The input ended inside its compression, or the compression is damaged. What came before is good."""
 
@@ -32,7 +36,7 @@ def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
         report: is told how many bytes of the file, as it lies on disk, have been read; of a pipe nothing.
 
     Raises:
-        InputError: the file cannot be read, or is not compressed as its suffix says.
+        UnfitFileError: the file cannot be read, or is not compressed as its suffix says.
         EndedEarlyError: see there; every good chunk has been given.
     """
     begun = False
@@ -44,10 +48,10 @@ def read_chunks(path: Path, report: Callable[[int], None]) -> Iterator[bytes]:
                     report(file.tell())
                 yield chunk
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        kind = EndedEarlyError if begun or isinstance(error, EOFError) else InputError
+        kind = EndedEarlyError if begun or isinstance(error, EOFError) else UnfitFileError
         raise kind(f"{path}: must decompress to its end, did not: {error}") from None
     except OSError as error:
-        raise InputError(f"{path}: must be a file that can be read, was not: {error.strerror}") from None
+        raise UnfitFileError(f"{path}: must be a file that can be read, was not: {error.strerror}") from None
 
 
 def _decompressed(path: Path, file: BinaryIO) -> Iterator[bytes]:

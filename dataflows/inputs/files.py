@@ -7,17 +7,19 @@ record that the decoder refuses, the rest is read and dropped.
 import os
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dataflows.inputs.chunks import Chunk, converted, line_count
-from dataflows.inputs.compressed import EndedEarlyError, read_chunks
+from dataflows.inputs.compressed import EndedEarlyError, UnfitFileError, read_chunks
+from dataflows.inputs.folder import Folder, Listed
 from schemas.deadletters import DeadReason, Reject
 from schemas.decode import RECORD_BYTES_MAX
 from schemas.errors import InputError
-from schemas.formats import Converted, Format, JoiningFormat, Packet, PacketFormat
+from schemas.formats import Converted, Format, JoiningFormat, PacketFormat
 
 CHUNK_BYTES = 4 << 20
 """Some eight thousand calls, applied within thirty milliseconds: what a batch costs apart from its calls, a
@@ -64,7 +66,7 @@ class FileReader:
     """Reads files as chunks.
 
     Args:
-        paths: the files, in order.
+        paths: the files, in order, or the folder into which they come.
         chunk_bytes: about how much goes into a chunk.
         place: where to begin.
         open_format: opens the vendor's format for one file; None: the files hold contract events.
@@ -77,7 +79,7 @@ class FileReader:
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: list[Path] | Folder,
         place: Place,
         *,
         chunk_bytes: int = CHUNK_BYTES,
@@ -93,30 +95,51 @@ class FileReader:
         self._report = report
 
     def __iter__(self) -> Iterator[Cut | None]:
-        """Give chunks; None where a followed file has nothing new yet."""
+        """Give chunks; None where a followed file has nothing new yet, and a folder no new file."""
         read = 0
         reader = self._opened()
-        ends: list[int] = []
+        before = _Before()
         # Where calls go on from one file to the next, so must the reader: it begins with the first file again.
         joins, begun = isinstance(reader, JoiningFormat), self._place.file
-        for index in range(0 if joins else begun, len(self._paths)):
-            begin = self._place if index == begun else Place(index)
-            path = self._paths[index]
-            waits = self._follow and index == len(self._paths) - 1
-            data = self._pieces(path, read, waits=waits)
-            if reader is None:
-                yield from self._cut_lines(data, path, begin)
-            elif isinstance(reader, PacketFormat):
-                yield from _cut_packets(data, path, begin, reader)
-            else:
-                last = index == len(self._paths) - 1
-                for cut in self._cut_records(data, begin, ends, reader, last=last):
+        for listed in self._listed(0 if joins else begun):
+            if listed is None:
+                yield None
+                continue
+            path = listed.path
+            begin = self._place if listed.number == begun else Place(listed.number)
+            try:
+                for cut in self._cut(listed, begin, before, reader, read):
                     if cut is None or cut.place.file >= begun:
                         yield cut
-                if isinstance(reader, JoiningFormat):
-                    ends.append(reader.position)
+            except UnfitFileError as error:
+                if not isinstance(self._paths, Folder):
+                    raise
+                yield _refused(path, Place(listed.number + 1), Reject(1, DeadReason.NOT_JSON, str(error), b""))
+            if isinstance(self._paths, Folder) and listed.number >= begun:
+                # It may be moved away from here on.
+                yield Cut(Chunk("file", str(path), b"", ()), Place(listed.number + 1))
             reader = reader if joins else self._opened()
             read += path.stat().st_size if path.exists() else 0
+
+    def _listed(self, first: int) -> Iterator[Listed | None]:
+        """Give the files from a number on; None where one has not come yet."""
+        if isinstance(self._paths, Folder):
+            yield from self._paths.files(first, self._place.file)
+            return
+        for number in range(first, len(self._paths)):
+            yield Listed(number, self._paths[number], last=number == len(self._paths) - 1)
+
+    def _cut(
+        self, listed: Listed, begin: Place, before: "_Before", reader: Format | None, read: int
+    ) -> Iterator[Cut | None]:
+        """Cut one file into chunks."""
+        path = listed.path
+        data = self._pieces(path, read, waits=self._follow and listed.last)
+        if reader is None:
+            return self._cut_lines(data, path, begin)
+        if isinstance(reader, PacketFormat):
+            return _cut_packets(data, path, begin, reader)
+        return self._cut_records(data, listed, begin, before, reader)
 
     def _opened(self) -> Format | None:
         return None if self._open_format is None else self._open_format()
@@ -154,16 +177,11 @@ class FileReader:
             yield Cut(Chunk("file", str(path), lines, (place.line,)), place)
 
     def _cut_records(
-        self, pieces: Iterator[bytes | None], place: Place, ends: list[int], reader: Format, *, last: bool
+        self, pieces: Iterator[bytes | None], listed: Listed, place: Place, before: "_Before", reader: Format
     ) -> Iterator[Cut | None]:
-        """Convert a file from its beginning, whatever the place: a format may carry state from its first line on.
-
-        Args:
-            ends: the last position of each file before it, if positions are counted over all of them.
-            last: no file comes behind it.
-        """
-        path, before = self._paths[place.file], ends[-1] if ends else 0
-        known, fed, given, line = _Beginning(path, place), 0, 0, before
+        """Convert a file from its beginning, whatever the place: a format may carry state from its first line on."""
+        path, last = listed.path, listed.last
+        known, fed, given, line = _Beginning(path, place), 0, 0, before.end
 
         def cuts(items: list[Converted | Reject]) -> Iterator[Cut]:
             nonlocal given, line
@@ -172,10 +190,10 @@ class FileReader:
             fresh = items[max(0, len(items) - max(0, given - place.line)) :]
             done = given - len(fresh)
             # What waited for this file may lie in one before it.
-            for file, some in groupby(fresh, lambda item: bisect_left(ends, item.position)):
-                several, source = list(some), self._paths[place.file - len(ends) + file]
+            for file, some in groupby(fresh, lambda item: before.index(item.position)):
+                several = list(some)
                 done += len(several)
-                chunk = converted("file", str(source), several, ends[file - 1] if file else 0)
+                chunk = converted("file", str(before.path(file, path)), several, before.begin(file))
                 yield Cut(chunk, Place(place.file, fed, done, known.mark(fed)))
 
         try:
@@ -183,15 +201,47 @@ class FileReader:
                 if piece is None:
                     yield None
                     continue
-                items = reader.feed(piece) if piece else ended(reader, last=last)
+                with _naming(path):
+                    items = reader.feed(piece) if piece else ended(reader, last=last)
                 fed += len(piece)
                 yield from cuts(items)
         except EndedEarlyError as error:
-            broken = _truncated(path, place.file, line - before + 1, str(error), b"")
+            broken = _truncated(path, place.file, line - before.end + 1, str(error), b"")
             yield from cuts(ended(reader, last=last, torn=True))
             yield broken
-        except InputError as error:
-            raise _named(path, error) from None
+        finally:
+            if isinstance(reader, JoiningFormat):
+                before.add(path, reader.position)
+
+
+class _Before:
+    """The files before one, where positions are counted over all of them; of a format that does not, none."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._ends: list[int] = []
+
+    @property
+    def end(self) -> int:
+        """The last position of them all."""
+        return self._ends[-1] if self._ends else 0
+
+    def add(self, path: Path, end: int) -> None:
+        """Say that a file has ended, with this position."""
+        self._paths.append(path)
+        self._ends.append(end)
+
+    def index(self, position: int) -> int:
+        """Return in which file a position lies."""
+        return bisect_left(self._ends, position)
+
+    def path(self, index: int, otherwise: Path) -> Path:
+        """Return the path of a file; of the one behind them `otherwise`."""
+        return self._paths[index] if index < len(self._paths) else otherwise
+
+    def begin(self, index: int) -> int:
+        """Return how many positions lie before a file."""
+        return self._ends[index - 1] if index else 0
 
 
 def ended(reader: Format, *, last: bool, torn: bool = False) -> list[Converted | Reject]:
@@ -213,7 +263,9 @@ def _cut_packets(
     """Read a file from its beginning, whatever the place: what comes first may say how to read the rest."""
     known, fed, broken = _Beginning(path, place), 0, ""
 
-    def cut(packets: Sequence[Packet]) -> Iterator[Cut]:
+    def cut(data: bytes) -> Iterator[Cut]:
+        with _naming(path):
+            packets = reader.cut(data)
         for packet in packets:
             line = packet.first + packet.count - 1
             if line > place.line:
@@ -224,21 +276,24 @@ def _cut_packets(
     try:
         for piece in known.checked(pieces):
             fed += len(piece or b"")
-            yield from cut(reader.cut(piece or b""))
+            yield from cut(piece or b"")
             if piece is None:
                 yield None
     except EndedEarlyError as error:
         broken = str(error)
-    except InputError as error:
-        raise _named(path, error) from None
-    yield from cut(reader.cut(b""))
+    yield from cut(b"")
     if broken or reader.unread:
         yield _truncated(path, place.file, reader.position + 1, broken or _INSIDE, reader.unread)
 
 
-def _named(path: Path, error: InputError) -> InputError:
-    text = str(error)
-    return InputError(text if text.startswith(f"{path}:") else f"{path}: {text}")
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file that a format finds to be none of its own."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise UnfitFileError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
 
 
 def _behind(place: Place, size: int, lines: int, known: "_Beginning") -> Place:
@@ -248,8 +303,11 @@ def _behind(place: Place, size: int, lines: int, known: "_Beginning") -> Place:
 
 def _truncated(path: Path, file: int, line: int, problem: str, record: bytes) -> Cut:
     """Make a chunk of the one reject that says that a file broke off, with what there is of the record."""
-    reject = Reject(line, DeadReason.TRUNCATED, problem, record)
-    return Cut(Chunk("file", str(path), b"", (), rejects=[reject]), Place(file + 1))
+    return _refused(path, Place(file + 1), Reject(line, DeadReason.TRUNCATED, problem, record))
+
+
+def _refused(path: Path, place: Place, reject: Reject) -> Cut:
+    return Cut(Chunk("file", str(path), b"", (), rejects=[reject]), place)
 
 
 def _ended(pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:

@@ -179,6 +179,7 @@ class Options(Struct, frozen=True):
             its own in the map.
         customer_networks: for `hep`, where customers' equipment is; empty: anywhere.
         endless: the input goes on for ever: what belongs to a call and has not come in time is not waited for.
+        whole_files: it does so file by file, each of them whole: what belongs to a call may be in the next one.
     """
 
     tokens: Tokens | None = None
@@ -186,6 +187,7 @@ class Options(Struct, frozen=True):
     timezone: str = "UTC"
     customer_networks: tuple[str, ...] = ()
     endless: bool = False
+    whole_files: bool = False
 
     def required_tokens(self) -> Tokens:
         """Return the tokens.

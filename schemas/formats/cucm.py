@@ -6,7 +6,8 @@ counted them; they belong together by `globalCallID_*` and the leg's call identi
 
 A CDR waits for the CMRs of its legs, which may be in another file, in bounded memory and in the order of the CDRs. What
 has not come when the bound is reached or the input ends is not waited for, nor what should have come before CMRs of
-`WAIT_S` later (in an input without end, before any record of then: CMR may be off). A CMR without a CDR (its file is
+`WAIT_S` later (in an input without end, before any record of then, of files that come whole one of a file before: CMR
+may be off). A CMR without a CDR (its file is
 read on its own, or the CDR is gone) becomes a `media` event of its own, with the `call_id` that the leg's call has; one
 without a directory number is a trunk's, of which no customer is known, and becomes none.
 
@@ -184,15 +185,18 @@ def open_cucm(options: Options) -> "CucmReader":
     Raises:
         ConfigError: there is no key for tokens.
     """
-    return CucmReader(options.required_tokens(), endless=options.endless)
+    return CucmReader(options.required_tokens(), endless=options.endless, whole_files=options.whole_files)
 
 
 class CucmReader(JoiningReader):
     """One open input of CDR and CMR rows. See `schemas.formats` for what every format keeps."""
 
-    def __init__(self, tokens: Tokens, *, endless: bool = False) -> None:
+    def __init__(self, tokens: Tokens, *, endless: bool = False, whole_files: bool = False) -> None:
         super().__init__()
-        self._endless = endless
+        self._endless = endless and not whole_files
+        self._whole_files = whole_files
+        self._last_s = self._last_before_s = 0
+        """When the last CDR was, of this file and of the one before."""
         self._now_s = 0
         self._tokens = tokens
         self._parties = Parties(tokens)
@@ -221,10 +225,20 @@ class CucmReader(JoiningReader):
             raise Unfit(DeadReason.MISSING_FIELD, "globalCallID_callId must be present, was absent")
         call, time_s = self._calls.hold(f"{row.cluster}-{call_id}", line.data), _whole(time) or 0
         call.ended_s = max(call.ended_s, time_s)
+        if isinstance(row, _Cdr):
+            self._last_s = time_s
         if self._endless or isinstance(row, _Cmr):
             # Not the newest of all: one record with a wrong clock must not end the waiting for ever.
             self._now_s = time_s
         return call
+
+    def turn(self, *, torn: bool = False) -> Items:
+        """Say that another file begins; return what was left, and what has waited for this one in vain."""
+        items = super().turn(torn=torn)
+        if not self._whole_files:
+            return items
+        self._now_s, self._last_before_s = self._last_before_s, self._last_s
+        return items + self._ready()
 
     def _rest(self) -> Items:
         return [item for call in self._calls.all() for item in self._given(call)]
