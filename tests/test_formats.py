@@ -372,6 +372,19 @@ class TestWhoseCall:
 
 
 class TestJoins:
+    @pytest.mark.parametrize("mark", [",", ";", "\t"])
+    def test_asterisk_s_header_says_what_stands_between_columns(self, mark):
+        rows = (
+            ["calldate", "clid", "src", "dst", "duration", "billsec", "disposition", "uniqueid"],
+            ["2026-01-02 09:00:00", '"Al, ""B""" <1>', "01632960001", "01632960002", "65", "60", "ANSWERED", "1.1"],
+        )
+        quoted = "".join(mark.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row) + "\n" for row in rows)
+        (call,) = map(orjson.loads, events(read("asterisk", quoted.encode())).splitlines())
+        assert (call["end_ms"] - call["start_ms"], call["end_ms"] - call["answer_ms"]) == (65_000, 60_000)
+        # As `mysql --batch` writes it.
+        plain = "".join(mark.join(row).replace('""', '"') + "\n" for row in rows)
+        assert mark != "\t" or events(read("asterisk", plain.encode())) == events(read("asterisk", quoted.encode()))
+
     def test_asterisk_s_orders_of_columns_mean_the_same(self):
         rows = [{name: row[name] for name in row.keys() - {"call_id"}} for row in calls("asterisk/orders")]
         assert len(rows) == 5

@@ -9,7 +9,7 @@ from msgspec import Struct
 from schemas.deadletters import DeadReason
 from schemas.formats import Line
 from schemas.formats.calls import Value
-from schemas.formats.records import Records, csv_row, json_object
+from schemas.formats.records import Records, csv_row, delimiter_of, json_object
 from schemas.formats.rows import Unfit
 
 _CSV = (
@@ -96,13 +96,14 @@ class Cel(Struct, gc=False):
 
 
 class RowReader:
-    """Reads rows of one input: under a header, or in an order that is known."""
+    """Reads rows of one input: under a header, which also says what stands between columns, or in a known order."""
 
     def __init__(self) -> None:
         self._cdrs, self._cels = Records(Cdr), Records(Cel)
         self._tables: dict[tuple[tuple[str, ...], int], Records[Cdr] | Records[Cel]] = {}
         """By the names of their columns and how many there are."""
         self._last: tuple[tuple[str, ...], int, Records[Cdr] | Records[Cel]] | None = None
+        self._delimiter = ","
         self._cdr_names: tuple[str, ...] = ()
         self._cel_names: tuple[str, ...] = _CEL
         self._cel_event = 0
@@ -118,10 +119,10 @@ class RowReader:
         if line.data.lstrip().startswith(b"{"):
             given = {_SAME.get(name.lower(), name.lower()): value for name, value in json_object(line.data).items()}
             return self._cels.of_object(given) if "eventtype" in given else self._cdrs.of_object(given)
-        cells = csv_row(line.data)
         # Every row holds a time; no column has a colon in its name.
-        if b":" not in line.data and self._is_header(cells):
+        if b":" not in line.data and self._is_header(line.data):
             return None
+        cells = csv_row(line.data, self._delimiter)
         names = self._names(cells)
         if names is None:
             rule = "a row must be a CDR or a CEL row in a known order of columns, or stand under a header"
@@ -143,8 +144,9 @@ class RowReader:
         self._last = names, width, table
         return table
 
-    def _is_header(self, cells: list[str]) -> bool:
-        named = [cell.strip().lower() for cell in cells]
+    def _is_header(self, data: bytes) -> bool:
+        delimiter = delimiter_of(data)
+        named = [cell.strip().lower() for cell in csv_row(data, delimiter)]
         names = tuple(_SAME.get(name, name) for name in named)
         if "eventtype" in names and "uniqueid" in names:
             self._cel_names, self._cel_event, self._cel_headed = names, names.index("eventtype"), True
@@ -152,6 +154,7 @@ class RowReader:
             self._cdr_names, self._cel_headed = names, False
         else:
             return False
+        self._delimiter = delimiter
         return True
 
     def _names(self, cells: list[str]) -> tuple[str, ...] | None:

@@ -235,6 +235,8 @@ def decoded(data: bytes) -> str:
 def csv_row(data: bytes, delimiter: str = ",") -> list[str]:
     """Read one row of delimited text (RFC 4180); a quoted field ends within its row.
 
+    Between tabs a quote may be one that was written as it is (`mysql --batch`).
+
     Raises:
         Unfit: it is none.
     """
@@ -244,7 +246,14 @@ def csv_row(data: bytes, delimiter: str = ",") -> list[str]:
     try:
         return next(csv.reader((text,), delimiter=delimiter, strict=True))
     except csv.Error as error:
+        if delimiter == "\t":
+            return text.split(delimiter)
         raise Unfit(DeadReason.NOT_JSON, f"a row must be delimited text: {error}") from None
+
+
+def delimiter_of(header: bytes) -> str:
+    """Return what stands between the names of columns."""
+    return max(",;\t", key=lambda mark: header.count(mark.encode()))
 
 
 def text_of(*values: Value) -> str | None:

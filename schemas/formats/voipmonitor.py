@@ -43,7 +43,7 @@ from schemas.formats.calls import (
 )
 from schemas.formats.identity import Tokens
 from schemas.formats.memory import remembered
-from schemas.formats.records import BOM, Items, LineReader, Records, converted, csv_row, span_ms, time_of
+from schemas.formats.records import BOM, Items, LineReader, Records, converted, csv_row, delimiter_of, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -180,7 +180,7 @@ class VoipmonitorReader(LineReader):
         return converted(line.position, line.data, self._events(self._rows.of_row(cells)))
 
     def _header(self, line: Line) -> None:
-        self._delimiter = max(",;\t", key=lambda mark: line.data.count(mark.encode()))
+        self._delimiter = delimiter_of(line.data)
         try:
             names = [cell.strip() for cell in csv_row(line.data, self._delimiter)]
         except Unfit as unfit:
