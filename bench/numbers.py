@@ -262,8 +262,8 @@ def _delivery(run: Run, _: dict[str, str]) -> list[str]:
     return [
         f"- Notifications of 4 kB made durable: {sent['count'] / sent['put_s']:,.0f}/s.",
         f"- Webhooks, signed, to a receiver on this machine: {sent['count'] / sent['sent_s']:,.0f}/s.",
-        f"- Counting for Prometheus: {metering['meters_s'] / metering['flow_s']:.2%} of the flow's time; a scrape",
-        f"  {1e3 * metering['scrape_s']:.1f} ms.",
+        f"- Counting for Prometheus: {metering['meters_s'] / metering['flow_s']:.2%} of the flow's time;",
+        f"  what was counted is collected in {1e3 * metering['scrape_s']:.1f} ms a scrape.",
         "",
         *_table((f"desk, {run.one('desk')['cases']:,} open cases, ms", "p50", "p99"), *desk),
     ]
