@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up they need: Python 3.11 or 3.12 and a package index.
-.PHONY: help setup demo screenshots test chaos fuzz lint type ci docs sbom audit release readme bench-all lock clean
+.PHONY: help setup demo screenshots test chaos fuzz lint type ci docs sbom audit release readme peers bench-all lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -70,9 +70,23 @@ release: setup audit sbom ## wheel, bill of materials and their digests: build/r
 readme: setup ## run the sessions of the README and write down what they print
 	$(BIN)/python -m bench.readme
 
+PEERS := $(CURDIR)/build/peers
+
+# PyFlink pins older libraries than the other two take.
+$(PEERS)/.ready: Makefile
+	$(PYTHON) -m venv $(PEERS)/streams
+	$(PEERS)/streams/bin/python -m pip --quiet --disable-pip-version-check install quixstreams==3.28.1 pathway==0.33.0 river==0.26.1 orjson
+	$(PYTHON) -m venv $(PEERS)/flink
+	$(PEERS)/flink/bin/python -m pip --quiet --disable-pip-version-check install apache-flink==2.3.0 orjson
+	$(PEERS)/flink/bin/python -m pip --quiet --disable-pip-version-check install --no-deps river==0.24.2
+	@touch $@
+
+peers: $(PEERS)/.ready ## other engines for `stayline bench peers`, each where its libraries fit: build/peers
+
 BENCHES := throughput+profile kafka stalls day delivery+desk+metering formats detection market peers
 
-bench-all: setup ## every benchmark, then docs/numbers.md; takes hours (CHURN="--table FILE --label COLUMN --id COLUMN")
+bench-all: export STAYLINE_PEERS_PYTHON := $(PEERS)/streams/bin/python:$(PEERS)/flink/bin/python
+bench-all: setup peers ## every benchmark, then docs/numbers.md; takes hours (CHURN="--table FILE --label COLUMN --id COLUMN")
 	@for cases in $(BENCHES); do $(BIN)/stayline bench $$(echo $$cases | tr + ' ') --out bench/results || exit 1; done
 	$(if $(CHURN),$(BIN)/stayline bench churn $(CHURN) --out bench/results)
 	$(BIN)/python -m bench.numbers

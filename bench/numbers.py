@@ -365,7 +365,9 @@ def _peers(run: Run, pictures: dict[str, str]) -> list[str]:
     absent = sorted({PEERS[line["name"]].title for line in run.one("peers")["lines"] if "not_here" in line})
     return [
         "Each peer alone on one core, in turns, over the same events; all peers of the small job must find the same,",
-        "bit for bit. Ratios are to our own row of the same job.",
+        "bit for bit (`make peers` fetches those that need libraries of their own). The map on Bytewax does the whole",
+        "job event by event, without churn, remedies, patterns and cases; its alerts are its own. Ratios are to our",
+        "row of the same job.",
         "",
         *_table(("", "events/s", "x ours", "x ours by processor"), *rows),
         *([] if not absent else ["", f"Not on this machine: {', '.join(absent)}."]),

@@ -9,15 +9,12 @@ prints one line of JSON. `python -m bench.peers.race` runs them one after the ot
 
 What `make setup` does not install:
 
-* Quix Streams, Pathway and PyFlink need an environment of their own, whose interpreter the race is told:
+* Quix Streams, Pathway and PyFlink need environments of their own: `make peers` makes them, `make bench-all` uses them,
+  and by hand the race is told their interpreters, separated by a colon. A peer runs in the first that has its library.
 
-      python3.11 -m venv /somewhere/peers
-      /somewhere/peers/bin/pip install quixstreams pathway river orjson
-      STAYLINE_PEERS_PYTHON=/somewhere/peers/bin/python python -m bench.peers.race ...
+      export P=$PWD/build/peers
+      STAYLINE_PEERS_PYTHON=$P/streams/bin/python:$P/flink/bin/python stayline bench peers
 
-  PyFlink pins older libraries than the other two take: give it a second one (`pip install apache-flink orjson`, then
-  `pip install --no-deps river==0.24.2`), and name both interpreters, separated by a colon. A peer runs in the first
-  that has its library.
 * Flink needs a JDK and Maven on the PATH; the first race fetches the jars into the user's cache.
 * Quix Streams reads from Kafka: the race starts a broker on the other cores, of jars that Maven fetches too.
 
