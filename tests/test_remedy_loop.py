@@ -383,7 +383,7 @@ def test_who_left_is_not_learnt_as_somebody_who_stayed():
 def test_solved_cases_are_a_feature_from_then_on(running):
     one, _ = running
     apply(one, *calls(4, 60, dropped=False, hours=1))
-    (known,) = one.memory.relations._known.values()
+    (known,) = one.memory.relations.values()
     assert known.features(MONDAY_MS + 8 * DAY_MS)["cases_solved_30d"] == 1
 
 
@@ -423,14 +423,14 @@ def test_outcomes_of_unknown_alerts_labels_before_profiles_and_odd_profiles_brea
     assert (alert["value_at_risk_minor"], one.counts.dead_lettered) == (0, 0)
     assert b"NaN" not in orjson.dumps(envelopes)
     assert all(math.isfinite(each["expected_gain_minor"]) for each in alert["remedies"])
-    assert "bill_ratio" not in one.memory.relations.of(next(iter(one.memory.relations._known))).features(MONDAY_MS)
+    assert "bill_ratio" not in one.memory.relations.of(next(iter(one.memory.relations))).features(MONDAY_MS)
 
 
 def test_a_bill_in_another_currency_is_not_compared_with_the_fee():
     one = engine()
     usage = {"type": "usage", "customer_id": WHO, "at_ms": MONDAY_MS, "bill_minor": 4500, "currency": "EUR"}
     apply(one, PROFILE, usage)
-    (known,) = one.memory.relations._known.values()
+    (known,) = one.memory.relations.values()
     assert known.features(MONDAY_MS)["bill_ratio"] == 1.5
     apply(one, usage | {"currency": "USD"})
     assert "bill_ratio" not in known.features(MONDAY_MS)
