@@ -81,26 +81,25 @@ class Advisor:
 
     # Learning
 
-    def wants(self, customer: int, at_ms: int) -> bool:
-        """Learn what has become known; return whether a customer's features of now are to be kept with `remember`."""
-        # First what has become known: an example that is due must not give way to a new one.
-        for example in self._labels.mature(at_ms):
-            self.model.learn(example.features, example.left)
-        self.chooser.ledger.mature(at_ms)
-        return self._labels.wants(str(customer), at_ms)
-
-    def remember(self, customer: int, at_ms: int, experience: Sequence[float]) -> None:
-        """Keep a customer's features of now until it is known whether they left.
+    def heard(self, customer: int, at_ms: int, experience: Sequence[float]) -> None:
+        """Learn what has become known; keep a customer's features of now until it is known whether they left.
 
         Args:
             customer: key.
             at_ms: event time.
             experience: `EXPERIENCE`.
         """
+        # First what has become known: an example that is due must not give way to a new one.
+        for example in self._labels.mature(at_ms):
+            self.model.learn(example.features, example.left)
+        self.chooser.ledger.mature(at_ms)
+        name = str(customer)
+        if not self._labels.wants(name, at_ms):
+            return
         relation, days = self._relations.of(customer), experience[_DAYS_SINCE_CALL]
         # Whoever has left would be learnt as somebody who stayed.
         if not relation.is_gone(None if math.isnan(days) else at_ms - int(days * DAY_MS)):
-            self._labels.keep(str(customer), at_ms, relation.row(at_ms, experience))
+            self._labels.keep(name, at_ms, relation.row(at_ms, experience))
 
     def left(self, customer: int, at_ms: int) -> None:
         """Learn that a customer left."""
@@ -200,8 +199,7 @@ class Advisor:
         """
         relation = self._relations.of(case.customer)
         risk = self.risk(case.customer, now_ms, experience)
-        if self.wants(case.customer, now_ms):
-            self.remember(case.customer, now_ms, experience)
+        self.heard(case.customer, now_ms, experience)
         self._name(case)
         situation = self._situation(case, relation, risk, now_ms, fault_open=fault_open)
         facts = CaseFacts(case.alert_id, case.customer, case.customer_id, case.attempt)

@@ -208,9 +208,8 @@ class RiskEngine:
         return self.casework.told()
 
     def _name_calls(self, now: _Now, count: int) -> None:
-        call_ids = now.batch.calls.call_id
-        for call, history, place in now.scratch.named[:count].tolist():
-            self.memory.histories.name_call(history, place, call_ids[call])
+        calls, histories, places = now.scratch.named[:count].T
+        self.memory.histories.name_calls(histories.tolist(), places.tolist(), now.batch.calls.call_id.texts(calls))
 
     def _learn_news(self, now: _Now, until: int) -> None:
         """Take over what the loop has passed of what the business said."""
@@ -222,8 +221,7 @@ class RiskEngine:
         for event, customer, fate, felt in zip(now.said[passed], *columns, strict=True):
             if fate == APPLIED:
                 relations.learn(customer, event)
-                if advisor.wants(customer, event.at_ms):
-                    advisor.remember(customer, event.at_ms, [*felt, float(customer in cases)])
+                advisor.heard(customer, event.at_ms, [*felt, float(customer in cases)])
 
     def _look(self, now: _Now, call: int, stop: int) -> None:
         """Look carefully behind one call: at its elements first, then at its customer."""

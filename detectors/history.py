@@ -153,10 +153,12 @@ class Histories(Shelves):
         # Tuples, for the garbage collector passes over those that hold strings alone.
         self.call_ids: Ledger[int, tuple[str, ...]] = Ledger("call ids", tuple[str, ...])
 
-    def name_call(self, index: int, place: int, call_id: str) -> None:
-        """Keep the id of the bad call in one place of a ring."""
-        ids = self.call_ids.get(index, _NO_IDS)
-        self.call_ids[index] = (*ids[:place], call_id, *ids[place + 1 :])
+    def name_calls(self, indices: list[int], places: list[int], call_ids: list[str]) -> None:
+        """Keep the ids of bad calls, each in one place of the ring of its history."""
+        named = self.call_ids
+        for index, place, call_id in zip(indices, places, call_ids, strict=True):
+            ids = named.get(index, _NO_IDS)
+            named[index] = (*ids[:place], call_id, *ids[place + 1 :])
 
     def give_back(self, index: int) -> None:
         """Free a history and forget its call ids."""

@@ -122,8 +122,12 @@ class TextColumn:
         return len(self.start)
 
     def __getitem__(self, row: int) -> str:
-        begin = int(self.start[row])
-        return str(self.data.data[begin : begin + int(self.size[row])], "utf-8", "surrogatepass")
+        return self.texts(np.array([row]))[0]
+
+    def texts(self, rows: I64) -> list[str]:
+        """Return some rows as strings, in the order given."""
+        data, spans = self.data.data, zip(self.start[rows].tolist(), self.size[rows].tolist(), strict=True)
+        return [str(data[begin : begin + size], "utf-8", "surrogatepass") for begin, size in spans]
 
     def join(self, other: Self) -> Self:
         """Return the rows of both, this one's first."""

@@ -17,7 +17,7 @@ def keep(histories, index, number, *, bad):
     one[ring][place]["end_ms"] = number
     one[count] += 1
     if bad:
-        histories.name_call(index, place, f"call {number}")
+        histories.name_calls([index], [place], [f"call {number}"])
 
 
 def reborn(histories, taken):
