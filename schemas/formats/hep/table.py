@@ -25,7 +25,7 @@ EVICTED_PART = 16
 AGENTS_MAX = 4_096
 """Agents that have a clock of their own."""
 
-SWEEP_MS = 10_000
+SWEEP_MS = 30_000
 """How often a probe's clock asks which of its calls are overdue."""
 
 SWEEP_PART = 8
