@@ -123,6 +123,15 @@ def test_every_metric_that_is_named_exists(page):
     assert named <= shown | histograms
 
 
+def test_every_event_of_the_log_is_listed_and_no_other():
+    sources = "".join(path.read_text() for path in (ROOT / "dataflows").rglob("*.py"))
+    written = set(re.findall(r'\blog\(\s*"([a-z_.]+)"|_log\("([a-z_.]+)"', sources))
+    told = re.findall(r'"((?:output|delivery)\.[a-z_]+)"', (ROOT / "sinks" / "queues.py").read_text())
+    (log,) = re.findall(r"(?ms)^## The log$.*?^## ", (ROOT / "docs" / "operations.md").read_text())
+    listed = {name for cell in re.findall(r"(?m)^\| (`.*?) \| ", log) for name in re.findall(r"`([a-z_.]+)`", cell)}
+    assert listed == {name for found in written for name in found if name} | {*told, "output.misconfigured"}
+
+
 def test_every_benchmark_that_is_named_exists():
     named = {name for page in PAGES for words in commands(page.read_text()) if words[1:2] == ["bench"]
              for name in words[2:] if re.fullmatch(r"[a-z]+", name)}  # fmt: skip
