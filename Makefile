@@ -77,7 +77,7 @@ $(PEERS)/.ready: Makefile
 	$(PYTHON) -m venv $(PEERS)/streams
 	$(PEERS)/streams/bin/python -m pip --quiet --disable-pip-version-check install quixstreams==3.28.1 pathway==0.33.0 river==0.26.1 orjson
 	$(PYTHON) -m venv $(PEERS)/flink
-	$(PEERS)/flink/bin/python -m pip --quiet --disable-pip-version-check install apache-flink==2.3.0 orjson
+	$(PEERS)/flink/bin/python -m pip --quiet --disable-pip-version-check install apache-flink==2.3.0 scipy orjson
 	$(PEERS)/flink/bin/python -m pip --quiet --disable-pip-version-check install --no-deps river==0.24.2
 	@touch $@
 
