@@ -5,7 +5,7 @@ What was learnt of many together stays: the counts of elements, the weights of t
 
 import numpy as np
 
-from detectors.history import BAD_KEPT, GOOD_KEPT, HISTORY
+from detectors.history import BAD_KEPT, GOOD_KEPT, HISTORY, WAYS
 from detectors.lines import LINE
 from detectors.locks import party_of
 from detectors.memory import Memory
@@ -49,7 +49,12 @@ def _erase_far_end(memory: Memory, key: int) -> int:
     """Erase a customer from what others' rows and histories say of whom they called; return in how many places."""
     peer = np.uint32(key & 0xFFFF_FFFF)
     rows, shelf = memory.roster.book.rows[: len(memory.roster)], memory.histories.shelf.items
-    places = (rows["last_peer"], shelf["bad"]["peer"], shelf["good"]["peer"])
+    places = (
+        rows["last_peer"],
+        shelf["bad"]["peer"],
+        shelf["good"]["peer"],
+        shelf["way_value"][:, WAYS.index("peer_id")],
+    )
     count = sum(int(np.count_nonzero(place == peer)) for place in places) if peer else 0
     for place in places:
         place[place == peer] = 0

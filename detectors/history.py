@@ -1,8 +1,11 @@
 """The recent calls of those customers who had a bad one: what patterns are read from.
 
 Nine customers in ten have no history. One that has keeps its latest bad calls and, apart, its latest good ones: what
-trouble looks like, and what this customer's calls look like by chance.
+trouble looks like, and what this customer's calls look like by chance. All its good calls are counted by the hour and
+by the way they took, for sixteen are two days of some customers.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +14,8 @@ from detectors.changes import Ledger, plain, words
 from detectors.shelves import Shelf, Shelves, give_back, take_place
 from detectors.snapshots import raw
 from schemas.errors import StateError
-from schemas.kernels import kernel, loop
-from schemas.text import I32, U64
+from schemas.kernels import inlined, kernel, loop
+from schemas.text import I32, I64, U64
 
 BAD_KEPT, GOOD_KEPT = 16, 16
 """How many calls of each sort a history keeps; the newest push out the oldest."""
@@ -22,6 +25,15 @@ DAYS_KEPT = 16
 
 ELEMENTS: tuple[str, ...] = ("access_node", "trunk", "sbc", "region", "cpe_firmware", "probe")
 """The kinds of network element that a call runs through, in the order of a call's element columns."""
+
+WAYS: tuple[str, ...] = ("trunk", "sbc", "codec", "peer_id")
+"""Ways that a call may take and another not."""
+WAY_VALUES = 6
+"""So many values of a way are counted. A new one takes the place of the rarest and its count too: no value counts less
+than it was taken, so that a bad way never seems rarer than it is (Metwally, Agrawal, El Abbadi, "Efficient computation
+of frequent and top-k elements in data streams", ICDT 2005: Space-Saving)."""
+HABIT_MAX = 1_000
+"""Counts of good calls fade by halves beyond so many."""
 
 CALL = np.dtype(
     [
@@ -60,6 +72,10 @@ HISTORY = np.dtype(
         ("enough", np.int32),  # and how many of them may end it
         ("day_calls", np.uint8, (DAYS_KEPT,)),  # answered calls by day since `since_ms`, 255 at the most
         ("day_bad", np.uint8, (DAYS_KEPT,)),  # and how many of them were bad
+        ("hours", np.uint16, (24,)),  # good calls by UTC hour, since the history began
+        ("way_seen", np.uint16, (len(WAYS),)),  # and those of which a way is known
+        ("way_count", np.uint16, (len(WAYS), WAY_VALUES)),  # by the value that they took
+        ("way_value", np.uint32, (len(WAYS), WAY_VALUES)),
         ("bad", CALL, (BAD_KEPT,)),
         ("good", CALL, (GOOD_KEPT,)),
     ],
@@ -81,6 +97,9 @@ def take(shelf: Shelf) -> int:
         shelf.items[index]["good_count"] = 0
         shelf.items[index]["unseen"] = 0
         shelf.items[index]["enough"] = 0
+        shelf.items[index]["hours"][:] = 0
+        shelf.items[index]["way_seen"][:] = 0
+        shelf.items[index]["way_count"][:] = 0
     return index
 
 
@@ -97,6 +116,91 @@ def reset_counters(shelf: Shelf, index: int) -> None:
     one["bad_calls"] = 0
     one["day_calls"][:] = 0
     one["day_bad"][:] = 0
+
+
+UNKNOWN = -1
+_CODEC, _PEER = WAYS.index("codec"), WAYS.index("peer_id")
+_COLUMNS = np.array([ELEMENTS.index(name) if name in ELEMENTS else -1 for name in WAYS])
+
+
+@inlined
+def way_of(call: Any, way: int) -> int:
+    """Return the number of what a kept call took, one of `WAYS`; UNKNOWN where nobody told."""
+    if way == _CODEC:
+        return int(call["codec"])
+    if way == _PEER:
+        return int(call["peer"]) if call["peer"] != 0 else UNKNOWN
+    return int(call["elements"][_COLUMNS[way]])
+
+
+@loop
+def count_good(one: Any, call: Any) -> None:
+    """Count a good call of a history by its hour and by its ways.
+
+    Args:
+        one: the history; changed in place.
+        call: as it was kept.
+    """
+    hour = (call["end_ms"] % 86_400_000) // 3_600_000
+    if one["hours"][hour] >= HABIT_MAX:
+        for h in range(24):
+            one["hours"][h] //= np.uint16(2)
+    one["hours"][hour] += np.uint16(1)
+    for way in range(len(WAYS)):
+        value = way_of(call, way)
+        if value != UNKNOWN:
+            _count_way(one, way, np.uint32(value))
+
+
+@inlined
+def _count_way(one: Any, way: int, value: np.uint32) -> None:
+    if one["way_seen"][way] >= HABIT_MAX:
+        one["way_seen"][way] //= np.uint16(2)
+        for slot in range(WAY_VALUES):
+            one["way_count"][way, slot] //= np.uint16(2)
+    one["way_seen"][way] += np.uint16(1)
+    rarest = 0
+    for slot in range(WAY_VALUES):
+        if one["way_count"][way, slot] > 0 and one["way_value"][way, slot] == value:
+            one["way_count"][way, slot] += np.uint16(1)
+            return
+        if one["way_count"][way, slot] < one["way_count"][way, rarest]:
+            rarest = slot
+    one["way_value"][way, rarest] = value
+    one["way_count"][way, rarest] += np.uint16(1)
+
+
+class Habit(NamedTuple):
+    """How a customer's good calls are spread, in wide numbers.
+
+    Attributes:
+        hours: int64[24], by UTC hour.
+        seen: int64[len(WAYS)], those of which a way is known.
+        values, counts: int64[len(WAYS), WAY_VALUES]: what they took, and how many did at the most.
+    """
+
+    hours: I64
+    seen: I64
+    values: I64
+    counts: I64
+
+
+def no_habit() -> Habit:
+    """Return the habit of whoever has made no good call."""
+    ways = np.zeros((2, len(WAYS), WAY_VALUES), np.int64)
+    return Habit(np.zeros(24, np.int64), np.zeros(len(WAYS), np.int64), ways[0], ways[1])
+
+
+@loop
+def copy_habit(one: Any, habit: Habit) -> None:
+    """Write how the good calls of a history are spread into `habit`."""
+    for hour in range(24):
+        habit.hours[hour] = one["hours"][hour]
+    for way in range(len(WAYS)):
+        habit.seen[way] = one["way_seen"][way]
+        for slot in range(WAY_VALUES):
+            habit.values[way, slot] = one["way_value"][way, slot]
+            habit.counts[way, slot] = one["way_count"][way, slot]
 
 
 _HEAD_WORDS, _CALL_WORDS = HISTORY.fields["bad"][1] // 8, CALL.itemsize // 8  # type: ignore[index]  # it has fields

@@ -35,6 +35,7 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
         now_ms=now_ms,
         day_calls=kept.day_calls,
         day_bad=kept.day_bad,
+        habit=kept.habit,
         names=_Names(memory),
         **memory.histories.counts(int(note["history"])),
     )

@@ -8,7 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.history import ANSWERED, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT, ONE_WAY, POOR, REDIALLED
+from detectors.history import (
+    ANSWERED,
+    BAD_KEPT,
+    CALL,
+    DAYS_KEPT,
+    ELEMENTS,
+    GOOD_KEPT,
+    HISTORY,
+    ONE_WAY,
+    POOR,
+    REDIALLED,
+    copy_habit,
+    count_good,
+    no_habit,
+)
 from detectors.patterns import PATTERNS, PLAIN_SHARE, STRUCTURES, View, added_log10, read
 from detectors.patterns.composition import one_way_audio, quality, redial, setup_failure
 from detectors.patterns.duration_lock import duration_lock, duration_lock_log10
@@ -54,6 +68,15 @@ def ordinary(rng, count, *, days=7, **more):
     return calls(times.astype(np.int64), 1.0 + 80.0 * np.exp(rng.normal(0.0, 1.5, count)), **more)
 
 
+def habit_of(good):
+    """How good calls are spread over the hours and ways, as the loop counts them."""
+    one, habit = np.zeros(1, HISTORY)[0], no_habit()
+    for call in good:
+        count_good(one, call)
+    copy_habit(one, habit)
+    return habit
+
+
 def view(bad, good=None, **counts):
     good = calls([]) if good is None else good
     known = {field.name: 0 for field in fields(View) if field.type is int or field.type == "int"}
@@ -63,7 +86,8 @@ def view(bad, good=None, **counts):
         np.bincount(np.clip((kept["end_ms"] - bad["end_ms"][0]) // DAY_MS, 0, DAYS_KEPT - 1), minlength=DAYS_KEPT)
         for kept in (bad, good)
     )
-    return View(bad=bad, good=good, day_calls=day_bad + day_good, day_bad=day_bad, names=NAMES, **(known | counts))
+    known |= {"day_calls": day_bad + day_good, "day_bad": day_bad, "habit": habit_of(good)}
+    return View(bad=bad, good=good, names=NAMES, **(known | counts))
 
 
 def lift(pattern, seen):
@@ -355,7 +379,7 @@ def test_numbers_given_to_elements_and_codecs_change_nothing(seen, random):
     back = {new: old for old, new in order.items()}
     names = SimpleNamespace(element=lambda column, serial: NAMES.element(column, back[serial]), codec=NAMES.codec)
     known = {field.name: getattr(seen, field.name) for field in fields(View)}
-    again = View(**(known | {"bad": renamed[0], "good": renamed[1], "names": names}))
+    again = View(**(known | {"bad": renamed[0], "good": renamed[1], "habit": habit_of(renamed[1]), "names": names}))
     assert read(again).kind == read(seen).kind
     assert added_log10(again.kept()) == pytest.approx(added_log10(seen.kept()))
 

@@ -2,83 +2,42 @@
 
 import math
 from collections import Counter
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from detectors.history import BAD_KEPT, GOOD_KEPT
-from detectors.patterns.view import (
-    LIFT_LOG10_MAX,
-    Finding,
-    Kept,
-    View,
-    element_column,
-    main_sort,
-    mean_log10,
-    sort_of,
-)
+from detectors.history import BAD_KEPT, UNKNOWN, WAY_VALUES, WAYS, way_of
+from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, element_column, main_sort, mean_log10, sort_of
 from schemas.alerts import Dimension
-from schemas.kernels import inlined, loop
-from schemas.text import F64
+from schemas.kernels import loop
+from schemas.text import F64, I64
 
 INSIDE = 0.94
 """Under the pattern, this share of bad calls takes the one way."""
 
-WAYS: tuple[tuple[str, str], ...] = (
-    ("trunk", "on trunk {}"),
-    ("sbc", "through session border controller {}"),
-    ("codec", "with codec {}"),
-    ("peer_id", "with one and the same far end"),
-)
+PHRASES: dict[str, str] = {
+    "trunk": "on trunk {}",
+    "sbc": "through session border controller {}",
+    "codec": "with codec {}",
+    "peer_id": "with one and the same far end",
+}
 
-CODEC, PEER = 2, 3
-_COLUMNS = np.array([element_column(name) for name, _ in WAYS[:CODEC]])
-_UNKNOWN = -1.0
 _PRICE_LOG10 = math.log10(len(WAYS))
 """Of having looked at all of them."""
 
 
-def _values(calls: npt.NDArray[np.void], way: str) -> npt.NDArray[np.int64]:
-    if way == "codec":
-        return np.asarray(calls["codec"], np.int64)
-    if way == "peer_id":
-        return np.asarray(calls["peer"], np.int64)
-    return np.asarray(calls["elements"][:, element_column(way)], np.int64)
-
-
-def _unknown(way: str) -> int:
-    return 0 if way == "peer_id" else -1
-
-
-def _name(view: View, way: str, value: int) -> str:
-    if way == "codec":
+def _name(view: View, way: int, value: int) -> str:
+    if WAYS[way] == "codec":
         return view.names.codec(value)
-    if way == "peer_id":
+    if WAYS[way] == "peer_id":
         return f"{value:08x}"
-    return view.names.element(element_column(way), value)
-
-
-@inlined
-def _value(call: Any, way: int) -> float:
-    """Return the number of what a call took, or `_UNKNOWN`."""
-    if way == CODEC:
-        return float(call["codec"])
-    if way == PEER:
-        return float(call["peer"]) if call["peer"] != 0 else _UNKNOWN
-    return float(call["elements"][_COLUMNS[way]])
-
-
-_ANY_SORT = -1
+    return view.names.element(element_column(WAYS[way]), value)
 
 
 @loop
-def _known(calls: npt.NDArray[np.void], sort: int, way: int, values: F64) -> int:
-    """Write what calls of a sort took, where it is known, into `values`; return how many there are."""
-    count = 0
-    for call in calls:
-        value = _value(call, way)
-        if value != _UNKNOWN and sort in (_ANY_SORT, sort_of(call)):
+def _taken(kept: Kept, way: int, values: F64) -> int:
+    """Write what the bad calls of the main sort took, where it is known, into `values`; return how many there are."""
+    main, count = main_sort(kept.bad), 0
+    for call in kept.bad:
+        value = way_of(call, way)
+        if value != UNKNOWN and sort_of(call) == main:
             values[count] = value
             count += 1
     return count
@@ -93,32 +52,25 @@ def _count(values: F64, value: float) -> int:
 
 
 @loop
-def _distinct(values: F64, bad: F64, good: F64) -> int:
-    """Write each value of bad and good calls once into `values`, in order; return how many there are."""
-    count = 0
-    for side in (bad, good):
-        for value in side:
-            at = 0
-            while at < count and values[at] < value:
-                at += 1
-            if at < count and values[at] == value:
-                continue
-            for k in range(count, at, -1):
-                values[k] = values[k - 1]
-            values[at] = value
-            count += 1
-    return count
+def _good_in(value: float, values: I64, counts: I64) -> int:
+    """Return how many good calls took a value, at the most."""
+    rarest = counts[0]
+    for slot in range(WAY_VALUES):
+        if counts[slot] > 0 and values[slot] == value:
+            return int(counts[slot])
+        rarest = min(rarest, counts[slot])
+    return int(rarest)
 
 
 @loop
-def _takes_no_other(bad: F64, good: F64) -> bool:
+def _takes_no_other(bad: F64, good: int, values: I64, counts: I64) -> bool:
     """Tell whether all good calls take the way that most bad ones do: nothing is said by it then."""
     most = 0
     for value in bad:
         most = max(most, _count(bad, value))
     one_way = False
     for value in bad:
-        one_way |= _count(bad, value) == most and _count(good, value) == len(good)
+        one_way |= _count(bad, value) == most and _good_in(value, values, counts) == good
     return one_way
 
 
@@ -126,23 +78,26 @@ def _takes_no_other(bad: F64, good: F64) -> bool:
 def _way_log10(kept: Kept, way: int) -> float:
     """Return log10 of the likelihood ratio of one value of a way being the bad one; NaN where nothing can be said."""
     bad = kept.room[:BAD_KEPT]
-    bad = bad[: _known(kept.bad, main_sort(kept.bad), way, bad)]
-    good = kept.room[BAD_KEPT : BAD_KEPT + GOOD_KEPT]
-    good = good[: _known(kept.good, _ANY_SORT, way, good)]
-    if len(bad) < 3 or _takes_no_other(bad, good):
+    bad = bad[: _taken(kept, way, bad)]
+    values, counts, good = kept.habit.values[way], kept.habit.counts[way], kept.habit.seen[way]
+    if len(bad) < 3 or _takes_no_other(bad, good, values, counts):
         return math.nan
-    values = kept.room[BAD_KEPT + GOOD_KEPT : 2 * (BAD_KEPT + GOOD_KEPT)]
-    lifts = kept.room[2 * (BAD_KEPT + GOOD_KEPT) : 3 * (BAD_KEPT + GOOD_KEPT)]
-    count = _distinct(values, bad, good)
-    for k in range(count):
-        lifts[k] = -LIFT_LOG10_MAX
-        bad_in = _count(bad, values[k])
-        if bad_in > 0:
-            calls = len(good) + 0.5 * len(bad) + 2.0
-            share = min(max((_count(good, values[k]) + 0.5 * bad_in + 1.0) / calls, 0.02), 0.98)
-            lifts[k] = bad_in * math.log10(INSIDE / share)
-            lifts[k] += (len(bad) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
-    return mean_log10(lifts[:count])
+    lifts = kept.room[BAD_KEPT : 2 * BAD_KEPT + WAY_VALUES]
+    tried = 0
+    for k in range(len(bad)):
+        if _count(bad[:k], bad[k]) > 0:
+            continue
+        bad_in = _count(bad, bad[k])
+        share = (_good_in(bad[k], values, counts) + 0.5 * bad_in + 1.0) / (good + 0.5 * len(bad) + 2.0)
+        share = min(max(share, 0.02), 0.98)
+        lifts[tried] = bad_in * math.log10(INSIDE / share)
+        lifts[tried] += (len(bad) - bad_in) * math.log10((1.0 - INSIDE) / (1.0 - share))
+        tried += 1
+    for slot in range(WAY_VALUES):
+        if counts[slot] > 0 and _count(bad, values[slot]) == 0:
+            lifts[tried] = -LIFT_LOG10_MAX
+            tried += 1
+    return mean_log10(lifts[:tried])
 
 
 @loop
@@ -162,11 +117,11 @@ def route_log10(kept: Kept) -> float:
     return _weigh(kept)[0]
 
 
-def _most_taken(view: View, way: str) -> str:
+def _most_taken(view: View, way: int) -> str:
     """Return the name of the value that most bad calls have."""
     main = main_sort(view.bad)
-    counts = Counter(_values(view.bad[[sort_of(call) == main for call in view.bad]], way).tolist())
-    counts.pop(_unknown(way), None)
+    counts = Counter(way_of(call, way) for call in view.bad if sort_of(call) == main)
+    counts.pop(UNKNOWN, None)
     most = max(counts.values())
     # Of equals the name decides: codes are given in order of arrival, and must not show.
     return max(_name(view, way, value) for value, count in counts.items() if count == most)
@@ -177,6 +132,5 @@ def route(view: View) -> Finding | None:
     lift, likeliest = _weigh(view.kept())
     if math.isnan(lift):
         return None
-    way, phrase = WAYS[likeliest]
-    name = _most_taken(view, way)
-    return Finding("route", lift, phrase.format(name), Dimension(way, name))
+    name, way = _most_taken(view, likeliest), WAYS[likeliest]
+    return Finding("route", lift, PHRASES[way].format(name), Dimension(way, name))

@@ -46,8 +46,8 @@ def _count_hours(kept: Kept, by_hour: F64) -> bool:
         if sort_of(call) == main:
             by_hour[hour_of(call["end_ms"])] += 1.0
             first, last = min(first, call["end_ms"]), max(last, call["end_ms"])
-    for call in kept.good:
-        by_hour[24 + hour_of(call["end_ms"])] += 1.0
+    for hour in range(24):
+        by_hour[24 + hour] = kept.habit.hours[hour]
     return first // DAY_MS < last // DAY_MS
 
 
@@ -74,9 +74,9 @@ def _weigh(kept: Kept) -> tuple[float, int]:
     bad = by_hour[:24].sum()
     if bad < 3.0 or not several_days:
         return math.nan, 0
-    best = 0
+    best, good = 0, by_hour[24:].sum()
     for k in range(_WINDOWS):
-        kept.room[k] = _lift_log10(bad, len(kept.good), by_hour, k)
+        kept.room[k] = _lift_log10(bad, good, by_hour, k)
         if kept.room[k] > kept.room[best]:
             best = k
     return min(mean_log10(kept.room[:_WINDOWS]), LIFT_LOG10_MAX), best

@@ -8,7 +8,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from detectors.history import ANSWERED, BAD, BAD_KEPT, CALL, DAYS_KEPT, ELEMENTS, GOOD_KEPT, LOCKED, POOR
+from detectors.history import (
+    ANSWERED,
+    BAD,
+    BAD_KEPT,
+    CALL,
+    DAYS_KEPT,
+    ELEMENTS,
+    GOOD_KEPT,
+    LOCKED,
+    POOR,
+    Habit,
+    copy_habit,
+    no_habit,
+)
 from schemas.alerts import Dimension, PatternKind
 from schemas.kernels import inlined, loop
 from schemas.text import F64, I64
@@ -30,6 +43,7 @@ class Kept(NamedTuple):
         now_ms: event time of the call that raised the look.
         bad_calls: answered calls that were bad, since `since_ms`.
         day_calls, day_bad: answered calls, and bad ones, by day since `since_ms`; int64[DAYS_KEPT].
+        habit: how all good calls are spread since the history began.
         room: float64[ROOM], to write in: these functions make no arrays.
     """
 
@@ -40,18 +54,21 @@ class Kept(NamedTuple):
     bad_calls: int
     day_calls: I64
     day_bad: I64
+    habit: Habit
     room: F64
 
 
 def space() -> Kept:
     """Return room for the calls of any one customer at a time."""
     days = np.zeros((2, DAYS_KEPT), np.int64)
-    return Kept(np.zeros(BAD_KEPT, CALL), np.zeros(GOOD_KEPT, CALL), 0, 0, 0, days[0], days[1], np.empty(ROOM))
+    return Kept(
+        np.zeros(BAD_KEPT, CALL), np.zeros(GOOD_KEPT, CALL), 0, 0, 0, days[0], days[1], no_habit(), np.empty(ROOM)
+    )
 
 
 @loop
 def fill(within: Kept, history: Any, since_ms: int) -> tuple[int, int]:
-    """Copy what a history holds of a trouble: the calls since it began, oldest first, and the counts of its days.
+    """Copy what a history holds of a trouble: the calls since it began, oldest first, its days, and the habit.
 
     Args:
         within: from `space`; written to.
@@ -64,6 +81,7 @@ def fill(within: Kept, history: Any, since_ms: int) -> tuple[int, int]:
     for day in range(DAYS_KEPT):
         within.day_calls[day] = history["day_calls"][day]
         within.day_bad[day] = history["day_bad"][day]
+    copy_habit(history, within.habit)
     bad = _newest(history["bad"], history["bad_count"], since_ms, within.bad)
     return bad, _newest(history["good"], history["good_count"], since_ms, within.good)
 
@@ -89,6 +107,7 @@ class View:
         now_ms: event time of the call that raised the look.
         attempts, answered, drops, failures, poor, redials, bad_calls: counts since `since_ms`.
         day_calls, day_bad: answered calls, and bad ones, by day since `since_ms`; int64[DAYS_KEPT].
+        habit: how all good calls are spread since the history began.
         names: element serial to its name, codec code to its name: what `dimension` shows.
     """
 
@@ -105,6 +124,7 @@ class View:
     bad_calls: int
     day_calls: I64
     day_bad: I64
+    habit: Habit
     names: "Names"
 
     def bad_durations_s(self) -> npt.NDArray[np.float64]:
@@ -122,6 +142,7 @@ class View:
             self.bad_calls,
             self.day_calls,
             self.day_bad,
+            self.habit,
             np.empty(ROOM),
         )
 

@@ -35,6 +35,7 @@ from detectors.history import (
     LOCKED,
     POOR,
     REDIALLED,
+    count_good,
     reset_counters,
     take,
 )
@@ -181,7 +182,9 @@ def keep_call(world: World, row: int, calls: Calls, i: int, rating: float, signs
         scratch.named[used, 0], scratch.named[used, 1], scratch.named[used, 2] = i, history, place
         scratch.tally[0] += 1
     else:
-        write_call(one["good"][one["good_count"] % GOOD_KEPT], calls, i, rating, evidence_days(customer), signs)
+        place = one["good_count"] % GOOD_KEPT
+        write_call(one["good"][place], calls, i, rating, evidence_days(customer), signs)
+        count_good(one, one["good"][place])
         one["good_count"] += 1
 
 
@@ -212,6 +215,7 @@ def may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, scr
         history["bad_calls"],
         within.day_calls,
         within.day_bad,
+        within.habit,
         within.room,
     )
     added = added_log10(kept) + line_of(world, note)
