@@ -33,7 +33,8 @@ EXPIRE_MS = 14 * DAY_MS
 """or when no call was bad for two weeks."""
 
 RENAME_AFTER = 3
-"""A pattern is renamed after so many more bad calls at the earliest: two that explain equally well would take turns."""
+"""A pattern is renamed after so many more bad calls at the earliest: two that explain equally well would take turns.
+A plain rise of the rate explains nothing: a pattern that is seen in it is told at once."""
 
 MAJOR_RATIO, CRITICAL_RATIO = 0.25, 0.5
 MAJOR_BAD, CRITICAL_BAD = 5, 10
@@ -137,7 +138,7 @@ class Case(Struct):
 
     def may_be_renamed(self) -> bool:
         """Whether another pattern would be worth a new revision too."""
-        return self.bad >= self.told_bad + RENAME_AFTER
+        return self.kind == "drop_rate" or self.bad >= self.told_bad + RENAME_AFTER
 
     def over(self, now_ms: int) -> bool:
         """Whether the calls are good again."""

@@ -61,10 +61,10 @@ class Prior(NamedTuple):
     Attributes:
         mean, size: mean of x over healthy lines, and how many observations that belief is worth (a beta
             distribution). Fixed-line VoIP drops 0.5 to 1.5 % of calls once inferred drops count; setup fails for 1 to
-            3 % of attempts (NER 97 to 99 %); a call in a hundred lies as far below its customer's usual R as poor
-            media does; 2 to 5 % of good calls are made again within a minute for no bad reason, which by itself is
-            half a sign. One wide belief tells trouble from a poor line sooner, and is wrong less often where lines
-            are poorer than that, than a narrow one mixed with a second for poor lines.
+            3 % of attempts (NER 97 to 99 %), of which the belief takes the upper end; a call in a hundred lies as far
+            below its customer's usual R as poor media does; 2 to 5 % of good calls are made again within a minute for
+            no bad reason, which by itself is half a sign. One wide belief tells trouble from a poor line sooner, and is
+            wrong less often where lines are poorer than that, than a narrow one mixed with a second for poor lines.
         p0_min, p0_max: p0 stays between these, whatever a customer's history: nobody is held to perfection, and
             nobody's bad service becomes his normal.
         share: the channel's part of the evidence.
@@ -79,9 +79,9 @@ class Prior(NamedTuple):
 
 PRIORS: tuple[Prior, ...] = (
     Prior(mean=0.011, size=60.0, p0_min=0.004, p0_max=0.10, share=0.45),
-    Prior(mean=0.020, size=60.0, p0_min=0.006, p0_max=0.20, share=0.15),
-    Prior(mean=0.013, size=50.0, p0_min=0.004, p0_max=0.15, share=0.15),
-    Prior(mean=0.016, size=50.0, p0_min=0.005, p0_max=0.25, share=0.10),
+    Prior(mean=0.030, size=60.0, p0_min=0.006, p0_max=0.20, share=0.15),
+    Prior(mean=0.013, size=50.0, p0_min=0.004, p0_max=0.15, share=0.18),
+    Prior(mean=0.016, size=50.0, p0_min=0.005, p0_max=0.25, share=0.07),
 )
 
 LOCK_SHARE = 0.15

@@ -31,9 +31,9 @@ PATTERNS: tuple[PatternTest, ...] = (*STRUCTURES, *SORTS)
 PLAIN_SHARE = 0.85
 """Most of the belief goes to a plain rise of the rate, which most trouble shows; the patterns share the rest."""
 
-NAME_FROM_LOG10 = 0.35
-"""A structure is named from this lift on, for plain trouble is about twice as common as any one of them; below, the
-trouble is a plain `drop_rate`."""
+NAME_FROM_LOG10 = 0.9
+"""A structure is named where it is eight times likelier, for plain trouble is a few times as common as any one of them
+and is held against all of them at each bad call; below, the trouble is a plain `drop_rate`."""
 
 
 @loop
