@@ -41,6 +41,9 @@ OpenInput = Callable[[Place | None], Iterable[Read | None]]
 Passed = Callable[[Place], None]
 """Is told a place that checkpoints have passed."""
 
+Hold = Callable[[list[Notification], Place], list[Notification]]
+"""Is given what a read led to and the place where that began; returns what of it need not wait for a checkpoint."""
+
 COMMITTED = 3
 """The place of so many snapshots ago, this one counted, is in a committed checkpoint."""
 
@@ -198,9 +201,12 @@ class Input(FixedPartitionedSource[_Item, Place | None]):
 
 
 class _Detecting(StatefulBatchLogic[tuple[_Item, EventBatch | None], list[Notification], str]):
-    def __init__(self, engine: RiskEngine, keeping: Keeping, stop: Stop, meters: Meters, *, ends: bool) -> None:
+    def __init__(
+        self, engine: RiskEngine, keeping: Keeping, stop: Stop, meters: Meters, hold: Hold, *, ends: bool
+    ) -> None:
         self._engine = engine
         self._meters = meters
+        self._hold = hold
         self._keeping = keeping
         self._places = dict(keeping.places)
         self._stop = stop
@@ -211,7 +217,7 @@ class _Detecting(StatefulBatchLogic[tuple[_Item, EventBatch | None], list[Notifi
         with said_in_one_line():
             for item, batch in values:
                 if batch is not None:
-                    told.append(self._applied(batch))
+                    told.append(self._hold(self._applied(batch), self._places.get(KEY, ())))
                 if item.place is not None:
                     self._places[item.part] = item.place
             self._engine.gather()
@@ -226,7 +232,7 @@ class _Detecting(StatefulBatchLogic[tuple[_Item, EventBatch | None], list[Notifi
     def on_eof(self) -> tuple[list[list[Notification]], bool]:
         if self._stop.is_set or not self._ends:
             return [], StatefulBatchLogic.RETAIN
-        told = self._engine.finish()
+        told = self._hold(self._engine.finish(), self._places.get(KEY, ()))
         return [told] if told else [], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> str:
@@ -287,6 +293,7 @@ def build(
     committed: Passed = lambda _: None,
     beside: Mapping[str, Part] | None = None,
     meters: Meters | None = None,
+    hold: Hold = lambda told, _: told,
 ) -> Dataflow:
     """Describe the flow.
 
@@ -302,6 +309,7 @@ def build(
         passed, committed: see `Part`.
         beside: what else is read, by the names under which the checkpoint keeps the places.
         meters: what counts and times it; None: nobody looks.
+        hold: keeps back what waits for its checkpoint.
 
     Raises:
         StateError: (while running) the state cannot be read back.
@@ -313,7 +321,7 @@ def build(
         if name:
             with said_in_one_line():
                 keeping.resume(engine, name)
-        return _Detecting(engine, keeping, stop, meters, ends=ends)
+        return _Detecting(engine, keeping, stop, meters, hold, ends=ends)
 
     flow = Dataflow("stayline")
     parts = {KEY: Part(open_input, passed, committed), **(beside or {})}

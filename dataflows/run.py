@@ -27,6 +27,7 @@ from dataflows.desk import desk_server, open_store, outcomes_of
 from dataflows.destinations import output_of, tracer_of
 from dataflows.execution import execute
 from dataflows.flow import OpenInput, Stop, build
+from dataflows.held import Held
 from dataflows.inputs import hep
 from dataflows.inputs.chunks import Read
 from dataflows.inputs.http import Server, events_application, metrics_application
@@ -161,8 +162,15 @@ def _detect(config: Config, opened: _Deployment, stopping: Stop, epoch: timedelt
         return
     (engine,) = opened.engines
     checkpoints = Checkpoints(folder / "engine")
+    announces = any(isinstance(one, outputs.KafkaOutput) and one.announce for one in config.output)
+    held = Held(folder / "incidents.json", write, holds=announces and config.input.kind == "kafka")
+
+    def committed(place: tuple[int, ...]) -> None:
+        held.committed(place)
+        source.committed(place)
+
     flow = build(
-        open_input,
+        held.reading(open_input),
         engine,
         write,
         letters.append,
@@ -171,14 +179,16 @@ def _detect(config: Config, opened: _Deployment, stopping: Stop, epoch: timedelt
         sync_dead_letters=letters.sync,
         checkpoints=checkpoints,
         passed=source.passed,
-        committed=source.committed,
+        committed=committed,
         beside={
             "resubmitted": beside(Resubmitted(folder / "resubmitted"), ends=source.ends),
             OUTCOMES: beside(Resubmitted(folder / OUTCOMES), ends=source.ends),
         },
         meters=opened.meters,
+        hold=held.hold,
     )
     execute(flow, folder / "recovery", epoch, checkpoints.settle)
+    held.finish()
 
 
 def _wind_up(dispatcher: Dispatcher, engines: Iterable[RiskEngine], stopping: Stop) -> None:

@@ -406,6 +406,11 @@ def name_of(topic: str) -> int:
     return zlib.crc32(topic.encode())
 
 
+def messages_before(place: tuple[int, ...]) -> int:
+    """Return how many messages lie before a place, those of each partition's first offset counted: it only grows."""
+    return sum(place[3::4])
+
+
 def fours(place: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
     """Give the topic's name, its mark, the partition's number and the offset of each partition of a place."""
     return zip(*[iter(place)] * 4, strict=True)
