@@ -132,7 +132,7 @@ def test_silence_is_no_recovery_until_two_weeks_have_passed():
 
 
 def test_the_same_again_is_not_worth_telling():
-    one = case(bad=3, trials=20, told_bad=3)
+    one = case(bad=3, trials=20, told_bad=3, kind="route")
     assert not one.worse()
     one.bad = 4
     assert not one.worse()
@@ -140,9 +140,13 @@ def test_the_same_again_is_not_worth_telling():
 
 
 def test_another_pattern_a_graver_trouble_and_twice_the_bad_calls_are_worth_telling():
-    assert case(bad=5, trials=40, told_bad=2).may_be_renamed()
+    assert case(bad=5, trials=40, told_bad=2, kind="route").may_be_renamed()
     assert case(bad=6, trials=12, told_bad=5, severity="minor").worse()
     assert case(bad=20, trials=1_000, told_bad=10, severity="critical").worse()
+
+
+def test_a_pattern_seen_in_plain_trouble_is_worth_telling_at_once():
+    assert case(bad=4, trials=40, told_bad=3, kind="drop_rate").may_be_renamed()
 
 
 def test_a_trouble_that_grows_less_grave_is_not_worth_telling():

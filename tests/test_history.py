@@ -1,12 +1,29 @@
 """Histories: the newest calls of each sort, in order, for those who have one; the rest is handed on clean."""
 
+from collections import Counter
+
 import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from state_kit import whole
 
-from detectors.history import BAD_KEPT, COUNTERS, GOOD_KEPT, Histories, reset_counters, take
+from detectors.history import (
+    BAD_KEPT,
+    CALL,
+    COUNTERS,
+    GOOD_KEPT,
+    HABIT_MAX,
+    HISTORY,
+    WAY_VALUES,
+    WAYS,
+    Histories,
+    copy_habit,
+    count_good,
+    no_habit,
+    reset_counters,
+    take,
+)
 
 
 def keep(histories, index, number, *, bad):
@@ -164,3 +181,35 @@ def test_the_counts_of_a_history_are_those_of_its_fields():
         histories.shelf.items[index][name] = 7 * number + 1
     one = histories.shelf.items[index]
     assert histories.counts(index) == {name: int(one[name]) for name in COUNTERS}
+
+
+def counted(codecs, hour=0):
+    """Count good calls of these codecs, all in one hour and of no other known way."""
+    one, habit, kept = np.zeros(1, HISTORY)[0], no_habit(), np.zeros(len(codecs), CALL)
+    kept["end_ms"], kept["codec"], kept["elements"] = hour * 3_600_000, codecs, -1
+    for good in kept:
+        count_good(one, good)
+    copy_habit(one, habit)
+    return habit
+
+
+@given(st.lists(st.integers(-1, 2 * WAY_VALUES), max_size=80), st.integers(0, 23))
+def test_good_calls_are_counted_by_hour_and_no_way_seems_rarer_than_it_is(codecs, hour):
+    habit, way = counted(codecs, hour), WAYS.index("codec")
+    assert habit.hours.tolist() == [len(codecs) * (at == hour) for at in range(24)]
+    true = Counter(code for code in codecs if code >= 0)
+    assert habit.seen.tolist() == [true.total() * (name == "codec") for name in WAYS]
+    slots = zip(habit.values[way].tolist(), habit.counts[way].tolist(), strict=True)
+    known = {code: count for code, count in slots if count}
+    rarest = habit.counts[way].min()
+    assert habit.counts[way].sum() == true.total()
+    for code, count in true.items():
+        assert known.get(code, rarest) >= count
+    if len(true) <= WAY_VALUES:
+        assert known == true
+
+
+def test_old_good_calls_fade():
+    habit = counted([1] * (3 * HABIT_MAX))
+    assert HABIT_MAX / 2 <= habit.hours[0] <= HABIT_MAX
+    assert HABIT_MAX / 2 <= habit.seen[WAYS.index("codec")] <= HABIT_MAX
