@@ -6,7 +6,10 @@ import shutil
 import orjson
 import pytest
 
-from bench.numbers import CALL_BYTES, PAGE, RESULTS, SECTIONS, Run, page
+from bench.numbers.page import PAGE, RESULTS, page
+from bench.numbers.runs import Run
+from bench.numbers.sections import SECTIONS
+from bench.numbers.sums import CALL_BYTES
 from detectors.notes import NOTE
 from detectors.roster import ROW
 
