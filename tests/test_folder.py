@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -168,6 +169,20 @@ def test_what_was_read_may_be_moved_away_and_is_not_kept_in_mind(drop):
     drop.put("cmr_2", CMR + cmr(2, 0) + cmr(2, 1))
     assert told(drop.until_idle(drop.read(found[-1].place))) == [("cdr_2", 2, 2.0)]
     assert b"cdr_1" not in drop.journal.read_bytes()
+
+
+def test_a_file_that_is_moved_away_during_a_look_ends_nothing(drop, monkeypatch):
+    drop.put("cdr_1", CDR + cdr(1))
+    gone, scandir = drop.put("cdr_0", CDR + cdr(0)), os.scandir
+
+    def scandir_and_move(path):
+        with scandir(path) as entries:
+            listed = list(entries)
+        gone.unlink(missing_ok=True)
+        return contextlib.nullcontext(listed)
+
+    monkeypatch.setattr(os, "scandir", scandir_and_move)
+    assert told(drop.until_idle(drop.read(follow=False), looks=1)) == [("cdr_1", 2, None)]
 
 
 def test_a_file_that_went_before_it_was_read_is_a_dead_letter(drop):

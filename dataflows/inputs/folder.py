@@ -6,6 +6,7 @@ be moved away. Names that begin with a dot are of files that are still being wri
 that is empty or changed between two looks.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -118,12 +119,17 @@ class Folder:
         return come
 
     def _look(self) -> list[_Seen]:
+        seen = []
         try:
             with os.scandir(self._path) as entries:
-                found = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+                for entry in entries:
+                    # One may be moved away at any moment.
+                    with contextlib.suppress(FileNotFoundError):
+                        if entry.is_file():
+                            seen.append(_Seen(entry.stat().st_mtime_ns, entry.name, entry.stat().st_size))
         except OSError as error:
             raise InputError(f"{self._path}: must be a folder that can be read, was not: {error.strerror}") from None
-        return [_Seen(state.st_mtime_ns, name, state.st_size) for name, state in found]
+        return seen
 
     def _require_whole(self, seen: Sequence[_Seen]) -> None:
         """Refuse a file that grew after it was read: what came behind would be lost without a word."""
