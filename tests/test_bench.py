@@ -204,7 +204,7 @@ class TestPacedReader:
         assert [cut.place.line for cut in given] == [1, 5, 49, 100]
 
     def test_a_chunk_is_no_larger_than_what_the_flow_reads_at_a_time(self):
-        lines = [b"x" * 99_999] * 25
+        lines = [b"x" * 399_999] * 25
         reader = PacedReader(lines, 1_000, iter([0.0, 1.0, 1.0, 1.0]).__next__)
         assert len(list(reader.open(None))) == 3
         assert [size for _, size in reader.chunks] == [10, 10, 5]
