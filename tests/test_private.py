@@ -64,7 +64,8 @@ def test_a_directory_that_others_may_read_is_closed_and_said_so(folder, said):
     assert said == [("state.closed_to_others", {"was": "0755", "now": "0700"})]
 
 
-def test_a_run_closes_the_directory_that_processes_share_too(tmp_path):
+def test_a_run_closes_the_directory_that_processes_share_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     (tmp_path / "events.ndjson").touch()

@@ -32,6 +32,9 @@ GOAL = 50_000
 CHUNK_BYTES = 1 << 20
 SENT_AT_ONCE = 32
 
+QUIET_S = 2.0
+"""Nothing has come for so long: the rest is lost."""
+
 _FIELDS = ("call_id", "customer_id", "peer_id", "start_ms", "duration_s", "sip_status", "q850", "loss_ratio", "mos")
 OPTIONS = Options(
     tokens=Tokens(b"a key for benchmarks alone", NumberPlan("44")),
@@ -101,19 +104,22 @@ def listened(folder: Path, count: int, rate: int) -> dict[str, float]:
     host, _, port = listener.address.rpartition(":")
     listener.start()
     sender = _sender(host, int(port), count, rate)
-    events, ended_s = 0, 0.0
+    events, ended_s, arrived, arrived_s = 0, 0.0, 0, 0.0
     try:
         for cut in source.read(None):
             events += 0 if cut is None else len(cut.chunk.positions)
+            now_s = time.perf_counter()
             if ended_s == 0.0 and not sender.is_alive():
-                ended_s = time.perf_counter()
-            arrived = listener.received + (listener.dropped() or 0)
-            if ended_s and cut is None and (arrived >= count or time.perf_counter() - ended_s > 1.0):
+                ended_s = now_s
+            before, arrived = arrived, listener.received + (listener.dropped() or 0)
+            if cut is not None or arrived != before:
+                arrived_s = now_s
+            elif ended_s and (arrived >= count or now_s - arrived_s > QUIET_S):
                 break
-            if cut is None:
+            else:
                 time.sleep(0.005)
     finally:
-        behind_s = time.perf_counter() - ended_s
+        behind_s = max(arrived_s - ended_s, 0.0)
         received, dropped = listener.received, listener.dropped() or 0
         listener.stop()
         sender.join()
