@@ -66,6 +66,10 @@ _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.-]{0,63}")
 _UNFIT_MODEL = re.compile(r"@|[0-9]{6}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}")
 _VERSION = re.compile(r"[/ ][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]|\Z)")
 _PRIVATE = re.compile(r"(?:10\.[0-9]+|127\.[0-9]+|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+")
+_OCTETS = re.compile(r"([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
+VERSION_MAX = 31
+"""No make's version of four numbers begins with a higher one (Grandstream 1.0.29.8, AudioCodes 3.4.4.60), but
+Yealink's, which begin with a number that stands for the model (66.85.0.5)."""
 
 
 Value = str | int | float | None
@@ -311,5 +315,11 @@ def agent_of(value: Value) -> Agent:
     if not _MODEL.fullmatch(model) or _UNFIT_MODEL.search(model):
         return Agent(None, None)
     firmware = None if version is None else version.group(1)
-    # Firmware of four numbers is common; one that is a private IPv4 address is an address.
-    return Agent(model, None if firmware is not None and _PRIVATE.match(firmware) else firmware)
+    return Agent(model, None if firmware is not None and _is_address(model, firmware) else firmware)
+
+
+def _is_address(model: str, firmware: str) -> bool:
+    """Tell whether what stands for a version is rather an IPv4 address: versions of four numbers are common."""
+    octets = _OCTETS.fullmatch(firmware)
+    public = octets is not None and int(octets.group(1)) > VERSION_MAX and not model.lower().startswith("yealink")
+    return public or _PRIVATE.match(firmware) is not None

@@ -21,6 +21,21 @@ from schemas.formats.times import TimeReader
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
 _CLOCK = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5}):([0-9]{2}(?:\.[0-9]{1,9})?)")
 
+_IDENTITY = re.compile(
+    r"@|\b(?:sips?|tel):|\+[0-9]|(?:[0-9][ ()./-]{0,2}){9}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){3}|::"
+    r"|(?:[0-9A-Fa-f]{2}[:-]){5}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}|[0-9A-Fa-f]{12}"
+)
+"""A URI, a telephone number, an IP or a MAC address; not a node's number (`olt-1024`), which people must read."""
+
+_PRIVATE = re.compile(
+    r"@|(?:\b10\.[0-9]+|\b127\.[0-9]+|192\.168|\b172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+|[0-9A-Fa-f]{12}"
+)
+"""Likewise of firmware, of which a version of four numbers is common."""
+
+_REASON_TEXT = re.compile(r";\s*text\s*=\s*(?:\"[^\"]*\"|[^;,]*)", re.IGNORECASE)
+_OTHERS_KEYS = frozenset({"alert_id", "incident_id", "remedy_id"})
+"""What a case, an alarm or a remedy is known by elsewhere: it must come back as it was given."""
+
 
 class Unfit(Exception):  # noqa: N818 - says what a row is; it never leaves the format
     """A row cannot become an event: `reason` of the closed set, `detail` for a person, without any value."""
@@ -124,8 +139,21 @@ class Rows:
             assert self._tokens is not None  # noqa: S101 - the format is not opened without a key
             return self._tokens.identity if name in PHONES else self._tokens.opaque
         if target.kind == "text":
-            return str
+            # Who tokenises nothing has said that nobody is in the file.
+            if self._tokens is None or not self._map.tokenise or name in _OTHERS_KEYS:
+                return str
+            return self._tokens.opaque if name == "call_id" else partial(self._text, name)
         return partial(self._time if target.kind == "time" else self._number, name, target)
+
+    def _text(self, name: str, text: str) -> str | None:
+        """Return a text in which nobody can be found: a token where somebody could, of a reason what is left."""
+        if not (_PRIVATE if name == "cpe_firmware" else _IDENTITY).search(text):
+            return text
+        if name == "reason":
+            left = _REASON_TEXT.sub("", text)
+            return None if _IDENTITY.search(left) else left
+        assert self._tokens is not None  # noqa: S101 - `_plain_reader` asked
+        return self._tokens.opaque(text)
 
     def _time(self, name: str, _: Target, text: str) -> int:
         time_ms = self._times.time_ms(text)
