@@ -114,6 +114,11 @@ class TestPatterns:
         assert patterns["drop_rate"].share == 0.0
         assert patterns["drop_rate"].missing
 
+    def test_what_is_missing_is_said_of_the_calls_that_lack_it(self, tmp_path):
+        failed = {name: value for name, value in CALL.items() if name != "answer_ms"} | {"call_id": "f"}
+        said = "\n".join(told(of_events(tmp_path, CALL | {"q850": 16}, failed)))
+        assert "q850, and none came with 1 calls that were not answered" in said
+
     def test_reports_during_calls_show_their_quality(self, tmp_path):
         media = {"type": "media", "call_id": "c1", "customer_id": "k1", "at_ms": 9_000, "interval_ms": 5, "mos": 3.0}
         assert of_events(tmp_path, CALL, media).findings.patterns["quality"].share == 1.0

@@ -538,6 +538,8 @@ class TestWriting:
             ("Yealink SIP-T46S 66.85.0.5", "Yealink SIP-T46S", "66.85.0.5"),
             ("Asterisk PBX 18.9-cert2", "Asterisk PBX", "18.9"),
             ("Phone 192.0.2.10", "Phone", None),
+            ("Phone 198.51.100.7", "Phone", None),
+            ("Phone 10.1.2.3", "Phone", None),
             ("805EC0123456", None, None),
             ("Yealink 805EC0123456 1.2", "Yealink", None),
             ("02079460001", None, None),

@@ -337,5 +337,5 @@ def _verdict(kind: str, pattern: Pattern) -> str:
         return f"cannot be told: no {where} came"
     if pattern.missing:
         groups = (" or ".join(group) for group in pattern.missing)
-        return f"cannot be found: needs {', and '.join(groups)}, and none came"
+        return f"cannot be found: needs {', and '.join(groups)}, and none came with {pattern.calls:,} {where}"
     return f"can be found, in {pattern.share:.0%} of {pattern.calls:,} {where}"

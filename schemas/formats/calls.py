@@ -315,11 +315,11 @@ def agent_of(value: Value) -> Agent:
     if not _MODEL.fullmatch(model) or _UNFIT_MODEL.search(model):
         return Agent(None, None)
     firmware = None if version is None else version.group(1)
-    return Agent(model, None if firmware is not None and _is_address(model, firmware) else firmware)
+    return Agent(model, None if firmware is not None and is_address(model, firmware) else firmware)
 
 
-def _is_address(model: str, firmware: str) -> bool:
-    """Tell whether what stands for a version is rather an IPv4 address: versions of four numbers are common."""
+def is_address(model: str, firmware: str) -> bool:
+    """Tell whether what stands for a model's version is rather an IPv4 address: versions of four numbers are common."""
     octets = _OCTETS.fullmatch(firmware)
     public = octets is not None and int(octets.group(1)) > VERSION_MAX and not model.lower().startswith("yealink")
     return public or _PRIVATE.match(firmware) is not None

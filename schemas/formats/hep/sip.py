@@ -7,6 +7,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from schemas.deadletters import DeadReason
+from schemas.formats.calls import is_address
 from schemas.formats.hep.packets import BadPacketError
 from schemas.formats.memory import remembered
 
@@ -272,7 +273,7 @@ def model_of(agent: bytes, headers: dict[bytes, bytes]) -> tuple[str | None, str
     """Return model and firmware where a User-Agent says them plainly, as in `Maker Model 1.0.19`.
 
     What else the text may hold (hardware addresses, domains, numbers) stays out, and so does a version in four parts
-    that is an address of this very message.
+    that is an address, of this very message or by its look.
     """
     model, version = _said_model(agent[:256])
     others = (value for name, value in headers.items() if name not in {b"user-agent", b"server"})
@@ -287,7 +288,7 @@ def _said_model(agent: bytes) -> tuple[str | None, str | None]:
     if found is None or _HARDWARE_LIKE.search(found.group(0)):
         return None, None
     model, version = found.groups()
-    return model[:128], version
+    return model[:128], None if version is None or is_address(model, version) else version
 
 
 _EXPIRES = re.compile(rb"\s*([0-9]{1,7})")
