@@ -33,7 +33,12 @@ def aftermath(hours=6):
     """Hours of good calls through the node that failed."""
     return sorted(
         (
-            call(f"c{who}", TROUBLE_MS + HOUR_MS + at * HOUR_MS + who * MINUTE_MS, access_node="node-1")
+            call(
+                f"c{who}",
+                TROUBLE_MS + HOUR_MS + at * HOUR_MS + who * MINUTE_MS,
+                access_node="node-1",
+                region="region-1",
+            )
             for at in range(hours)
             for who in range(1, 80, 4)
         ),
