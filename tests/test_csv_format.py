@@ -503,7 +503,7 @@ class TestWhoIsInATextLeavesItsRow:
         said = {"access_node": "olt-1024/2/17", "cpe_firmware": "66.85.0.5", "trunk": "ams-2", "cpe_model": "HT802"}
         reason = 'Q.850;cause=38;text="Network out of order"'
         made = self.told(reason=reason, **said)
-        assert made.items() >= {"call_id": TOKENS.opaque("c-1"), "reason": reason, **said}.items()
+        assert made.items() >= {"call_id": "c-1", "reason": reason, **said}.items()
         assert self.told(cpe_firmware="192.168.1.20")["cpe_firmware"] == TOKENS.opaque("192.168.1.20")
 
     def test_of_a_reason_with_an_identity_the_cause_stays(self):

@@ -142,7 +142,7 @@ class Rows:
             # Who tokenises nothing has said that nobody is in the file.
             if self._tokens is None or not self._map.tokenise or name in _OTHERS_KEYS:
                 return str
-            return self._tokens.opaque if name == "call_id" else partial(self._text, name)
+            return partial(self._text, name)
         return partial(self._time if target.kind == "time" else self._number, name, target)
 
     def _text(self, name: str, text: str) -> str | None:
