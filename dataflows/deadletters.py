@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from dataflows.durable import cut_torn_line, sync_folder
+from dataflows.durable import cut_torn_line, replaced, sync_folder
 from detectors.identity import case_id
 from schemas.deadletters import DeadLetter
 from schemas.errors import StateError
@@ -94,27 +94,13 @@ class DeadLetterFile:
         Raises:
             StateError: the file is damaged or cannot be written.
         """
-        gone: set[str] = set()
         with self._held():
-            draft = self._path.with_name(f".{self._path.name}")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                for line in self._lines():
-                    letter = self._parsed(line)
-                    name = letter_id(letter)
-                    if leaves(name, letter):
-                        gone.add(name)
-                    else:
-                        stream.write(line)
-                stream.flush()
-                os.fsync(stream.fileno())
+            gone = {name for name, letter in self.read() if leaves(name, letter)}
             if gone:
                 # Before they are gone from here: whoever is killed in between finds them listed, and asks again.
                 self._remember(gone)
-                draft.replace(self._path)
-                sync_folder(self._path.parent)
-            else:
-                draft.unlink()
+                with replaced(self._path) as stream:
+                    stream.writelines(line for line in self._lines() if letter_id(self._parsed(line)) not in gone)
         return len(gone)
 
     def _taken_out(self) -> frozenset[str]:

@@ -1,7 +1,10 @@
 """What files need that must survive a crash."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 BLOCK_BYTES = 1 << 16
 
@@ -13,6 +16,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """Write what shall stand under a name, for this user alone: a crash leaves the old bytes or the new, all on disk.
+
+    The folder must be there. Left by an error, what stood under the name stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # One name for all tries: what a crash left is written over.
+    draft = path.with_name(f".{path.name}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def cut_torn_line(path: Path) -> int:

@@ -6,14 +6,13 @@ told. So a process that tells others of incidents tells those alone that a commi
 lie in a file; what of it no checkpoint came to hold is dropped at the next start, for it is found again.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from dataflows.durable import sync_folder
+from dataflows.durable import replaced
 from dataflows.flow import OpenInput
 from dataflows.inputs.chunks import Read
 from dataflows.inputs.kafka import messages_before
@@ -105,14 +104,8 @@ def _read(path: Path) -> list[_Found]:
 
 
 def _write(path: Path, waiting: list[_Found]) -> None:
-    draft = path.with_name(f".{path.name}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
+        with replaced(path) as stream:
             stream.write(msgspec.json.encode(waiting))
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None

@@ -9,7 +9,6 @@ own checkpoints, which belong to one process and all that it reads, are not need
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from dataflows.checkpoints.engines import keep, resume
 from dataflows.config.kinds import Share, owns
 from dataflows.config.settings import Config
 from dataflows.deadletters import DeadLetterFile
-from dataflows.durable import sync_folder
+from dataflows.durable import replaced
 from dataflows.families import gauge
 from dataflows.flow import KEY, Input, Keeping, OpenInput, Output, Part, Passed, Stop
 from dataflows.inputs.chunks import decoded
@@ -224,15 +223,10 @@ def write_commit(folder: Path, commit: Commit) -> None:
     Raises:
         StateError: it cannot be written.
     """
-    path, draft = folder / "commit", folder / ".commit"
+    path = folder / "commit"
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
+        with replaced(path) as stream:
             stream.write(msgspec.json.encode(commit))
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-        sync_folder(folder)
     except OSError as error:
         raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None
 

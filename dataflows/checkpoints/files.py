@@ -4,14 +4,13 @@ No pickle, no code: numbers and strings in a layout of a stated version.
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from dataflows.durable import sync_folder
+from dataflows.durable import replaced
 from schemas.errors import StateError
 
 FAMILY = b"stayline-state/"
@@ -63,17 +62,10 @@ def write(path: Path, link: Link, state: dict[str, Any]) -> None:
     parts: list[bytes | memoryview] = [head, *sections]
     for part in parts:
         digest.update(part)
-    draft = path.with_name(f".{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
+    with replaced(path) as stream:
         stream.write(MAGIC + digest.digest() + sizes)
-        for part in parts:
-            stream.write(part)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
+        stream.writelines(parts)
 
 
 def read(path: Path) -> tuple[Link, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """How one customer is recognised in records as they came, and taken out of them."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -9,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from dataflows.durable import sync_folder
+from dataflows.durable import replaced
 from schemas.formats.identity import Tokens
 
 _CELLS = re.compile(rb"[,;|\t\r\n\"'<>&={}\[\]]+")
@@ -77,22 +76,13 @@ def erase_in_lines(path: Path, sought: Sought) -> Counter[str]:
         How many records and far ends were taken out.
     """
     found: Counter[str] = Counter()
-    draft = path.with_name(f".{path.name}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with path.open("rb") as source, os.fdopen(descriptor, "wb") as stream:
+    with path.open("rb") as source, replaced(path) as stream:
         for line in source:
             end = line[-1:] if line.endswith(b"\n") else b""
             kept, what = sought.without(line.removesuffix(b"\n"))
             found[what] += 1
             stream.write(kept + end)
-        stream.flush()
-        os.fsync(stream.fileno())
     del found[""]
-    if found:
-        draft.replace(path)
-        sync_folder(path.parent)
-    else:
-        draft.unlink()
     return found
 
 

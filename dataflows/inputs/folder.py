@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dataflows.durable import replaced
 from schemas.errors import InputError
 
 LOOK_S = 5.0
@@ -92,11 +93,8 @@ class Folder:
         noted = [(int(number), str(name)) for number, name in map(json.loads, lines)]
         self._next = max([begun, *(number + 1 for number, _ in noted)])
         noted = [(number, name) for number, name in noted if number >= begun or (self._path / name).exists()]
-        fresh = self._journal.with_name(f"{self._journal.name}.new")
-        with fresh.open("wb") as file:
+        with replaced(self._journal) as file:
             file.write(_lines(noted))
-            os.fsync(file.fileno())
-        fresh.replace(self._journal)
         self._known = dict.fromkeys(name for _, name in noted)
         return noted
 

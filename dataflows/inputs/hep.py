@@ -25,7 +25,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dataflows.durable import sync_folder
+from dataflows.durable import replaced
 from dataflows.inputs import drain
 from dataflows.inputs.chunks import Chunk, converted
 from dataflows.inputs.drain import DATAGRAM_BYTES, HEAD, mended
@@ -368,7 +368,8 @@ class Source:
         self._reader.position = 0
         try:
             if not load:
-                _write_durably(path, self._reader.snapshot())
+                with replaced(path) as stream:
+                    stream.write(self._reader.snapshot())
             elif number:
                 self._reader.restore(path.read_bytes())
         except OSError as error:
@@ -419,13 +420,3 @@ def _enlarge(udp: socket.socket) -> None:
         udp.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
     except OSError:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}")
-    with draft.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)

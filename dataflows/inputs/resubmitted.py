@@ -4,11 +4,10 @@ A folder of small files of contract events. Each is written under another name, 
 run that reads beside finds it whole or not at all; a stopped run finds it when it starts.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dataflows.durable import sync_folder
+from dataflows.durable import replaced
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import CHUNK_BYTES, Cut, Place
 from schemas.errors import StateError
@@ -37,16 +36,10 @@ class Resubmitted:
             StateError: the disk does not take them.
         """
         path = self._path(max(self.numbers(), default=0) + 1)
-        draft = path.with_name(f".{path.name}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(b"".join(event + b"\n" for event in events))
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(path)
-            sync_folder(self._folder)
+            with replaced(path) as stream:
+                stream.writelines(event + b"\n" for event in events)
         except OSError as error:
             raise StateError(f"{path}: must be writable, was not: {error.strerror}") from None
 
