@@ -20,7 +20,7 @@ from schemas.decode import decode_record
 from schemas.errors import ConfigError, InputError
 from schemas.events import Call, Media
 from schemas.formats import NAMES, RECORD_BYTES_MAX, Converted, Options, available, described, open_format
-from schemas.formats.calls import Agent, Heard, Parties, Side, agent_of, codec_of, heard, mos_of, place_of, reason_of
+from schemas.formats.calls import Heard, Parties, Side, codec_of, heard, mos_of, place_of, reason_of
 from schemas.formats.identity import Tokens
 from schemas.formats.records import WAITING_MAX
 
@@ -293,27 +293,6 @@ class TestMeaning:
     )
     def test_of_a_reason_is_kept_what_names_nobody(self, header, kept):
         assert reason_of(header) == kept
-
-    @pytest.mark.parametrize(
-        ("agent", "model", "firmware"),
-        [
-            ("Yealink SIP-T46G 66.84.0.15", "Yealink SIP-T46G", "66.84.0.15"),
-            ("snom360/8.2.1", "snom360", "8.2.1"),
-            ("Cisco-CP8841/12.5.1", "Cisco-CP8841", "12.5.1"),
-            ("PolycomVVX-VVX_411-UA/5.9.0.9373", "PolycomVVX-VVX_411-UA", "5.9.0.9373"),
-            ("Zoiper", "Zoiper", None),
-            ("phone 0A1B2C3D4E5F", None, None),
-            ("phone 10.1.2.3", "phone", None),
-            ("phone 198.51.100.7", "phone", None),
-            ("softphone/203.0.113.9 (01632960001)", "softphone", None),
-            ("Grandstream HT802 1.0.29.8", "Grandstream HT802", "1.0.29.8"),
-            ("Yealink W60B 77.85.0.25", "Yealink W60B", "77.85.0.25"),
-            ("<script>", None, None),
-            ("", None, None),
-        ],
-    )
-    def test_a_user_agent_is_a_model_and_its_firmware(self, agent, model, firmware):
-        assert agent_of(agent) == Agent(model, firmware)
 
     def test_codecs_have_one_name_each(self):
         assert [codec_of(name) for name in ("PCMU/8000", "G.711U", "ulaw", "opus", "01632960001", 8)] == [

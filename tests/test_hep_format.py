@@ -535,19 +535,15 @@ class TestWriting:
         ("agent", "model", "firmware"),
         [
             ("Grandstream HT801 1.0.19.11", "Grandstream HT801", "1.0.19.11"),
-            ("Yealink SIP-T46S 66.85.0.5", "Yealink SIP-T46S", "66.85.0.5"),
-            ("Asterisk PBX 18.9-cert2", "Asterisk PBX", "18.9"),
+            ("Asterisk PBX 18.9-cert2", "Asterisk PBX", "18.9-cert2"),
             ("Phone 192.0.2.10", "Phone", None),
-            ("Phone 198.51.100.7", "Phone", None),
-            ("Phone 10.1.2.3", "Phone", None),
-            ("805EC0123456", None, None),
-            ("Yealink 805EC0123456 1.2", "Yealink", None),
+            ("snom370/8.7.5.48", "snom370", None),
             ("02079460001", None, None),
         ],
     )
-    def test_a_plain_user_agent_is_model_and_firmware(self, agent, model, firmware):
+    def test_a_user_agent_is_model_and_firmware_but_no_address_of_its_message(self, agent, model, firmware):
         dialog = Dialog()
-        dialog.message(T, "INVITE", f"User-Agent: {agent}")
+        dialog.message(T, "INVITE", f"User-Agent: {agent}", body=sdp("8.7.5.48", 4000, "0"))
         dialog.message(T + 9, "486 INVITE")
         out = only(calls(dialog))
         assert (out.get("cpe_model"), out.get("cpe_firmware")) == (model, firmware)

@@ -62,15 +62,6 @@ _ADDRESS = re.compile(
 )
 """What a telephone number, a SIP URI, an IP or a MAC address has. Rather a name too many becomes a token."""
 
-_MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.-]{0,63}")
-_UNFIT_MODEL = re.compile(r"@|[0-9]{6}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}")
-_VERSION = re.compile(r"[/ ][vV]?([0-9]+(?:[._-][0-9A-Za-z]{1,16}){1,5})(?=[ /(]|\Z)")
-_PRIVATE = re.compile(r"(?:10\.[0-9]+|127\.[0-9]+|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+")
-_OCTETS = re.compile(r"([0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
-VERSION_MAX = 31
-"""No make's version of four numbers begins with a higher one (Grandstream 1.0.29.8, AudioCodes 3.4.4.60), but
-Yealink's, which begin with a number that stands for the model (66.85.0.5)."""
-
 
 Value = str | int | float | None
 """A value of a vendor's record: texts and numbers are written for one another, and `null` or nothing for neither."""
@@ -296,30 +287,3 @@ def _reason_values(text: str) -> Iterator[str]:
         shown = f';text="{said}"' if said and said.isprintable() and not _ADDRESS.search(said) else ""
         if (cause is not None or shown) and not _ADDRESS.search(protocol):
             yield protocol + ("" if cause is None else f";cause={cause.group(1)}") + shown
-
-
-class Agent(Struct, frozen=True, gc=False):
-    """Make and firmware of an endpoint."""
-
-    model: str | None
-    firmware: str | None
-
-
-@remembered
-def agent_of(value: Value) -> Agent:
-    """Split a `User-Agent` (RFC 3261, section 20.41) into model and firmware; what looks like a MAC is left out."""
-    text = value[:256] if isinstance(value, str) else ""
-    version = _VERSION.search(text)
-    head = text if version is None else text[: version.start()]
-    model = head.partition("/")[0].strip()
-    if not _MODEL.fullmatch(model) or _UNFIT_MODEL.search(model):
-        return Agent(None, None)
-    firmware = None if version is None else version.group(1)
-    return Agent(model, None if firmware is not None and is_address(model, firmware) else firmware)
-
-
-def is_address(model: str, firmware: str) -> bool:
-    """Tell whether what stands for a model's version is rather an IPv4 address: versions of four numbers are common."""
-    octets = _OCTETS.fullmatch(firmware)
-    public = octets is not None and int(octets.group(1)) > VERSION_MAX and not model.lower().startswith("yealink")
-    return public or _PRIVATE.match(firmware) is not None

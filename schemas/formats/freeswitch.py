@@ -31,12 +31,12 @@ from msgspec import Struct, field
 from schemas.deadletters import DeadReason
 from schemas.events import TIME_MS_MAX
 from schemas.formats import RECORD_BYTES_MAX, Line, Options, shape
+from schemas.formats.agents import agent_of
 from schemas.formats.calls import (
     Call,
     End,
     Parties,
     Value,
-    agent_of,
     codec_of,
     count,
     heard,

@@ -20,6 +20,7 @@ from msgspec import Struct, field
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
 from schemas.formats import HEAD_BYTES, Line, Options
+from schemas.formats.agents import agent_of
 from schemas.formats.arrays import ArrayObjects
 from schemas.formats.calls import (
     PAYLOADS,
@@ -28,7 +29,6 @@ from schemas.formats.calls import (
     End,
     Parties,
     Value,
-    agent_of,
     count,
     heard,
     loss_of,

@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from schemas.deadletters import DeadReason
 from schemas.events import Direction
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options
-from schemas.formats.calls import PAYLOADS, Call, Media, Parties, Side, agent_of, codec_of, lower, worse
+from schemas.formats.agents import agent_of
+from schemas.formats.calls import PAYLOADS, Call, Media, Parties, Side, codec_of, lower, worse
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered

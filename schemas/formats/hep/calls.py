@@ -22,7 +22,7 @@ from msgspec import Struct, field
 
 from schemas.formats.hep.media import Ear
 from schemas.formats.hep.packets import Packet
-from schemas.formats.hep.sip import Message, address_of, model_of, read_audio, reason_of, session_ms
+from schemas.formats.hep.sip import Message, address_of, endpoint_of, read_audio, reason_of, session_ms
 
 LINGER_MS = 32_000
 """64 T1, RFC 3261 section 17.1 (timers B, F and H): no copy of a message is sent later than that."""
@@ -166,7 +166,8 @@ class Call(Struct, gc=False):
         if callee.token is None:
             callee.token = _token(headers[b"to"], identity)
         if caller.model is None and message.hops() <= self.hops:
-            caller.model, caller.firmware = model_of(headers.get(b"user-agent", b""), headers)
+            agent = endpoint_of(headers.get(b"user-agent", b""), message)
+            caller.model, caller.firmware = agent.model, agent.firmware
 
     def _invite(self, packet: Packet, message: Message) -> bool:
         if message.to_tag or self.phase > RETRIED or message.cseq < self.cseq:
@@ -211,8 +212,9 @@ class Call(Struct, gc=False):
             self.reached = True
         _list(self.callee.tags, message.to_tag)
         if self.callee.model is None:
-            agent = message.headers.get(b"user-agent", b"") or message.headers.get(b"server", b"")
-            self.callee.model, self.callee.firmware = model_of(agent, message.headers)
+            said = message.headers.get(b"user-agent", b"") or message.headers.get(b"server", b"")
+            agent = endpoint_of(said, message)
+            self.callee.model, self.callee.firmware = agent.model, agent.firmware
         self._learn_codec(self.callee, message)
         self._refresh(message, packet.at_ms)
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from schemas.deadletters import DeadReason
-from schemas.formats.calls import is_address
+from schemas.formats.agents import Agent, agent_of
 from schemas.formats.hep.packets import BadPacketError
 from schemas.formats.memory import remembered
 
@@ -263,32 +263,14 @@ def reason_of(value: bytes) -> str:
     return _LONG_DIGITS.sub("*", _ADDRESS_LIKE.sub("*", text))
 
 
-_MODEL = re.compile(
-    r"([A-Za-z][A-Za-z0-9+_-]*(?:[ /][A-Za-z][A-Za-z0-9+_-]*){0,3})(?:[ /-]v?([0-9]+(?:\.[0-9]+){1,3}))?"
-)
-_HARDWARE_LIKE = re.compile(r"[0-9A-Fa-f]{8,}|[0-9]{5,}")
-
-
-def model_of(agent: bytes, headers: dict[bytes, bytes]) -> tuple[str | None, str | None]:
-    """Return model and firmware where a User-Agent says them plainly, as in `Maker Model 1.0.19`.
-
-    What else the text may hold (hardware addresses, domains, numbers) stays out, and so does a version in four parts
-    that is an address, of this very message or by its look.
-    """
-    model, version = _said_model(agent[:256])
-    others = (value for name, value in headers.items() if name not in {b"user-agent", b"server"})
-    if version and version.count(".") == 3 and any(version.encode() in value for value in others):
-        version = None
-    return model, version
-
-
-@remembered
-def _said_model(agent: bytes) -> tuple[str | None, str | None]:
-    found = _MODEL.match(agent.decode("ascii", "replace").strip())
-    if found is None or _HARDWARE_LIKE.search(found.group(0)):
-        return None, None
-    model, version = found.groups()
-    return model[:128], None if version is None or is_address(model, version) else version
+def endpoint_of(agent: bytes, message: Message) -> Agent:
+    """Return what a User-Agent or Server says of who sent it, without a version that is an address of this message."""
+    said = agent_of(agent.decode("ascii", "replace"))
+    if said.firmware is None or said.firmware.count(".") < 3:
+        return said
+    version = said.firmware.encode()
+    others = (value for name, value in message.headers.items() if name not in {b"user-agent", b"server"})
+    return Agent(said.model, None) if version in message.body or any(version in one for one in others) else said
 
 
 _EXPIRES = re.compile(rb"\s*([0-9]{1,7})")

@@ -1,0 +1,78 @@
+"""Make, model and firmware of an endpoint, out of what its `User-Agent` says, and nothing else that it says.
+
+The text is the endpoint's own and may hold a hardware address, an extension or an IP address. A version of four numbers
+is written like an address, and many makes have such. So one is a version only where the make is known to write it so,
+and only with the first numbers which that make's versions have; of any other make it is left out.
+"""
+
+import re
+
+from msgspec import Struct
+
+from schemas.formats.memory import remembered
+
+AGENT_CHARS_MAX = 256
+
+_HARDWARE = re.compile(r"[ (]+[0-9A-Fa-f]{12}\b.*", re.DOTALL)
+_MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.!-]{0,63}")
+_SOMEBODY = re.compile(
+    r"@|[0-9]{5}|(?:[0-9][ ().-]{0,2}){7}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}"
+    r"|(?:[0-9A-Fa-f]{4}\.){2}"
+)
+"""What a telephone number, a SIP URI, an IP or a MAC address has."""
+
+_VERSION = re.compile(
+    r"[/ (_-][vV]?\.?([0-9]{1,6}(?:[._][0-9A-Za-z]{1,6}){1,5}(?:-[A-Za-z][0-9A-Za-z]{0,7})?)(?![0-9A-Za-z.])"
+)
+_AMBIGUOUS = re.compile(
+    r"(?<![0-9])[0-9]{1,3}(?:[._][0-9]{1,3}){3}(?![0-9])|[0-9]{5}[._][0-9]{5}|(?:[0-9]{2,4}[._]){2,}[0-9]{2,}"
+)
+"""A version that could be an address, or a number written in groups."""
+
+_MAKES = {
+    "aastra": r"[1-4]\.",
+    "akuvox": r"[0-9]{1,3}\.30\.",
+    "audiocodes": r"[2-7]\.",
+    "avaya": r"[1-8]\.",
+    "avm": r"[0-9]{1,3}\.0[4-8]\.[0-9]{2}\Z",
+    "fanvil": r"[0-2]\.",
+    "gigaset": r"42\.",
+    "grandstream": r"[01]\.",
+    "htek": r"[1-6]\.",
+    "mitel": r"0?[4-7]\.",
+    "obihai": r"[1-3]\.",
+    "poly": r"[3-9]\.",
+    "sangoma": r"[2-4]\.",
+    "snom": r"(?:[78]|10\.1)\.",
+    "yealink": r"[0-9]{1,3}\.[678][0-9]\.",
+}
+"""Makes whose versions are four numbers or more, and how these begin: `Yealink SIP-T46S 66.85.0.5`, where the first
+number stands for the model and the second for the release; `snomD785/10.1.84.12`, `Akuvox R20B 220.30.2.28`."""
+
+_KNOWN = re.compile("|".join(f"(?:{make}.*\n{begins})" for make, begins in _MAKES.items()), re.IGNORECASE)
+
+
+class Agent(Struct, frozen=True, gc=False):
+    """Make and model, and firmware of an endpoint."""
+
+    model: str | None
+    firmware: str | None
+
+
+_NOTHING = Agent(None, None)
+
+
+@remembered
+def agent_of(value: str | float | None) -> Agent:
+    """Split a `User-Agent` (RFC 3261, section 20.41) into model and firmware. See the module."""
+    text = value[:AGENT_CHARS_MAX].strip() if isinstance(value, str) else ""
+    said = _VERSION.search(text)
+    # Some write `Cisco/SPA504G-7.5.2b`, others the model alone before a slash.
+    head = text.partition("/")[0] if said is None else text[: said.start()].replace("/", " ")
+    model = _HARDWARE.sub("", head).strip()
+    if not _MODEL.fullmatch(model) or _SOMEBODY.search(model):
+        return _NOTHING
+    firmware = None if said is None else said.group(1)
+    if firmware is not None and _AMBIGUOUS.search(firmware) and not _KNOWN.match(f"{model}\n{firmware}"):
+        firmware = None
+    return Agent(model, firmware)
