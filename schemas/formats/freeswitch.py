@@ -1,7 +1,8 @@
 """FreeSWITCH's json_cdr: one JSON object a leg, written when the leg ends.
 
-Taken are objects on one line or printed over several (older versions; a line `{` opens, a line `}` closes), and posted
-forms (`cdr=`, URL-encoded or base64). Values are texts or numbers, URL-encoded or not (`encode-values`).
+Taken are objects on one line or printed over several (older versions; a line `{` opens, a line `}` closes), arrays of
+them (what a collector or a database exports), and posted forms (`cdr=`, URL-encoded or base64). Values are texts or
+numbers, URL-encoded or not (`encode-values`).
 
 **Whose leg.** An inbound leg is the caller's, an outbound leg the callee's, unless it leads to a gateway, where no
 customer is. Where only the other end is a customer, the leg counts for that one: by default FreeSWITCH writes the
@@ -55,7 +56,7 @@ from schemas.formats.calls import (
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
-from schemas.formats.records import RECORDS_SINCE_MS, Items, LineReader, Records, converted, untimely
+from schemas.formats.records import RECORDS_SINCE_MS, Items, ListReader, Records, converted, untimely
 from schemas.formats.rows import Unfit
 
 GIVES = (
@@ -187,7 +188,7 @@ def open_freeswitch(options: Options) -> "FreeswitchReader":
     return FreeswitchReader(options.required_tokens())
 
 
-class FreeswitchReader(LineReader):
+class FreeswitchReader(ListReader):
     """One open input of json_cdr records. See `schemas.formats` for what every format keeps."""
 
     def __init__(self, tokens: Tokens) -> None:
@@ -199,6 +200,8 @@ class FreeswitchReader(LineReader):
         self._begin = 0
 
     def _record(self, line: Line) -> Items:
+        if self.listed:
+            return self._converted(line.position, line.data)
         if self._held and line.data[:1] in (b"\t", b" ", b"}"):
             return self._inside(line)
         if self._held:

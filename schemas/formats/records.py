@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import COUNT_MAX, TIME_MS_MAX
 from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines, shape
-from schemas.formats.arrays import ArrayObjects
+from schemas.formats.arrays import ArrayObjects, is_array
 from schemas.formats.calls import Call, Media, Value
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
@@ -97,6 +97,41 @@ class LineReader(ABC):
             cut_off = not line.ended and unfit.reason == DeadReason.NOT_JSON
             reason = DeadReason.TRUNCATED if cut_off else unfit.reason
             return (refused(line.position, reason, unfit.detail, line.data),)
+
+
+class ListReader(LineReader):
+    """Reads records of one line each, or of a JSON array, alone or in what an API wraps around it.
+
+    Attributes:
+        listed: they are those of an array, numbered instead of lines.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = False
+        self._head: bytes | None = b""
+        """What came before anything that says whether this is an array; None: it is known."""
+
+    def feed(self, chunk: bytes) -> Items:
+        """Take the next bytes; return what they completed.
+
+        Raises:
+            InputError: the input as a whole is not in this format.
+        """
+        if self._head is not None:
+            self._head += chunk
+            said = None if BOM.startswith(self._head) else is_array(self._head.removeprefix(BOM))
+            if said is None:
+                return []
+            chunk, self._head, self.listed = self._head, None, said
+            if said:
+                self._lines, chunk = ArrayObjects(), chunk.removeprefix(BOM)
+        return super().feed(chunk)
+
+    def finish(self) -> Items:
+        """Return what was still open at the end."""
+        held, self._head = self._head, None
+        return [*(super().feed(held) if held else ()), *super().finish()]
 
 
 class JoiningReader(LineReader):

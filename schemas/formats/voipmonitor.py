@@ -19,9 +19,8 @@ from msgspec import Struct, field
 
 from schemas.deadletters import DeadReason
 from schemas.errors import InputError
-from schemas.formats import HEAD_BYTES, Line, Options
+from schemas.formats import Line, Options
 from schemas.formats.agents import agent_of
-from schemas.formats.arrays import ArrayObjects
 from schemas.formats.calls import (
     PAYLOADS,
     SPAN_MS_MAX,
@@ -43,7 +42,7 @@ from schemas.formats.calls import (
 )
 from schemas.formats.identity import Tokens
 from schemas.formats.memory import remembered
-from schemas.formats.records import BOM, Items, LineReader, Records, converted, csv_row, delimiter_of, span_ms, time_of
+from schemas.formats.records import Items, ListReader, Records, converted, csv_row, delimiter_of, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -137,7 +136,7 @@ def open_voipmonitor(options: Options) -> "VoipmonitorReader":
     return VoipmonitorReader(options.required_tokens(), options.timezone)
 
 
-class VoipmonitorReader(LineReader):
+class VoipmonitorReader(ListReader):
     """One open export. See `schemas.formats` for what every format keeps."""
 
     def __init__(self, tokens: Tokens, timezone: str) -> None:
@@ -148,28 +147,9 @@ class VoipmonitorReader(LineReader):
         self._rows = Records(_Row)
         self._names: list[str] = []
         self._delimiter = ","
-        self._blank: bytes | None = b""
-        """What came before anything that says whether this is an array; None: it is known."""
-
-    def feed(self, chunk: bytes) -> Items:
-        """Take the next bytes; return what they completed.
-
-        Raises:
-            InputError: the first row does not name the columns.
-        """
-        if self._blank is not None:
-            chunk = self._blank + chunk
-            said = chunk.removeprefix(BOM).lstrip()
-            if not said and len(chunk) < HEAD_BYTES:
-                self._blank = chunk
-                return []
-            if said.startswith(b"["):
-                self._lines, chunk = ArrayObjects(), said
-            self._blank = None
-        return super().feed(chunk)
 
     def _record(self, line: Line) -> Items:
-        if line.data.lstrip().startswith(b"{") or isinstance(self._lines, ArrayObjects):
+        if line.data.lstrip().startswith(b"{") or self.listed:
             return converted(line.position, line.data, self._events(self._rows.of_json(line.data)))
         if not self._names:
             self._header(line)
