@@ -77,6 +77,7 @@ def desk_server(
         public_url=desk.public_url,
         oidc=_provider(desk, secrets),
         talks=TalkTracks(catalogue_of(config.remedies)),
+        timezone=config.detection.timezone,
     )
     return Server(application, *desk.listen, before_stop=application.state.streams.close)
 

@@ -13,7 +13,6 @@ from detectors.churn.features import EXPERIENCE
 from detectors.churn.labels import LabelDesk
 from detectors.churn.model import ChurnModel
 from detectors.churn.relations import Paid, Relation, Relations
-from detectors.patterns.view import day_of
 from detectors.remedies.catalogue import Catalogue
 from detectors.remedies.causes import LineReadings, likely_cause
 from detectors.remedies.choice import Situation, Tried, value_at_risk
@@ -23,6 +22,7 @@ from detectors.remedies.followup import FollowUp as Watched
 from detectors.remedies.losses import SHOWING, Losses, Span
 from detectors.remedies.statutory import days_lost, statutory
 from detectors.settings import Settings
+from detectors.zone import LocalTime, local_time
 from schemas.alerts import Alert, ChurnRisk, Credit, FollowUp, Order, Pattern
 from schemas.events import HANDLED, Outcome
 from schemas.money import money_text
@@ -50,6 +50,7 @@ class Advisor:
 
     def __init__(self, settings: Settings, catalogue: Catalogue, relations: Relations) -> None:
         self._settings = settings
+        self._zone = local_time(settings.timezone)
         self._catalogue = catalogue
         self._relations = relations
         business = settings.business
@@ -211,7 +212,7 @@ class Advisor:
             severity=case.severity,
             detected_ms=case.detected_ms,
             since_ms=case.since_ms,
-            pattern=_pattern(case),
+            pattern=_pattern(case, self._zone),
             cause=situation.cause,
             incident_id=case.incident_id,
             churn=risk,
@@ -363,11 +364,11 @@ def _follow_up(failed: Watched | None, watched: Watched | None, case: Case) -> F
     return FollowUp(shown.remedy_id, shown.begun_ms, shown.due_ms, "watching" if failed is None else "failed")
 
 
-def _pattern(case: Case) -> Pattern:
+def _pattern(case: Case, zone: LocalTime) -> Pattern:
     ratio = case.bad / case.trials if case.trials else 0.0
     return Pattern(
         kind=case.kind,
-        text=sentence(case),
+        text=sentence(case, zone),
         attempts=case.attempts,
         answered=case.answered,
         drops=case.bad,
@@ -387,13 +388,13 @@ _SENTENCES: dict[str, str] = {
 _CUT_OFF = "{bad} of your last {calls} since {day} {were} cut off{phrase}."
 
 
-def sentence(case: Case) -> str:
+def sentence(case: Case, zone: LocalTime) -> str:
     """Say what is wrong in one sentence that can be read aloud; its numbers are the pattern's fields."""
     return _SENTENCES.get(case.kind, _CUT_OFF).format(
         bad=case.bad,
         calls=f"{case.trials} call{'s' if case.trials != 1 else ''}",
         attempts=f"{case.trials} call attempt{'s' if case.trials != 1 else ''}",
         were="was" if case.bad == 1 else "were",
-        day=day_of(case.since_ms),
+        day=zone.day(case.since_ms),
         phrase=f", {case.phrase}" if case.phrase else "",
     )

@@ -51,7 +51,7 @@ from schemas.columns import EventBatch
 from schemas.errors import StateError
 from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usage
 from schemas.events import Outcome as OutcomeEvent
-from schemas.text import I8, I32, I64, U64, key_of
+from schemas.text import I8, I16, I32, I64, U64, key_of
 
 LAYOUT = 7
 """The layout of the state; another one is refused."""
@@ -123,7 +123,7 @@ class _Now:
             said=said,
             others=others,
             lines=LineReadings(batch.links, memory.advisor),
-            scratch=_scratch(len(calls.customer)),
+            scratch=_scratch(len(calls.customer), memory.zone.ahead_min),
         )
 
     def time_ms(self, at: int) -> int:
@@ -389,7 +389,7 @@ def _parted(business: list[tuple[int, Business]]) -> tuple[I64, list[Profile | U
     return np.array(places[0], np.int64), events[0], np.array(places[1], np.int64), events[1]
 
 
-def _scratch(size: int) -> Scratch:
+def _scratch(size: int, ahead_min: I16) -> Scratch:
     return Scratch(
         clock=np.zeros(2, np.int64),
         counts=np.zeros(3, np.int64),
@@ -397,5 +397,5 @@ def _scratch(size: int) -> Scratch:
         tally=np.zeros(3, np.int64),
         alarms=np.zeros(len(ELEMENTS), np.int32),
         fate=np.full(size, APPLIED, np.int8),
-        kept=space(),
+        kept=space(ahead_min),
     )

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from detectors.changes import Ledger, plain, words
 from detectors.shelves import Shelf, Shelves, give_back, take_place
 from detectors.snapshots import raw
+from detectors.zone import hour_of, local_ms
 from schemas.errors import StateError
 from schemas.kernels import inlined, kernel, loop
-from schemas.text import I32, I64, U64
+from schemas.text import I16, I32, I64, U64
 
 BAD_KEPT, GOOD_KEPT = 16, 16
 """How many calls of each sort a history keeps; the newest push out the oldest."""
@@ -72,7 +73,7 @@ HISTORY = np.dtype(
         ("enough", np.int32),  # and how many of them may end it
         ("day_calls", np.uint8, (DAYS_KEPT,)),  # answered calls by day since `since_ms`, 255 at the most
         ("day_bad", np.uint8, (DAYS_KEPT,)),  # and how many of them were bad
-        ("hours", np.uint16, (24,)),  # good calls by UTC hour, since the history began
+        ("hours", np.uint16, (24,)),  # good calls by local hour, since the history began
         ("way_seen", np.uint16, (len(WAYS),)),  # and those of which a way is known
         ("way_count", np.uint16, (len(WAYS), WAY_VALUES)),  # by the value that they took
         ("way_value", np.uint32, (len(WAYS), WAY_VALUES)),
@@ -134,14 +135,15 @@ def way_of(call: Any, way: int) -> int:
 
 
 @loop
-def count_good(one: Any, call: Any) -> None:
+def count_good(one: Any, call: Any, ahead_min: I16) -> None:
     """Count a good call of a history by its hour and by its ways.
 
     Args:
         one: the history; changed in place.
         call: as it was kept.
+        ahead_min: of `detectors.zone.LocalTime`.
     """
-    hour = (call["end_ms"] % 86_400_000) // 3_600_000
+    hour = hour_of(local_ms(call["end_ms"], ahead_min))
     if one["hours"][hour] >= HABIT_MAX:
         for h in range(24):
             one["hours"][h] //= np.uint16(2)
@@ -174,7 +176,7 @@ class Habit(NamedTuple):
     """How a customer's good calls are spread, in wide numbers.
 
     Attributes:
-        hours: int64[24], by UTC hour.
+        hours: int64[24], by local hour.
         seen: int64[len(WAYS)], those of which a way is known.
         values, counts: int64[len(WAYS), WAY_VALUES]: what they took, and how many did at the most.
     """

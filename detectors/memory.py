@@ -19,6 +19,7 @@ from detectors.roster import CALM, ROW, Roster, Rows
 from detectors.settings import Settings
 from detectors.shelves import give_back
 from detectors.watch.world import World
+from detectors.zone import local_time
 from schemas.text import I32, Translation
 
 GATHER_MIN = 1_024
@@ -34,10 +35,12 @@ class Memory:
 
     Attributes:
         codecs: gives a codec's name its number.
+        zone: what the network's customers call a day and an hour.
     """
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings = settings
+        self.zone = local_time(settings.timezone)
         self.codecs = Codecs()
         self.roster = Roster(settings.customers_max, settings.idle_days)
         self.notes = Notes()

@@ -76,6 +76,7 @@ class Settings(Struct, frozen=True):
     """What the configuration fixes for the engine.
 
     Attributes:
+        timezone: what the network's customers call a day and an hour, by its name in the IANA time zone database.
         finds_incidents: shared faults are looked for; else they are those that `incident` events tell.
     """
 
@@ -85,5 +86,6 @@ class Settings(Struct, frozen=True):
     lateness_s: int = 300
     customers_max: int = 2_000_000
     idle_days: int = 90
+    timezone: str = "UTC"
     finds_incidents: bool = True
     business: Business = Business()

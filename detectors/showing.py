@@ -26,7 +26,7 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
     note = memory.note_of(memory.row(row))
     since_ms = int(note["since_ms"])
     held = memory.histories.shelf.items[note["history"]]
-    kept = space()
+    kept = space(memory.zone.ahead_min)
     bad, good = fill(kept, held, since_ms)
     return View(
         bad=kept.bad[:bad],
@@ -37,6 +37,7 @@ def view_of(memory: Memory, row: int, now_ms: int) -> View:
         day_bad=kept.day_bad,
         habit=kept.habit,
         names=_Names(memory),
+        zone=memory.zone,
         **memory.histories.counts(int(note["history"])),
     )
 

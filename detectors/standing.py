@@ -62,7 +62,7 @@ def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
         threshold_days=memory.settings.false_alarm_days,
         channels=channels,
         case=case,
-        sentence="" if case is None else sentence(case),
+        sentence="" if case is None else sentence(case, memory.zone),
         churn=memory.advisor.risk(key, now_ms, experience(memory, key, now_ms)),
         course=[] if history < 0 else _course(memory, history),
         calls=[] if history < 0 else shown_calls(memory.histories, history, 0),

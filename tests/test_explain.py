@@ -4,6 +4,7 @@ from run_kit import Program, lines, recorded
 
 from dataflows.commands.explain import PLOT_ROWS, explain, plot
 from dataflows.config import load
+from detectors.zone import local_time
 from schemas.alerts import rfc3339
 from schemas.errors import StateError
 
@@ -107,6 +108,7 @@ def test_a_damaged_state_is_refused_by_name(done, tmp_path):
 
 
 DAY_MS = 86_400_000
+UTC = local_time("UTC")
 MONDAY_MS = 1_767_571_200_000
 
 
@@ -114,7 +116,7 @@ def test_evidence_is_drawn_over_time_with_bad_calls_and_the_line_at_which_a_case
     course = [(MONDAY_MS + day * DAY_MS, days, bad) for day, (days, bad) in enumerate(
         [(0.5, False), (10.0, True), (5.0, False), (400.0, True), (20_000.0, True)]
     )]  # fmt: skip
-    title, *rows, ends = plot(course, 10_000.0)
+    title, *rows, ends = plot(course, 10_000.0, UTC)
     drawn = [row.split("|")[1] for row in rows]
     assert "evidence" in title
     assert len(drawn) == PLOT_ROWS
@@ -127,7 +129,7 @@ def test_evidence_is_drawn_over_time_with_bad_calls_and_the_line_at_which_a_case
 
 
 def test_a_customer_of_fewer_than_two_remembered_calls_has_no_plot():
-    assert plot([], 10_000.0) == plot([(MONDAY_MS, 1.0, True)], 10_000.0) == []
+    assert plot([], 10_000.0, UTC) == plot([(MONDAY_MS, 1.0, True)], 10_000.0, UTC) == []
 
 
 def test_an_open_case_is_told_with_its_evidence_over_time(done):

@@ -24,6 +24,7 @@ from detectors.history import (
     reset_counters,
     take,
 )
+from detectors.zone import local_time
 
 
 def keep(histories, index, number, *, bad):
@@ -183,12 +184,15 @@ def test_the_counts_of_a_history_are_those_of_its_fields():
     assert histories.counts(index) == {name: int(one[name]) for name in COUNTERS}
 
 
+UTC = local_time("UTC").ahead_min
+
+
 def counted(codecs, hour=0):
     """Count good calls of these codecs, all in one hour and of no other known way."""
     one, habit, kept = np.zeros(1, HISTORY)[0], no_habit(), np.zeros(len(codecs), CALL)
     kept["end_ms"], kept["codec"], kept["elements"] = hour * 3_600_000, codecs, -1
     for good in kept:
-        count_good(one, good)
+        count_good(one, good, UTC)
     copy_habit(one, habit)
     return habit
 

@@ -1,6 +1,6 @@
 """Patterns: each is found where it is, not where it is not, and not where something else looks like it."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,13 +28,15 @@ from detectors.patterns.composition import one_way_audio, quality, redial, setup
 from detectors.patterns.duration_lock import duration_lock, duration_lock_log10
 from detectors.patterns.route import route
 from detectors.patterns.time_of_day import GENERAL_HOURS, time_of_day
-from detectors.patterns.view import LIFT_LOG10_MAX, day_of, mean_log10, share_lift_log10
+from detectors.patterns.view import LIFT_LOG10_MAX, mean_log10, share_lift_log10
 from detectors.patterns.worsening import worsening
+from detectors.zone import local_time
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 MONDAY_MS = 1_767_571_200_000
 CLEAR_LOG10 = 1.0
 """A structure that is there must be ten times likelier than none."""
+UTC = local_time("UTC")
 
 NAMES = SimpleNamespace(
     element=lambda column, serial: f"{ELEMENTS[column]}-{serial}", codec=lambda code: f"codec-{code}"
@@ -68,16 +70,16 @@ def ordinary(rng, count, *, days=7, **more):
     return calls(times.astype(np.int64), 1.0 + 80.0 * np.exp(rng.normal(0.0, 1.5, count)), **more)
 
 
-def habit_of(good):
+def habit_of(good, zone=UTC):
     """How good calls are spread over the hours and ways, as the loop counts them."""
     one, habit = np.zeros(1, HISTORY)[0], no_habit()
     for call in good:
-        count_good(one, call)
+        count_good(one, call, zone.ahead_min)
     copy_habit(one, habit)
     return habit
 
 
-def view(bad, good=None, **counts):
+def view(bad, good=None, zone=UTC, **counts):
     good = calls([]) if good is None else good
     known = {field.name: 0 for field in fields(View) if field.type is int or field.type == "int"}
     known |= {"since_ms": int(bad["end_ms"][0]), "now_ms": int(bad["end_ms"][-1]), "attempts": len(bad) + len(good)}
@@ -86,8 +88,8 @@ def view(bad, good=None, **counts):
         np.bincount(np.clip((kept["end_ms"] - bad["end_ms"][0]) // DAY_MS, 0, DAYS_KEPT - 1), minlength=DAYS_KEPT)
         for kept in (bad, good)
     )
-    known |= {"day_calls": day_bad + day_good, "day_bad": day_bad, "habit": habit_of(good)}
-    return View(bad=bad, good=good, names=NAMES, **(known | counts))
+    known |= {"day_calls": day_bad + day_good, "day_bad": day_bad, "habit": habit_of(good, zone)}
+    return View(bad=bad, good=good, names=NAMES, zone=zone, **(known | counts))
 
 
 def lift(pattern, seen):
@@ -174,6 +176,25 @@ def test_who_calls_in_the_evening_alone_has_no_trouble_of_the_evening():
     bad = calls(hours(19.2, 20.5, 43.1, 44.9, 67.3, 69.0), drop=1.0)
     good = calls(hours(*(day * 24 + hour for day in range(4) for hour in (18.8, 19.7, 20.3, 21.2))))
     assert lift(time_of_day, view(bad, good)) < CLEAR_LOG10
+
+
+def test_hours_are_those_of_the_customers_clock():
+    tokyo, ahead_ms = local_time("Asia/Tokyo"), 9 * HOUR_MS
+    bad = calls(hours(19.2, 20.5, 43.1, 44.9, 67.3, 69.0), drop=1.0)
+    good = calls(hours(8, 10, 12, 15, 33, 36, 39, 57, 60, 63, 81, 85))
+    wanted = time_of_day(view(bad, good))
+    for kept in (bad, good):
+        kept["end_ms"] -= ahead_ms
+    found = time_of_day(view(bad, good, tokyo))
+    assert found == replace(wanted, phrase=wanted.phrase.removesuffix(" UTC"))
+    assert wanted.phrase.endswith(" UTC")
+
+
+def test_one_evening_is_one_day_though_midnight_of_utc_falls_into_it():
+    bad = calls(hours(*np.linspace(22.5, 25.5, 8)), drop=1.0)
+    good = calls(hours(3, 8, 10, 12, 14))
+    assert time_of_day(view(bad, good)) is not None
+    assert time_of_day(view(bad, good, local_time("America/Los_Angeles"))) is None
 
 
 def among(one, other):
@@ -418,11 +439,3 @@ def test_the_lift_of_a_share_is_the_ratio_of_two_binomials(hits, misses, usual, 
 @given(st.lists(st.floats(-12, 12), min_size=1, max_size=96))
 def test_the_mean_of_logs_is_the_log_of_the_mean(values):
     assert mean_log10(np.array(values)) == pytest.approx(float(np.log10(np.mean(10.0 ** np.array(values)))), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("time_ms", "words"),
-    [(MONDAY_MS, "Monday, 5 January"), (MONDAY_MS - 1, "Sunday, 4 January"), (0, "Thursday, 1 January")],
-)
-def test_a_day_is_said_as_people_say_it(time_ms, words):
-    assert day_of(time_ms) == words

@@ -9,8 +9,8 @@ from dataflows.config.business import catalogue_of
 from dataflows.config.settings import Config
 from dataflows.shards import snapshot_folders
 from detectors.engine import RiskEngine
-from detectors.patterns.view import day_of
 from detectors.standing import Standing
+from detectors.zone import LocalTime, local_time
 from schemas.alerts import rfc3339
 from schemas.errors import StateError
 
@@ -30,18 +30,21 @@ def explain(customer_id: str, config: Config) -> list[str]:
         resume(engine, checkpoints, name)
         standing = engine.standing(customer_id)
         if standing is not None:
-            return [f"As of {rfc3339(engine.clock_ms)} (checkpoint {name})", *_lines(standing)]
+            return [
+                f"As of {rfc3339(engine.clock_ms)} (checkpoint {name})",
+                *_lines(standing, local_time(config.detection.timezone)),
+            ]
     raise StateError(f"customer {customer_id}: must have called since the state began, has not")
 
 
-def _lines(standing: Standing) -> list[str]:
+def _lines(standing: Standing, zone: LocalTime) -> list[str]:
     evidence = f"{_days(standing.evidence_days)} of {standing.threshold_days:,.0f} healthy days"
     lines = [f"last call    {rfc3339(standing.last_ms)}", f"evidence     {evidence}"]
     for channel, (days, baseline, learnt) in standing.channels.items():
         usual = f"usual {100 * baseline:5.2f} %   from {learnt:.0f} calls"
         lines.append(f"  {channel:<10} {_days(days):>12} days   {usual}")
     if standing.since_ms >= 0:
-        lines.append(f"suspected since {day_of(standing.since_ms)}")
+        lines.append(f"suspected since {zone.day(standing.since_ms)}")
     if standing.case is None:
         lines.append("case         none")
     else:
@@ -50,7 +53,7 @@ def _lines(standing: Standing) -> list[str]:
     lines.append(
         f"churn        {100 * standing.churn.probability:.1f} % ({standing.churn.band}), {standing.churn.model}"
     )
-    lines += plot(standing.course, standing.threshold_days)
+    lines += plot(standing.course, standing.threshold_days, zone)
     lines += [
         f"  {rfc3339(call.end_ms)}  {call.outcome:<18} {call.duration_ms / 1000:8.1f} s  {call.call_id}"
         for call in standing.calls
@@ -61,12 +64,13 @@ def _lines(standing: Standing) -> list[str]:
 PLOT_COLUMNS, PLOT_ROWS = 60, 7
 
 
-def plot(course: list[tuple[int, float, bool]], threshold_days: float) -> list[str]:
+def plot(course: list[tuple[int, float, bool]], threshold_days: float, zone: LocalTime) -> list[str]:
     """Draw evidence over time, a row a step of its logarithm: `x` behind a bad call, `.` behind another.
 
     Args:
         course: (end_ms, evidence in days, whether the call was bad), oldest first; fewer than two give no plot.
         threshold_days: where a case opens, drawn as a line.
+        zone: what days are told in.
     """
     if len(course) < 2:
         return []
@@ -80,7 +84,7 @@ def plot(course: list[tuple[int, float, bool]], threshold_days: float) -> list[s
         rows[_height(days, top)][column] = "x" if bad else "."
     scale = [f"{_days(top ** (row / (PLOT_ROWS - 1))):>14} |" for row in range(PLOT_ROWS)]
     drawn = [left + "".join(row).rstrip() for left, row in zip(scale, rows, strict=True)][::-1]
-    ends = f"{day_of(first_ms)} to {day_of(last_ms)}; x: a bad call, ---: a case opens"
+    ends = f"{zone.day(first_ms)} to {zone.day(last_ms)}; x: a bad call, ---: a case opens"
     return ["evidence in healthy days, after each call remembered", *drawn, f"{'':15} {ends}"]
 
 

@@ -366,6 +366,7 @@ def engine_settings(config: Config) -> Settings:
         false_alarm_days=config.detection.false_alarm_days,
         alerts_per_day_max=config.detection.alerts_per_day_max,
         lateness_s=config.detection.lateness_s,
+        timezone=config.detection.timezone,
         customers_max=config.state.customers_max,
         idle_days=config.state.idle_days,
         finds_incidents=config.detection.incidents == "found",

@@ -13,7 +13,7 @@ from pydantic import (
 from dataflows.config.business import Churn, Credits, Remedies
 from dataflows.config.desk import Desk
 from dataflows.config.inputs import Input
-from dataflows.config.kinds import Address, File, Listen, Name, Section
+from dataflows.config.kinds import Address, File, Listen, Name, Section, Zone
 from dataflows.config.outputs import Output
 
 
@@ -39,12 +39,14 @@ class State(Section):
 class Detection(Section):
     """`[detection]`: what the CSR team can call a day, and how seldom a healthy customer may be among them.
 
-    `incidents` are "found", or "told" by `incident` events alone: of several processes one finds what all are told.
+    `timezone` is that of days and hours in what is told, and of evenings and nights. `incidents` are "found", or "told"
+    by `incident` events alone: of several processes one finds what all are told.
     """
 
     alerts_per_day_max: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     false_alarm_days: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
     lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 300
+    timezone: Zone = "UTC"
     incidents: Literal["found", "told"] = "found"
 
 

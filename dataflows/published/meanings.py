@@ -56,6 +56,7 @@ MEANINGS: dict[str, str] = {
     "detection.alerts_per_day_max": "cases told a day, UTC: what the team can call",
     "detection.false_alarm_days": "healthy customer-days for each false alert",
     "detection.lateness_s": "how much older than its customer's newest call a call may be",
+    "detection.timezone": "of the network's customers: days and hours in sentences, evenings, nights",
     "detection.incidents": "shared faults are found here, or told by another process by `incident` events",
     "churn.serve": "which model's probabilities are given; `best`: the better one of late",
     "churn.horizon_days": "a probability is that of leaving within so many days",

@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from detectors.patterns.view import DAY_MS, LIFT_LOG10_MAX, Finding, Kept, View, hour_of, main_sort, mean_log10, sort_of
+from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, main_sort, mean_log10, sort_of
+from detectors.zone import DAY_MS, hour_of, local_ms
 from schemas.alerts import Dimension
 from schemas.kernels import loop
 from schemas.text import F64
@@ -40,12 +41,13 @@ _WINDOWS = len(_START)
 def _count_hours(kept: Kept, by_hour: F64) -> bool:
     """Count bad calls of each hour, then good ones; return whether the bad ones are of several days."""
     by_hour[:] = 0.0
-    first, last = kept.now_ms, kept.since_ms
+    first, last = local_ms(kept.now_ms, kept.ahead_min), local_ms(kept.since_ms, kept.ahead_min)
     main = main_sort(kept.bad)
     for call in kept.bad:
         if sort_of(call) == main:
-            by_hour[hour_of(call["end_ms"])] += 1.0
-            first, last = min(first, call["end_ms"]), max(last, call["end_ms"])
+            end_ms = local_ms(call["end_ms"], kept.ahead_min)
+            by_hour[hour_of(end_ms)] += 1.0
+            first, last = min(first, end_ms), max(last, end_ms)
     for hour in range(24):
         by_hour[24 + hour] = kept.habit.hours[hour]
     return first // DAY_MS < last // DAY_MS
@@ -98,6 +100,6 @@ def time_of_day(view: View) -> Finding | None:
     return Finding(
         "time_of_day",
         lift,
-        f"mostly between {start:02d}:00 and {end:02d}:00 UTC",
+        f"mostly between {start:02d}:00 and {end:02d}:00{' UTC' if view.zone.name == 'UTC' else ''}",
         Dimension("hour", f"{start:02d}-{end:02d}"),
     )

@@ -1,6 +1,5 @@
 """What a pattern is read from: the recent calls of one customer, and the words it is told in."""
 
-import datetime as dt
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -22,9 +21,10 @@ from detectors.history import (
     copy_habit,
     no_habit,
 )
+from detectors.zone import LocalTime
 from schemas.alerts import Dimension, PatternKind
 from schemas.kernels import inlined, loop
-from schemas.text import F64, I64
+from schemas.text import F64, I16, I64
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
@@ -45,6 +45,7 @@ class Kept(NamedTuple):
         day_calls, day_bad: answered calls, and bad ones, by day since `since_ms`; int64[DAYS_KEPT].
         habit: how all good calls are spread since the history began.
         room: float64[ROOM], to write in: these functions make no arrays.
+        ahead_min: of `detectors.zone.LocalTime`.
     """
 
     bad: npt.NDArray[np.void]
@@ -56,13 +57,23 @@ class Kept(NamedTuple):
     day_bad: I64
     habit: Habit
     room: F64
+    ahead_min: I16
 
 
-def space() -> Kept:
-    """Return room for the calls of any one customer at a time."""
+def space(ahead_min: I16) -> Kept:
+    """Return room for the calls of any one customer at a time, in the time of `detectors.zone.LocalTime`."""
     days = np.zeros((2, DAYS_KEPT), np.int64)
     return Kept(
-        np.zeros(BAD_KEPT, CALL), np.zeros(GOOD_KEPT, CALL), 0, 0, 0, days[0], days[1], no_habit(), np.empty(ROOM)
+        np.zeros(BAD_KEPT, CALL),
+        np.zeros(GOOD_KEPT, CALL),
+        0,
+        0,
+        0,
+        days[0],
+        days[1],
+        no_habit(),
+        np.empty(ROOM),
+        ahead_min,
     )
 
 
@@ -109,6 +120,7 @@ class View:
         day_calls, day_bad: answered calls, and bad ones, by day since `since_ms`; int64[DAYS_KEPT].
         habit: how all good calls are spread since the history began.
         names: element serial to its name, codec code to its name: what `dimension` shows.
+        zone: what hours are told in.
     """
 
     bad: npt.NDArray[np.void]
@@ -126,6 +138,7 @@ class View:
     day_bad: I64
     habit: Habit
     names: "Names"
+    zone: LocalTime
 
     def bad_durations_s(self) -> npt.NDArray[np.float64]:
         """Return the durations of the answered bad calls, in seconds."""
@@ -144,6 +157,7 @@ class View:
             self.day_bad,
             self.habit,
             np.empty(ROOM),
+            self.zone.ahead_min,
         )
 
 
@@ -180,12 +194,6 @@ class PatternTest(Protocol):
         """Return what was found, or None where the pattern does not apply."""
 
 
-def day_of(time_ms: int) -> str:
-    """Write the UTC day of a time as a person says it: Monday, 5 January."""
-    moment = dt.datetime.fromtimestamp(time_ms / 1000, tz=dt.UTC)
-    return f"{moment:%A}, {moment.day} {moment:%B}"
-
-
 @loop
 def share_lift_log10(hits: int, trials: int, usual: float, unusual: float) -> float:
     """Return log10 of the likelihood ratio of `hits` in `trials` at a share of `unusual` against `usual`."""
@@ -202,12 +210,6 @@ def mean_log10(values_log10: F64) -> float:
     for value in values_log10:
         parts += 10.0 ** (value - top)
     return float(top + math.log10(parts / len(values_log10)))
-
-
-@loop
-def hour_of(time_ms: int) -> int:
-    """Return the UTC hour of the day, 0..23, of a time."""
-    return (time_ms % DAY_MS) // HOUR_MS
 
 
 CUT, FAILED, WORN, AGAIN = range(4)

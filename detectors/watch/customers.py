@@ -184,7 +184,7 @@ def keep_call(world: World, row: int, calls: Calls, i: int, rating: float, signs
     else:
         place = one["good_count"] % GOOD_KEPT
         write_call(one["good"][place], calls, i, rating, evidence_days(customer), signs)
-        count_good(one, one["good"][place])
+        count_good(one, one["good"][place], scratch.kept.ahead_min)
         one["good_count"] += 1
 
 
@@ -217,6 +217,7 @@ def may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, scr
         within.day_bad,
         within.habit,
         within.room,
+        within.ahead_min,
     )
     added = added_log10(kept) + line_of(world, note)
     return opening_log10(one, history, added) >= limits.open_log10

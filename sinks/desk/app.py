@@ -48,6 +48,7 @@ def desk_application(
     public_url: str | None = None,
     oidc: Settings | None = None,
     talks: TalkTracks | None = None,
+    timezone: str = "UTC",
 ) -> Starlette:
     """Return the desk.
 
@@ -62,11 +63,12 @@ def desk_application(
         resolver: knows who customers are.
         public_url: where browsers reach a desk with login; None: a desk without, on this machine alone.
         talks: says what to say in other languages.
+        timezone: what customers call a day and an hour (IANA).
         oidc: who knows the people of a desk with login; None: nobody logs in, and keys alone are let in.
     """
     streams = Streams(store)
     access = Access(People(store), Limits(store.clock), public_url)
-    views = Views(store, access, take_outcome, streams, figures, resolver, talks)
+    views = Views(store, access, take_outcome, streams, figures, resolver, talks, timezone)
     api = Api(store, access, take_outcome, figures)
     doors: list[Way] = []
     if public_url is not None and oidc is not None:

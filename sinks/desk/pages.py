@@ -96,6 +96,7 @@ class Asking(Struct, frozen=True):
             duration=language.duration,
             utc=language.moment,
             code=language.code,
+            zone=language.timezone,
             person=person,
             may=frozenset() if person is None else person.scopes,
             token="" if person is None else form_token(person),
@@ -267,7 +268,8 @@ def headline(language: Language) -> Any:
         trials = round(pattern.drops / pattern.drop_ratio) if pattern.drop_ratio else pattern.answered
         where = ""
         if pattern.dimension is not None and language.has(f"dimension.{pattern.dimension.name}"):
-            where = language.t(f"dimension.{pattern.dimension.name}", value=pattern.dimension.value)
+            name_of_it, value = f"dimension.{pattern.dimension.name}", pattern.dimension.value
+            where = language.t(name_of_it, value=value, zone=language.timezone)
         return language.t(
             name,
             bad=pattern.drops,

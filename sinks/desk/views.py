@@ -66,6 +66,7 @@ class Views:
         figures: tells of the deployment; None: nobody does.
         resolver: knows who customers are; None: nobody does.
         talks: says the same in other languages; None: there is just what was told.
+        timezone: what customers call a day and an hour (IANA).
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Views:
         figures: ReadFigures | None,
         resolver: Resolver | None,
         talks: TalkTracks | None = None,
+        timezone: str = "UTC",
     ) -> None:
         self._store = store
         self._access = access
@@ -85,6 +87,7 @@ class Views:
         self._figures = figures
         self._resolver = resolver
         self._talks = talks
+        self._timezone = timezone
 
     def feed(self, request: Request) -> Response:
         """The cases, and the open incidents."""
@@ -271,7 +274,7 @@ class Views:
         code = chosen_language(request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", ""))
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         path = path if request.method == "GET" else request.url.path.removesuffix("/actions").removesuffix("/identity")
-        return Asking(language(code), person, self._access.is_local, path)
+        return Asking(language(code, self._timezone), person, self._access.is_local, path)
 
     def _page(self, request: Request, html: str, status: int = 200) -> Response:
         answer = HTMLResponse(html, status)

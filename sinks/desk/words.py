@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_datetime, format_skeleton
@@ -58,10 +59,12 @@ class Language:
 
     Args:
         code: one of `LANGUAGES`.
+        timezone: of days and hours that are told of customers (IANA).
     """
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, timezone: str) -> None:
         self.code = code
+        self.timezone = timezone
         self.locale = Locale(code)
         self.texts = catalogue(code)
 
@@ -136,8 +139,8 @@ class Language:
         return f"{format_datetime(moment, 'medium', locale=self.locale)} UTC"
 
     def day(self, time_ms: int) -> str:
-        """Write the day of a time, UTC: `Monday, January 5`."""
-        moment = dt.datetime.fromtimestamp(time_ms // 1000, tz=dt.UTC)
+        """Write the day of a time where customers are: `Monday, January 5`."""
+        moment = dt.datetime.fromtimestamp(time_ms // 1000, tz=ZoneInfo(self.timezone))
         return format_skeleton("MMMMEEEEd", moment, locale=self.locale)
 
 
@@ -150,9 +153,9 @@ def catalogue(code: str) -> Mapping[str, str | Mapping[str, str]]:
 
 
 @cache
-def language(code: str) -> Language:
-    """Return a language by its code."""
-    return Language(code)
+def language(code: str, timezone: str = "UTC") -> Language:
+    """Return a language by its code, for customers of a time zone."""
+    return Language(code, timezone)
 
 
 @lru_cache(maxsize=256)
