@@ -168,6 +168,28 @@ class TestRows:
             read(header + GOOD)
         assert "alice" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("header", "told"),
+        [
+            (
+                b"call_id,customer_id,Start,end\n",
+                "'start' is not there, but 'Start' is; it names 'call_id', 'customer_id',",
+            ),
+            (b"call_id,customer_id,start,end,end\n", "'end' is there 2 times"),
+            (b"call_id;customer_id;start;end\n", "it is one column, 29 characters long: is input.csv.delimiter"),
+            (
+                b"Alice Smith,01632960001,1767261600,2\n",
+                "it reads 'aaaaa aaaaa', '99999999999', '9999999999', '9': if it",
+            ),
+        ],
+    )
+    def test_a_column_that_is_not_there_is_told_beside_those_that_are(self, header, told):
+        columns = {name: name for name in ("call_id", "customer_id")} | {"start_ms": "start", "end_ms": "end"}
+        with pytest.raises(InputError) as caught:
+            read(header + GOOD, plain_map(columns=columns))
+        assert told in str(caught.value)
+        assert "Alice" not in str(caught.value)
+
     def test_without_a_header_columns_are_numbered_and_more_of_them_do_no_harm(self):
         numbered = plain_map(columns={"call_id": 1, "customer_id": 2, "start_ms": 3, "end_ms": 4}, header=False)
         assert kinds(read(GOOD + b"c2,bob,1,2,9\nc3,eve,1\n", numbered)) == [

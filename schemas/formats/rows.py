@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,12 @@ _PRIVATE = re.compile(
     r"@|(?:\b10\.[0-9]+|\b127\.[0-9]+|192\.168|\b172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+|[0-9A-Fa-f]{12}"
 )
 """Likewise of firmware, of which a version of four numbers is common."""
+
+_NO_NAME = re.compile(r"[0-9]{4}|@|[0-9][:.][0-9]")
+NAME_CHARS_MAX = 60
+
+COLUMNS_SHOWN = 60
+"""Of more, the first ones: enough to see what a file is."""
 
 _REASON_TEXT = re.compile(r";\s*text\s*=\s*(?:\"[^\"]*\"|[^;,]*)", re.IGNORECASE)
 _OTHERS_KEYS = frozenset({"alert_id", "incident_id", "remedy_id"})
@@ -189,10 +196,38 @@ def _places(column_map: ColumnMap, header: list[str] | None) -> dict[str | int, 
         return {part: part - 1 for part in wanted if isinstance(part, int)}
     names = [name.strip() for name in header]
     count = Counter(names)
-    wrong = [f"{name!r} {count[str(name)]} times" for name in sorted(map(str, wanted)) if count[name] != 1]
+    wrong = [_told(name, count) for name in sorted(map(str, wanted)) if count[name] != 1]
     if wrong:
-        raise InputError(f"the first row must name every column of input.csv.columns once, named {', '.join(wrong)}")
+        rule = "the first row must name every column of input.csv.columns once"
+        raise InputError(f"{rule}: {'; '.join(wrong)}; {_listed(names)}")
     return {part: names.index(str(part)) for part in wanted}
+
+
+def _told(name: str, count: Counter[str]) -> str:
+    """Say how often a column is there, and which one is nearly called so."""
+    if count[name]:
+        return f"{name!r} is there {count[name]} times"
+    spelt = {one.casefold(): one for one in count}
+    near = get_close_matches(name.casefold(), spelt, 1) if all(map(_is_name, count)) else []
+    return f"{name!r} is not there" + "".join(f", but {spelt[one]!r} is" for one in near)
+
+
+def _listed(names: list[str]) -> str:
+    """Show a first row: where the file has none with names, by its shape alone, since it is somebody's call."""
+    if len(names) == 1:
+        return f"it is one column, {len(names[0])} characters long: is input.csv.delimiter the one of the file?"
+    shown, more = names[:COLUMNS_SHOWN], max(0, len(names) - COLUMNS_SHOWN)
+    behind = f" and {more} more" if more else ""
+    if all(map(_is_name, names)):
+        return f"it names {', '.join(map(repr, shown))}{behind}"
+    return (
+        f"it reads {', '.join(map(shape, shown))}{behind}: if it names none, set header = false and number the columns"
+    )
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a cell can be the name of a column; one of a call's row holds a date or a number."""
+    return not text or (len(text) <= NAME_CHARS_MAX and not _NO_NAME.search(text) and any(map(str.isalpha, text)))
 
 
 def _word(name: str, words: dict[str, str], text: str) -> str:
