@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from schemas.deadletters import DeadReason
-from schemas.formats import Line
+from schemas.formats import Line, shape
 from schemas.formats.calls import Value
 from schemas.formats.records import Records, csv_row, delimiter_of, json_object
 from schemas.formats.rows import Unfit
@@ -125,9 +125,20 @@ class RowReader:
         cells = csv_row(line.data, self._delimiter)
         names = self._names(cells)
         if names is None:
-            rule = "a row must be a CDR or a CEL row in a known order of columns, or stand under a header"
-            raise Unfit(DeadReason.NOT_JSON, f"{rule}, had {len(cells)} columns")
+            raise self._unfit(cells)
         return self._table(names, len(cells)).of_row(cells)
+
+    def _unfit(self, cells: list[str]) -> Unfit:
+        """Say what is wrong with a row of no known columns."""
+        if self._cel_headed and len(cells) == len(self._cel_names):
+            told = shape(cells[self._cel_event])
+            return Unfit(DeadReason.UNKNOWN_VALUE, f"eventtype must be the name of an event, was {told}")
+        headed = [len(self._cdr_names)] if self._cdr_names else []
+        headed += [len(self._cel_names)] if self._cel_headed else []
+        rule = "a row must stand under a header, or have the columns of a CDR or a CEL row in an order that is known"
+        if headed:
+            rule = f"a row must have as many columns as its header, {' or '.join(map(str, headed))}"
+        return Unfit(DeadReason.NOT_JSON, f"{rule}, had {len(cells)}")
 
     def _table(self, names: tuple[str, ...], width: int) -> Records[Cdr] | Records[Cel]:
         """Return what reads rows of these columns; there may be fewer or more than have a name."""
