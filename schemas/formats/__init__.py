@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from msgspec import Struct
 
 from schemas.deadletters import Reject
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, InputError
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import masked
 from schemas.patterns import shown
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 RECORD_BYTES_MAX = 1_048_576
 """A vendor's record may be this long: a hundred times a wordy CDR, and little enough to hold one per open input."""
+
+BOM = b"\xef\xbb\xbf"
+"""What some write at the beginning of UTF-8."""
 
 HEAD_BYTES = 4_096
 """How much is kept of a record that is too long: enough to see what it was."""
@@ -249,6 +252,27 @@ def shape(text: str) -> str:
     """Show how a value is written without showing it: digits become 9, letters become a; at most 32 characters."""
     masked = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", text[:33]))
     return repr(masked) if len(text) < 33 else f"{masked[:32]!r}..."
+
+
+UTF16_BYTES = 8
+"""So much of a text must be there to tell: its mark and three letters."""
+
+
+def is_utf16(text: bytes) -> bool:
+    """Tell by its beginning whether a text in Latin letters is UTF-16: a zero stands beside each of them."""
+    some = text[:UTF16_BYTES].removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
+    even, odd = some[::2], some[1::2]
+    return len(some) > 4 and ((not any(even) and all(odd)) or (not any(odd) and all(even)))
+
+
+def require_utf8(text: bytes) -> None:
+    """Refuse an input that begins as UTF-16, in which some shells and spreadsheets write: no line of it could be read.
+
+    Raises:
+        InputError: it does.
+    """
+    if is_utf16(text):
+        raise InputError("line 1: must be UTF-8, was UTF-16: convert it, as by iconv -f UTF-16 -t UTF-8")
 
 
 class Line(Struct, frozen=True, gc=False):

@@ -32,7 +32,7 @@ from msgspec import structs
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.errors import ConfigError, InputError
-from schemas.formats import RECORD_BYTES_MAX, Converted, Line, Lines, Options
+from schemas.formats import BOM, RECORD_BYTES_MAX, Converted, Line, Lines, Options, require_utf8
 from schemas.formats.columnmap import ColumnMap
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
@@ -45,7 +45,6 @@ LACKS = "What the file lacks: without a cause, a status or media no drop can be 
 RECORD_LINES_MAX = 1_024
 """A quoted field may run over so many lines: no note in a CDR does, and a stray quote is found out soon."""
 
-_BOM = b"\xef\xbb\xbf"
 _RUNS_ON = "a quoted field must close within its own row, and did not"
 
 
@@ -78,6 +77,8 @@ class CsvReader:
         self._map = column_map
         self._tokens = tokens
         self._rows = None if column_map.header else Rows(column_map, tokens, None)
+        self._header: list[str] = []
+        """The first row; where it comes again, as in files put together, it is none of a call."""
         self._lines = Lines()
         self._quote = column_map.quote.encode("ascii")
         opening = rb" *" + re.escape(self._quote)
@@ -112,7 +113,10 @@ class CsvReader:
         while lines:
             line = lines.popleft()
             if line.position == 1:
-                line = structs.replace(line, data=line.data.removeprefix(_BOM))
+                require_utf8(line.data)
+            if line.data.startswith(BOM):
+                # Not in the first line alone: files are put together by cat.
+                line = structs.replace(line, data=line.data.removeprefix(BOM))
             if line.too_long and self._held:
                 lines.appendleft(line)
                 items.append(self._let_go(lines, DeadReason.NOT_JSON, _RUNS_ON))
@@ -182,7 +186,9 @@ class CsvReader:
             return [refused(first.position, unfit.reason, unfit.detail, record)]
         self._held, self._held_bytes = [], 0
         if self._rows is None:
-            self._rows = Rows(self._map, self._tokens, row)
+            self._header, self._rows = row, Rows(self._map, self._tokens, row)
+            return []
+        if row == self._header:
             return []
         try:
             event = self._rows.event(row)

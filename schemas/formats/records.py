@@ -13,7 +13,17 @@ from msgspec import Struct, structs
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.events import COUNT_MAX, TIME_MS_MAX
-from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Converted, Line, Lines, shape
+from schemas.formats import (
+    BOM,
+    HEAD_BYTES,
+    RECORD_BYTES_MAX,
+    Converted,
+    Line,
+    Lines,
+    is_utf16,
+    require_utf8,
+    shape,
+)
 from schemas.formats.arrays import ArrayObjects, is_array
 from schemas.formats.calls import Call, Media, Value
 from schemas.formats.masks import refused
@@ -36,12 +46,6 @@ or in another unit than it should be: a time in ms that is read as one in µs li
 
 ENTRY_BYTES = 512
 """About what an entry costs besides its records."""
-
-BOM = b"\xef\xbb\xbf"
-"""What some write at the beginning of UTF-8."""
-
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-"""Its byte order marks: what some shells write where a program's output is sent to a file."""
 
 Items = list[Converted | Reject]
 
@@ -84,7 +88,10 @@ class LineReader(ABC):
         return ()
 
     def _take(self, line: Line) -> Iterable[Converted | Reject]:
-        if line.position == self._before + 1 and line.data.startswith(BOM):
+        if line.position == self._before + 1:
+            require_utf8(line.data)
+        if line.data.startswith(BOM):
+            # Not in the first line alone: files are put together by cat.
             line = structs.replace(line, data=line.data.removeprefix(BOM))
         if line.too_long:
             return (too_large(line.position, line.data),)
@@ -263,7 +270,7 @@ def decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        what = "was UTF-16" if data.startswith(_UTF16) else f"was not at byte {error.start}"
+        what = "was UTF-16" if is_utf16(data) else f"was not at byte {error.start}"
         raise Unfit(DeadReason.NOT_TEXT, f"a record must be UTF-8, {what}") from None
 
 

@@ -147,10 +147,15 @@ class VoipmonitorReader(ListReader):
         self._rows = Records(_Row)
         self._names: list[str] = []
         self._delimiter = ","
+        self._objects = False
+        """Lines are objects: no header is awaited."""
 
     def _record(self, line: Line) -> Items:
         if line.data.lstrip().startswith(b"{") or self.listed:
+            self._objects = True
             return converted(line.position, line.data, self._events(self._rows.of_json(line.data)))
+        if self._objects:
+            raise Unfit(DeadReason.NOT_JSON, "a line among JSON objects must be one, was not")
         if not self._names:
             self._header(line)
             return []

@@ -22,13 +22,13 @@ from collections.abc import Iterator
 
 from schemas.deadletters import DeadReason
 from schemas.events import Direction
-from schemas.formats import HEAD_BYTES, RECORD_BYTES_MAX, Options
+from schemas.formats import BOM, HEAD_BYTES, RECORD_BYTES_MAX, UTF16_BYTES, Options, require_utf8
 from schemas.formats.agents import agent_of
 from schemas.formats.calls import PAYLOADS, Call, Media, Parties, Side, codec_of, lower, worse
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
-from schemas.formats.records import BOM, Items, converted, decoded, time_of, too_large
+from schemas.formats.records import Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader
 
@@ -114,11 +114,19 @@ class VqrtcpxrReader:
         self._times = TimeReader(("iso",), timezone, day_first=None)
         self._dates = TimeReader((_SIP_DATE,), "UTC", day_first=None)
         self._cutter = _Cutter()
+        self._first = b""
         self._headers = b""
         """Of the message in which the next report lies."""
 
     def feed(self, chunk: bytes) -> Items:
-        """Take the next bytes; return what they completed."""
+        """Take the next bytes; return what they completed.
+
+        Raises:
+            InputError: they are UTF-16.
+        """
+        if len(self._first) < UTF16_BYTES:
+            self._first += chunk[:UTF16_BYTES]
+            require_utf8(self._first)
         return [item for found in self._cutter.feed(chunk) for item in self._taken(*found)]
 
     def finish(self) -> Items:
@@ -129,8 +137,7 @@ class VqrtcpxrReader:
         headers, self._headers = self._headers, b""
         if too_long:
             return [too_large(position, data)]
-        if position == 1:
-            data = data.removeprefix(BOM)
+        data = data.removeprefix(BOM).removesuffix(BOM)
         message = _MESSAGE.search(data) if b"SIP/2.0" in data else None
         if message is not None:
             self._headers = data[message.start() :]
@@ -375,8 +382,8 @@ class _Cutter:
         found = []
         at = self._held.find(b"VQ", begin, end)
         while at >= 0:
-            begins = at == 0 or self._held[at - 1] == _LINE_END or (at == 3 and self._held.startswith(BOM))
-            if begins and _START.match(self._held, at, end):
+            line = at - len(BOM) if self._held.endswith(BOM, 0, at) else at
+            if (line == 0 or self._held[line - 1] == _LINE_END) and _START.match(self._held, at, end):
                 found.append(at)
             at = self._held.find(b"VQ", at + 2, end)
         return found
