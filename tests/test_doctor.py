@@ -214,7 +214,21 @@ class TestInputs:
         assert diagnosis.findings.types["call"].records == 2
         assert diagnosis.findings.dead_letters == {}
         assert diagnosis.findings.probes == {"2001": 2}
-        assert "2 calls began; open or just over: 2" in diagnosis.notes
+        assert "2 calls began; 0 expired without a word, 0 evicted" in diagnosis.notes
+        assert "open or just over: 2 calls" in diagnosis.notes
+
+    def test_packets_of_a_file_that_give_no_event_are_told(self, tmp_path):
+        begun, strayed = Dialog(), Dialog(call_id="c2")
+        begun.released(begun.answered(MONDAY_MS) + 60_000)
+        strayed.released(strayed.answered(MONDAY_MS) + 60_000)
+        invite = len(strayed.packets[0])
+        (tmp_path / "a.hep").write_bytes(begun.data() + strayed.data()[invite:])
+        text = f'[input]\nfile = {{ paths = ["{tmp_path}/a.hep"] }}\nformat = "hep"\n'
+        diagnosis = diagnose(configured(tmp_path, text), KEY, print)
+        told_lines = list(told(diagnosis))
+        assert any(note.endswith("stray: SIP or RTCP of calls whose INVITE was not seen") for note in diagnosis.notes)
+        assert not any(note.startswith("0 packets stray") for note in diagnosis.notes)
+        assert "by their own times" in told_lines[0]
 
     @pytest.mark.parametrize("apart", [False, True])
     def test_of_kafka_messages_are_read_and_no_offset_is_shown(self, tmp_path, monkeypatch, apart):

@@ -46,7 +46,8 @@ from dataflows.wording import counted
 from schemas.deadletters import DeadReason
 from schemas.errors import ConfigError, InputError
 from schemas.formats import HEAD_BYTES, Format, described, open_format
-from schemas.formats.hep import open_hep
+from schemas.formats.hep import HepReader, open_hep
+from schemas.formats.hep.table import Counts
 from schemas.formats.masks import refused
 
 SECONDS = 60.0
@@ -72,6 +73,7 @@ class Diagnosis(Struct):
         input: kind of the input.
         format: what it is written in.
         seconds: how long was read.
+        live: records were read as they came; otherwise they were there already.
         span_s: what rates are taken over: of an input that is live the same, of a file the time that its events span.
         ended: why no more was read: `time`, `records`, or `input` (it was read to its end).
         findings: see there.
@@ -82,6 +84,7 @@ class Diagnosis(Struct):
     input: str
     format: str
     seconds: float
+    live: bool
     span_s: float
     ended: str
     findings: Findings
@@ -139,6 +142,7 @@ def diagnose(
             config.input.kind,
             config.input.format if config.input.kind != "hep" else "hep",
             passed_s,
+            source.live,
             passed_s if source.live else spanned_s,
             ended,
             findings,
@@ -150,7 +154,7 @@ def diagnose(
 def _opened(config: Config, token_key: bytes | None, announce: Announce, stack: contextlib.ExitStack) -> _Source:
     kind = config.input.kind
     if kind == "file":
-        return _Source(_of_files(config, token_key), live=config.input.file.follow)
+        return _of_files(config, token_key)
     if kind == "http":
         bodies: queue.Queue[bytes] = queue.Queue(BODIES_MAX)
         server = Server(_looking(bodies), *config.input.http.listen)
@@ -192,14 +196,26 @@ def _of_messages(reader: KafkaReader) -> Iterator[Chunk | None]:
             yield from poll.joined()
 
 
-def _of_files(config: Config, token_key: bytes | None) -> Iterator[Chunk | None]:
+def _of_files(config: Config, token_key: bytes | None) -> _Source:
     given = config.input.file
     if not given.paths:
         raise ConfigError(["input.file.paths: must name at least one file where input.kind is file, was empty"])
-    opener = _opener(config, token_key)
+    opener, readers = _opener(config, token_key), list[HepReader]()
+
+    def opened() -> Format:
+        assert opener is not None  # noqa: S101 - else it is not given
+        reader = opener()
+        if isinstance(reader, HepReader):
+            readers.append(reader)
+        return reader
+
     follow = given.follow and not given.paths[0].is_dir()
-    for cut in FileReader(files_of(given.paths), Place(), open_format=opener, follow=follow):
-        yield None if cut is None else cut.chunk
+    files = FileReader(files_of(given.paths), Place(), open_format=opener and opened, follow=follow)
+    return _Source(
+        (None if cut is None else cut.chunk for cut in files),
+        live=given.follow,
+        notes=lambda: [note for reader in readers for note in _of_counts(reader.counts)],
+    )
 
 
 def _looking(bodies: "queue.Queue[bytes]") -> Starlette:
@@ -251,16 +267,21 @@ def _of_body(name: str, body: bytes, opener: Callable[[], Format]) -> Chunk:
 
 def _of_packets(listener: hep.Listener, source: hep.Source) -> list[str]:
     """Say what became of packets that gave no event."""
-    counts = source.counts
-    packets = counted(listener.received, "packet")
-    notes = [
-        f"{packets}: {counts.packets:,} read, {counts.other:,} of protocols that are not read",
-        f"{counted(counts.strays, 'packet')} of calls whose beginning was not seen",
-        f"{counted(counts.calls, 'call')} began; open or just over: {source.open_calls:,}",
-    ]
+    notes = [f"{counted(listener.received, 'packet')} came", *_of_counts(source.counts)]
+    notes.append(f"open or just over: {counted(source.open_calls, 'call')}")
     dropped = listener.dropped()
     if dropped:
         notes.append(f"the kernel dropped {counted(dropped, 'datagram')} for want of room: raise net.core.rmem_max")
+    return notes
+
+
+def _of_counts(counts: Counts) -> list[str]:
+    """Return what became of packets."""
+    notes = [
+        f"{counted(counts.packets, 'packet')} read, {counts.other:,} of protocols that are not",
+        f"{counted(counts.strays, 'packet')} stray: SIP or RTCP of calls whose INVITE was not seen",
+        f"{counted(counts.calls, 'call')} began; {counts.expired:,} expired without a word, {counts.evicted:,} evicted",
+    ]
     if counts.foreign:
         notes.append(
             f"{counted(counts.foreign, 'call')} had no customer on either side: see input.hep.customer_networks"
@@ -280,6 +301,7 @@ def told(diagnosis: Diagnosis) -> Iterator[str]:
     """Say it for people."""
     found = diagnosis.findings
     span_s = max(diagnosis.span_s, 1.0)
+    measure = "as they came" if diagnosis.live else "by their own times"
     why = {
         "time": "the time was over",
         "records": "that is enough to judge by",
@@ -287,7 +309,7 @@ def told(diagnosis: Diagnosis) -> Iterator[str]:
     }
     yield (
         f"{diagnosis.input} input, format {diagnosis.format}: {counted(found.records, 'record')}, "
-        f"{found.records / span_s:,.2f}/s; read for {diagnosis.seconds:.1f} s, {why[diagnosis.ended]}"
+        f"{found.records / span_s:,.2f}/s {measure}; read for {diagnosis.seconds:.1f} s, {why[diagnosis.ended]}"
     )
     if found.answered or found.unanswered:
         twice = counted(found.duplicates, "duplicate event")
