@@ -13,8 +13,8 @@ from schemas.errors import StateError
 
 CONFIG = """
 [input]
-kind = "file"
-file = { paths = ["events.ndjson"] }
+kind = "kafka"
+kafka = { brokers = "127.0.0.1:9", topics = ["t"], partitions = [] }
 [state]
 directory = "state"
 shared_directory = "shared"
@@ -68,7 +68,6 @@ def test_a_run_closes_the_directory_that_processes_share_too(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
-    (tmp_path / "events.ndjson").touch()
     (tmp_path / "c.toml").write_text(CONFIG)
     run(load(tmp_path / "c.toml", {}))
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("state", "shared")] == [0o700, 0o700]

@@ -267,10 +267,9 @@ def _letterbox(config: Path) -> Iterator["Letterbox"]:
 
         rewrite(_reached(loaded), letters, whole=loaded.input.format != "stayline")
 
-    given = loaded.input.kafka if loaded.input.kind == "kafka" else None
-    apart = given is not None and given.partitions != "all"
     read_again = None if events else partial(_read_again, loaded)
-    with closing(Letterbox(loaded.state.directory, read_again, now_ms, write_back if apart else None)) as box:
+    given = write_back if loaded.input.apart else None
+    with closing(Letterbox(loaded.state.directory, read_again, now_ms, given)) as box:
         yield box
 
 

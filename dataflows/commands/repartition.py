@@ -66,7 +66,7 @@ def repartition(
         InputError: the topics cannot be read.
     """
     folder, given = partitions_folder(config), config.input.kafka
-    if given is None or config.input.kind != "kafka" or given.partitions == "all":
+    if given is None or not config.input.apart:
         raise ConfigError(
             ['input.kafka.partitions: must be of states that are kept apart, was "all", or there is none']
         )

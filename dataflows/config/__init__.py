@@ -72,6 +72,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     if not problems and config.input.kind in ("kafka", "http") and config.input.format == "hep":
         rule = f"must be one whose records stand alone where input.kind is {config.input.kind}"
         problems.append(f"input.format: {rule}, was hep")
+    if not problems and config.state.shared_directory is not None and not config.input.apart:
+        rule = "must be left out where one process reads the whole input: its one state lies in state.directory"
+        problems.append(f"state.shared_directory: {rule}, was {config.state.shared_directory}")
     problems += shared_files(raw)
     if problems:
         raise ConfigError(problems)

@@ -147,6 +147,11 @@ class Input(Section):
     timezone: Zone = "UTC"
     csv: Annotated[ColumnMap | None, Field(validate_default=True)] = None
 
+    @property
+    def apart(self) -> bool:
+        """Whether each partition has a state of its own, which any process may go on with."""
+        return self.kind == "kafka" and self.kafka is not None and self.kafka.partitions != "all"
+
     @field_validator("format")
     @classmethod
     def _fits_kind(cls, value: str, info: ValidationInfo) -> str:
