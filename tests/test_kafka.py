@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import orjson
 import pyarrow as pa
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition, Uuid
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition, Uuid
 from confluent_kafka.admin import AdminClient, NewPartitions
 from delivery_kit import notice, notices
 from hypothesis import given
@@ -48,7 +48,7 @@ from dataflows.config.outputs import KafkaOutput as OutputTable
 from dataflows.inputs import kafka, kafka_client
 from dataflows.inputs.chunks import decoded
 from dataflows.inputs.files import CHUNK_BYTES
-from dataflows.inputs.kafka_client import AWAY, GONE, REFUSED, Brokers, connection
+from dataflows.inputs.kafka_client import AWAY, DAMAGED, GONE, REFUSED, Brokers, connection
 from dataflows.inputs.messages import joined
 from schemas.decode import Decoder, decode
 from schemas.errors import ConfigError, InputError
@@ -346,6 +346,46 @@ class TestPlaces:
                 reads(one, (*place[:3], 7), messages=1)
 
 
+class TestTransactions:
+    @pytest.mark.parametrize("partitions", ["all", "0/1"])
+    def test_what_was_taken_back_is_not_read_and_neither_waits_nor_counts_as_lost(self, broker, topic, partitions):
+        writer = Producer({"bootstrap.servers": broker.address, "transactional.id": topic, "log_level": 0})
+        writer.init_transactions(PATIENCE_S)
+        for number in range(4):
+            writer.begin_transaction()
+            writer.produce(topic, CALL % number)
+            writer.flush(PATIENCE_S)
+            (writer.abort_transaction if number % 2 else writer.commit_transaction)(PATIENCE_S)
+        with reader(broker.address, topic, partitions=partitions) as one:
+            # Four messages, and behind each what says how its transaction ended.
+            batches, letters, place = reads(one, messages=8)
+            assert (calls(batches), letters) == (["c0", "c2"], [])
+            one.measure()
+            assert one.lag == {(topic, 0): 0}
+        admin = AdminClient({"bootstrap.servers": broker.address})
+        admin.delete_records([TopicPartition(topic, 0, -1)])[TopicPartition(topic, 0)].result(10)
+        fill(broker.address, topic, [(None, CALL % 4)])
+        with reader(broker.address, topic, partitions=partitions) as one:
+            assert calls(reads(one, place, messages=1)[0]) == ["c4"]
+
+
+class TestDamaged:
+    def test_what_cannot_be_unpacked_stops_reading_or_is_counted_and_passed_over(self, broker, topic):
+        properties = {"compression.type": "zstd", "message.max.bytes": 200_000_000, "log_level": 0}
+        writer = Producer({"bootstrap.servers": broker.address, **properties})
+        # More than the client unpacks, in a few kilobytes.
+        for value in (CALL % 1, CALL % 2 + b" " * 110_000_000, CALL % 3):
+            writer.produce(topic, value)
+            writer.flush(PATIENCE_S)
+        with reader(broker.address, topic) as one:
+            _, _, place = reads(one, messages=1)
+            with pytest.raises(InputError, match=rf'{topic}\[0\]@1: must be readable.*on_gap = "skip" passes over'):
+                reads(one, place, messages=1)
+        with reader(broker.address, topic, on_gap="skip") as one:
+            batches, letters, _ = reads(one, place, messages=2)
+            assert (calls(batches), letters, one.lost) == (["c3"], [], 1)
+
+
 class TestLetIn:
     """TLS and passwords: listeners that the broker has only where openssl made certificates."""
 
@@ -505,4 +545,4 @@ class TestInjected:
             reads(one, messages=1)
 
     def test_every_error_that_is_judged_by_its_name_exists(self):
-        assert [name for name in AWAY | REFUSED | GONE | sink.REFUSED if not hasattr(KafkaError, name)] == []
+        assert [name for name in AWAY | DAMAGED | REFUSED | GONE | sink.REFUSED if not hasattr(KafkaError, name)] == []

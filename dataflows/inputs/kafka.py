@@ -20,7 +20,7 @@ from dataflows.config.inputs import KafkaInput
 from dataflows.config.kinds import owns
 from dataflows.inputs.chunks import Chunk
 from dataflows.inputs.files import CHUNK_BYTES
-from dataflows.inputs.kafka_client import GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
+from dataflows.inputs.kafka_client import DAMAGED, GONE, Brokers, Partition, Topic, Trouble, described, error_of, passes
 from dataflows.inputs.messages import SPREAD_ANEW, Shard, Sharded, Taken, converted, joined, place_of
 from dataflows.logs import log
 from schemas.errors import ConfigError, InputError
@@ -94,6 +94,8 @@ class KafkaReader:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
+            # Behind the last message may lie what is none: ends of transactions, and what was taken back.
+            "enable.partition.eof": True,
             "check.crcs": True,
             # By default a full queue is looked at again after a second: longer than it takes to empty it.
             "fetch.queue.backoff.ms": 10,
@@ -142,8 +144,8 @@ class KafkaReader:
         # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
         yield Poll([self._sharded(number) for number in self._numbers()], self._place())
         while True:
-            taken, failed = self._take()
-            yield self._poll(taken) if taken else None
+            taken, ends, failed = self._take()
+            yield self._poll(taken, ends)
             for message in failed:
                 yield from self._mend(message)
             yield from self._look()
@@ -256,9 +258,14 @@ class KafkaReader:
 
     # What comes
 
-    def _take(self) -> tuple[dict[int, Taken], list[Message]]:
-        """Take what comes, by partition where those are kept apart; return it, and what came in a message's place."""
+    def _take(self) -> tuple[dict[int, Taken], dict[Partition, int], list[Message]]:
+        """Take what comes, by partition where those are kept apart.
+
+        Returns:
+            What came; the ends of partitions that were reached; what came in a message's place.
+        """
         taken: dict[int, Taken] = {}
+        ends: dict[Partition, int] = {}
         failed: list[Message] = []
         left, step, deadline_s = self._count, max(1, self._count // STEPS), time.monotonic() + POLL_S
         while left > 0 and not failed and (rest_s := deadline_s - time.monotonic()) > 0:
@@ -267,13 +274,15 @@ class KafkaReader:
             # Errors are few, and found without a step of Python for each message. (An error is true; it must not be
             # compared with None, which leaves an exception behind.)
             if any(map(Message.error, messages)):
-                failed = [message for message in messages if message.error() is not None]
+                odd = [message for message in messages if message.error() is not None]
+                ends |= {_part_of(message): int(message.offset() or 0) for message in odd if _is_end(message)}
+                failed = [message for message in odd if not _is_end(message)]
                 messages = [message for message in messages if message.error() is None]
             for number, run in self._apart(messages):
                 if number not in taken:
                     taken[number] = self._begun(number)
                 taken[number].add(run)
-        return taken, failed
+        return taken, ends, failed
 
     def _begun(self, number: int) -> Taken:
         """Return what takes messages: of a partition that is kept apart, or of all that are read together."""
@@ -295,14 +304,20 @@ class KafkaReader:
         for number, run in groupby(messages, Message.partition):
             yield number or 0, list(run)
 
-    def _poll(self, taken: dict[int, Taken]) -> Poll:
+    def _poll(self, taken: dict[int, Taken], ends: Mapping[Partition, int]) -> Poll | None:
         for one in taken.values():
             self._offsets.update(one.ends())
-        size = sum(one.size for one in taken.values()) + 1
-        self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * sum(map(len, taken.values())) // size))
+        moved = {part: at for part, at in ends.items() if at > self._offsets.get(part, at)}
+        self._offsets |= moved
+        if taken:
+            size = sum(one.size for one in taken.values()) + 1
+            self._count = max(1, min(MESSAGES_MAX, CHUNK_BYTES * sum(map(len, taken.values())) // size))
+        elif not moved:
+            return None
         if self._given.partitions == "all":
-            return Poll(self._chunks(taken[0]), self._place())
-        return Poll([self._sharded(number, one) for number, one in taken.items()], self._place())
+            return Poll(self._chunks(taken[0]) if taken else [], self._place())
+        numbers = taken.keys() | {number for _, number in moved}
+        return Poll([self._sharded(number, taken.get(number)) for number in sorted(numbers)], self._place())
 
     def _chunks(self, taken: Taken) -> list[Chunk]:
         if self._open_format is None:
@@ -319,11 +334,13 @@ class KafkaReader:
 
     def _mend(self, message: Message) -> Generator[None, None, None]:
         """Judge what a partition gave in place of a message."""
-        error, part = message.error(), (str(message.topic()), int(message.partition() or 0))
+        error, part = message.error(), _part_of(message)
         if error is None or passes(error):
             return
         if error.name() in GONE:
             self._trouble.gone = True
+        elif error.name() in DAMAGED and part in self._offsets:
+            self._step_over(part, max(self._offsets[part], int(message.offset() or 0)), error.str())
         elif error.name() == "_AUTO_OFFSET_RESET" and part in self._offsets:
             yield from self._pass_over(part)
         else:
@@ -343,6 +360,16 @@ class KafkaReader:
             log("input.lost", at=place_of(*part, at), messages=first - at)
             self.lost += first - at
             self._offsets[part] = first
+        self._assign()
+
+    def _step_over(self, part: Partition, at: int, found: str) -> None:
+        """Go on behind a message that cannot be unpacked, if that is wanted; of a batch the next one is tried then."""
+        if self._given.on_gap == "stop":
+            rule = f"{place_of(*part, at)}: must be readable, was not: {found}"
+            raise InputError(f'{rule}; on_gap = "skip" passes over what cannot be unpacked')
+        log("input.lost", at=place_of(*part, at), messages=1)
+        self.lost += 1
+        self._offsets[part] = at + 1
         self._assign()
 
     def _look(self) -> Generator[None, None, None]:
@@ -399,6 +426,15 @@ class KafkaFigures(Collector):
         lost = CounterMetricFamily("stayline_input_lost_messages", "Messages gone before they were read.")
         lost.add_metric([], self._reader.lost)
         yield lost
+
+
+def _part_of(message: Message) -> Partition:
+    return str(message.topic()), int(message.partition() or 0)
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.name() == "_PARTITION_EOF"
 
 
 def name_of(topic: str) -> int:

@@ -37,6 +37,9 @@ REFUSED = frozenset({"_AUTHENTICATION", "_SSL"})
 GONE = frozenset({"UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_ID", "_UNKNOWN_PARTITION"})
 """Errors that ask for a look at the topics."""
 
+DAMAGED = frozenset({"_BAD_MSG", "_BAD_COMPRESSION"})
+"""Errors of a batch that is not what its checksum says, or holds more than the client unpacks (100 MB)."""
+
 Partition = tuple[str, int]
 """A topic's name and the number of one of its partitions."""
 
