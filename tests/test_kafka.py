@@ -335,8 +335,12 @@ class TestPlaces:
             with pytest.raises(InputError, match="must stay a topic that can be read"):
                 until(lambda: next(reading), "the end")
         make_topic(broker.address, topic)
+        fill(broker.address, topic, [(None, CALL % number) for number in (2, 3)])
         with reader(broker.address, topic) as one, pytest.raises(InputError, match="deleted and made again"):
             reads(one, place, messages=1)
+        with reader(broker.address, topic, on_gap="skip", start="latest") as one:
+            batches, _, _ = reads(one, place, messages=2)
+        assert calls(batches) == ["c2", "c3"]
 
     def test_an_offset_behind_the_end_is_refused_whatever_gaps_may_be(self, broker, topic):
         fill(broker.address, topic, [(None, CALL % 1)])

@@ -91,8 +91,8 @@ class KafkaInput(KafkaAccess):
     with a state of its own, in topics keyed by customer: a list, a range ("0-3"), or ordinal/processes (three of them
     are "0/3", "1/3" and "2/3"; to the first belong the partitions 0, 3, 6...). An empty list reads nothing: what
     waits is delivered. Offsets are shown to tools under `group`, or `stayline-` and the deployment's name. `on_gap`
-    says what to do where the brokers have deleted messages before they were read, or where one cannot be unpacked: its
-    checksum is wrong, or it holds more than 100 MB.
+    says what to do where the brokers have deleted messages before they were read, or the topic, which was made again
+    since; or where a message cannot be unpacked: its checksum is wrong, or it holds more than 100 MB.
     """
 
     topics: Annotated[tuple[Topic, ...], Field(min_length=1), AfterValidator(_different)]

@@ -184,16 +184,13 @@ class KafkaReader:
     # Where reading begins and goes on
 
     def _begin(self, place: tuple[int, ...]) -> Generator[None, None, None]:
-        topics = {name_of(topic): topic for topic in self._given.topics}
-        for name, mark, _, _ in fours(place):
-            if name in topics:
-                _require_same(topics[name], mark, self._topics[topics[name]].mark)
+        # What came while nobody read, or with another topic of the same name, is new from its first message on.
+        seen = {topic for topic, _ in self._known(place)}
+        place = self._of_same_topics(place)
         known = self._known(place)
         self._require_parted(self._topics)
         wanted = [(topic, number) for topic in self._given.topics for number in self._wanted(topic)]
         fresh = [part for part in wanted if part not in known]
-        # A partition that came to a topic while nobody read it is new from its first message on.
-        seen = {topic for topic, _ in known}
         late = [part for part in fresh if part[0] not in seen and self._given.start == "latest"]
         early = [part for part in fresh if part not in late]
         self._offsets = {part: at for part, at in known.items() if part in wanted}
@@ -203,6 +200,21 @@ class KafkaReader:
         read = {(name_of(topic), number) for topic, number in wanted}
         self._kept = [number for four in fours(place) if (four[0], four[2]) not in read for number in four]
         self._assign()
+
+    def _of_same_topics(self, place: tuple[int, ...]) -> tuple[int, ...]:
+        """Return a place without the topics that were made again since, if these may be begun anew."""
+        topics = {name_of(topic): topic for topic in self._given.topics}
+        kept: list[int] = []
+        for name, mark, number, at in fours(place):
+            topic = topics.get(name)
+            problem = "" if topic is None else _made_again(topic, mark, self._topics[topic].mark)
+            if problem and self._given.on_gap == "stop":
+                raise InputError(f'{problem}; on_gap = "skip" begins it at its first message')
+            if topic is not None and problem:
+                log("input.lost", at=place_of(topic, number, at), problem=problem)
+            else:
+                kept += (name, mark, number, at)
+        return tuple(kept)
 
     def _known(self, place: tuple[int, ...]) -> dict[Partition, int]:
         topics = {name_of(topic): topic for topic in self._given.topics}
@@ -391,7 +403,8 @@ class KafkaReader:
 
     def _learn(self, topics: dict[str, Topic]) -> Generator[None, None, None]:
         for topic, found in topics.items():
-            _require_same(topic, self._topics[topic].mark, found.mark)
+            if problem := _made_again(topic, self._topics[topic].mark, found.mark):
+                raise InputError(problem)
         self._require_parted(topics)
         self._topics = topics
         new = [(topic, n) for topic in topics for n in self._wanted(topic) if (topic, n) not in self._offsets]
@@ -452,8 +465,9 @@ def fours(place: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
     return zip(*[iter(place)] * 4, strict=True)
 
 
-def _require_same(topic: str, before: int, now: int) -> None:
+def _made_again(topic: str, before: int, now: int) -> str:
+    """Return what is wrong with a topic that is another one of its name; empty: nothing."""
     # Brokers before 2.8 have no ids.
-    if before and now and before != now:
-        found = "is another one of its name: it was deleted and made again"
-        raise InputError(f"{topic}: must be the topic that was read before, {found}")
+    if not before or not now or before == now:
+        return ""
+    return f"{topic}: must be the topic that was read before, is another one of its name: it was deleted and made again"

@@ -17,7 +17,7 @@ MEANINGS: dict[str, str] = {
     "input.kafka.partitions": "which partitions this process reads; all but `all` keep a state for each",
     "input.kafka.start": "where a topic is begun that was never read",
     "input.kafka.group": "under which offsets are shown to tools; `stayline-` and the deployment's name if not given",
-    "input.kafka.on_gap": "what to do where messages were deleted before they were read, or cannot be unpacked",
+    "input.kafka.on_gap": "what to do where messages are gone before they are read, or cannot be unpacked",
     "input.kafka.tls": "encrypt, and hold the certificate against the host's name",
     "input.kafka.ca_file": CA_FILE,
     "input.kafka.client_cert_file": CLIENT_CERT,
