@@ -27,12 +27,12 @@ def parted(broker, topic):
     return name
 
 
-def deployed_apart(folder, address, topic, partitions, more=""):
-    """Write the configuration of one process; all of them share the states of partitions."""
+def deployed_apart(folder, address, topic, partitions, more="", *, shared=True):
+    """Write the configuration of one process; those that keep partitions apart may share the states."""
     folder.mkdir(exist_ok=True, parents=True)
     kafka = f'brokers = "{address}", topics = ["{topic}"], partitions = {orjson.dumps(partitions).decode()}'
     output = '\n[[output]]\nkind = "file"\npath = "alerts.ndjson"\n'
-    state = f'[state]\nshared_directory = "{folder.parent / "shared"}"'
+    state = "" if partitions == "all" or not shared else f'[state]\nshared_directory = "{folder.parent / "shared"}"'
     text = (
         f'[deployment]\nname = "test"\n[input]\nkind = "kafka"\nkafka = {{ {kafka} }}\n{state}\n{output}{METRICS}{more}'
     )

@@ -116,7 +116,8 @@ class TestRefused:
     def test_a_state_of_the_other_sort(self, broker, parted, telco, tmp_path, first):
         fill(broker.address, parted, keyed(telco.events[:50]))
         for partitions in (first, "0/1" if first == "all" else "all"):
-            program = Program(deployed_apart(tmp_path / "0", broker.address, parted, partitions), "run", "-c", "c.toml")
+            folder = deployed_apart(tmp_path / "0", broker.address, parted, partitions, shared=False)
+            program = Program(folder, "run", "-c", "c.toml")
             if partitions == first:
                 until(lambda p=program: counted(p.address("metrics")) == 50, "the records")
                 assert ended(program) == 0
