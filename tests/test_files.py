@@ -324,6 +324,15 @@ class TestTooLong:
         assert [letter.reason for letter in letters_of(cuts)] == ["too_large"]
         assert cuts[-1].place[:3] == (0, 2 << 20, 1)
 
+    def test_what_is_read_of_a_plain_file_at_once_ends_with_a_line_and_is_a_chunk(self, tmp_path):
+        path = tmp_path / "large.ndjson"
+        path.write_bytes(b"".join(b"%d\n" % number for number in range(900_000)))
+        pieces = list(read_chunks(path, lambda _: None))
+        assert len(pieces) > 1
+        assert all(piece.endswith(b"\n") for piece in pieces)
+        assert b"".join(pieces) == path.read_bytes()
+        assert all(cut.chunk.data in pieces for cut in read([path]))
+
     @pytest.mark.parametrize("chunk_bytes", [1_000, RECORD_BYTES_MAX, RECORD_BYTES_MAX + 1, 1 << 20])
     def test_a_long_line_that_begins_with_blanks_is_not_taken_for_a_blank_one(self, tmp_path, chunk_bytes):
         blank = b" " * (RECORD_BYTES_MAX + 5_000)

@@ -15,6 +15,9 @@ from schemas.errors import InputError, StaylineError
 READ_BYTES = 4 << 20
 """As much as a chunk of records may have: what is read is not cut in pieces again."""
 
+_TAIL_BYTES = 4_096
+"""A line ends within so many bytes before a plain file's next piece would: then it ends there."""
+
 _ZST_READ_BYTES = 512
 """A Zstandard block of four bytes can stand for 128 KiB (RFC 8878, section 3.1.1.2.3): so much compressed data at a
 time keeps what comes out of it under 17 MiB."""
@@ -60,8 +63,14 @@ def _decompressed(path: Path, file: BinaryIO) -> Iterator[bytes]:
     elif path.suffix == ".gz":
         yield from _gzip_chunks(file)
     else:
-        while chunk := file.read(READ_BYTES):
+        while chunk := file.read(_size_of_lines(file) if file.seekable() else READ_BYTES):
             yield chunk
+
+
+def _size_of_lines(file: BinaryIO) -> int:
+    """Return how much of a file to read next so that it ends with a line: whole lines need not be copied together."""
+    size = READ_BYTES - _TAIL_BYTES
+    return size + os.pread(file.fileno(), _TAIL_BYTES, file.tell() + size).rfind(b"\n") + 1
 
 
 def _gzip_chunks(file: BinaryIO) -> Iterator[bytes]:

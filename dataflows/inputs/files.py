@@ -392,6 +392,8 @@ class _LineCutter:
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Return the whole lines so far, and how many bytes of the stream they stand for."""
+        if not self._held and data.endswith(b"\n"):
+            return data, len(data)
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._hold(data)
