@@ -43,7 +43,7 @@ def test_every_row_stands_on_the_board_and_stayline_beats_chance(board):
     names = [row.name for row in board.rows]
     assert names == [
         "Stayline", "never fires", "three in seven", "random", "threshold", "ADWIN", "PageHinkley", "HDDM_A",
-        "HDDM_W", "HalfSpaceTrees", "known rates",
+        "HDDM_W", "HalfSpaceTrees", "known rates", "known structure",
     ]  # fmt: skip
     marks = {row.name: row.marks for row in board.rows}
     assert marks["never fires"].recall == 0.0

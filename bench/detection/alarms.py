@@ -70,11 +70,17 @@ def cusum(level: float, before: float, during: float) -> Alarm:
         detecting changes in distributions", Ann. Statist. 14 (1986).
     """
     spoiled, fine = log(during / before), log((1.0 - during) / (1.0 - before))
+    alarm = page(level)
+    return lambda value: alarm(spoiled if value >= BAD else fine)
+
+
+def page(level: float) -> Alarm:
+    """Raise the alarm at a CUSUM's level; what it takes are log-likelihood ratios, one a call (Page, 1954)."""
     score = 0.0
 
     def alarm(value: float) -> bool:
         nonlocal score
-        score = max(score, 0.0) + (spoiled if value >= BAD else fine)
+        score = max(score, 0.0) + value
         return score >= level
 
     return alarm

@@ -16,8 +16,10 @@ from bench.detection.alarms import (
     half_space_scores,
     hddm_a,
     hddm_w,
+    page,
     page_hinkley,
 )
+from bench.detection.structure import known_structure
 from bench.detection.telcos import RecordedTelco, Series
 from bench.score import Case, Marks, Tally, conclude, tally
 from bench.simulator import TelcoSpec
@@ -137,6 +139,24 @@ def _known_rates(telco: RecordedTelco) -> dict[str, tuple[float, float]]:
     return rates
 
 
+class KnownStructure:
+    """The bound for any test: a CUSUM that knows the sort of each fault too, and which hours, way or timer it hits.
+
+    It counts the calls that the fault could have hit and those alone, against how often they go bad in that one way
+    without it. A healthy customer is tested for one fault that another customer had.
+    """
+
+    def __init__(self) -> None:
+        self._ratios: dict[TelcoSpec, dict[str, list[float]]] = {}
+
+    def __call__(self, telco: RecordedTelco, strictness: float) -> Iterator[Case]:
+        """Yield the cases on one telco."""
+        ratios = self._ratios.get(telco.spec) or self._ratios.setdefault(telco.spec, known_structure(telco))
+        for series in telco.series:
+            for end_ms in alarms(series, ratios[series.customer_id], lambda: page(strictness)):
+                yield Case(series.customer_id, end_ms)
+
+
 def half_space() -> Find:
     """Watch a faded mean of half-space trees' scores; the scores are computed once."""
     known: dict[tuple[TelcoSpec, str], list[float]] = {}
@@ -160,5 +180,6 @@ KNOBS: tuple[tuple[str, Callable[[], Find], float, float], ...] = (
     ("HDDM_W", lambda: watch(trouble, hddm_w), 1.0, 60.0),
     ("HalfSpaceTrees", half_space, 0.1, 1.0),
     ("known rates", KnownRates, 1.0, 25.0),
+    ("known structure", KnownStructure, 1.0, 25.0),
 )
 """Rows with a knob: name, detector, and the strictnesses to search between."""

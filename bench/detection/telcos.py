@@ -1,8 +1,9 @@
 """Simulated telcos as the scoreboard needs them: what the engine reads, and each customer's calls as a series."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ class Series:
         trouble: float64[n], 0..1: how much each call by itself looks spoiled.
         spoiled: bool[n]: it looks so, or the customer's own fault did spoil it, seen or unseen.
         drop_ratio: the rate at which the customer's healthy answered calls drop, as the simulator knows it.
+        facts: more of each call, by name: `start_ms`, `talk_s` (NaN: not answered), `drop`, `setup`, `one_way`,
+            `rating` (NaN: not known), and codes of `trunk`, `sbc`, `codec` and `peer_id`.
     """
 
     customer_id: str
@@ -40,6 +43,7 @@ class Series:
     trouble: F64
     spoiled: npt.NDArray[np.bool_]
     drop_ratio: float
+    facts: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +82,53 @@ def _series(spec: TelcoSpec, batches: list[EventBatch], truth: Truth) -> list[Se
     customer = np.concatenate([batch.calls.customer_id.keys() for batch in batches])
     call: U64 = np.concatenate([batch.calls.call_id.keys() for batch in batches])
     end_ms = np.concatenate([batch.calls.end_ms for batch in batches])
-    trouble = np.concatenate([_trouble(batch.calls, truth) for batch in batches])
+    ratings = [_ratings(batch.calls, truth) for batch in batches]
+    trouble = np.concatenate([_trouble(batch.calls, r) for batch, r in zip(batches, ratings, strict=True)])
+    words: dict[tuple[str, str], int] = {}
+    told = [_facts(batch.calls, r, words) for batch, r in zip(batches, ratings, strict=True)]
+    facts = {name: np.concatenate([one[name] for one in told]) for name in told[0]}
     # A call that two probes reported counts once.
     _, once = np.unique(call, return_index=True)
     order = once[np.lexsort((end_ms[once], customer[once]))]
     customer, end_ms, trouble = customer[order], end_ms[order], trouble[order]
+    facts = {name: values[order] for name, values in facts.items()}
     names = [customer_name(number) for number in range(spec.customers)]
     by_key = {key_of(name): number for number, name in enumerate(names)}
     bad_ends = {fault.customer_id: fault.bad_end_ms for fault in truth.faults}
     ratios = draw_telco(spec).world.customers.drop_ratio
     keys, firsts = np.unique(customer, return_index=True)
     series = []
-    for key, ends, some in zip(keys, np.split(end_ms, firsts[1:]), np.split(trouble, firsts[1:]), strict=True):
-        number = by_key[int(key)]
+    for key, first, last in zip(keys, firsts, [*firsts[1:], len(customer)], strict=True):
+        number, ends, some = by_key[int(key)], end_ms[first:last], trouble[first:last]
         spoiled = (some >= BAD) | np.isin(ends, bad_ends.get(names[number], []))
-        series.append(Series(names[number], ends, some, spoiled, float(ratios[number])))
+        own = {name: values[first:last] for name, values in facts.items()}
+        series.append(Series(names[number], ends, some, spoiled, float(ratios[number]), own))
     return sorted(series, key=lambda one: one.customer_id)
 
 
-def _trouble(calls: CallColumns, truth: Truth) -> F64:
-    """Return how much each call by itself looks spoiled, 0..1: dropped, not set up, or hardly intelligible.
+def _facts(calls: CallColumns, rating: F32, words: dict[tuple[str, str], int]) -> dict[str, npt.NDArray[Any]]:
+    """Return more of each call; `words` holds the numbers of names, from batch to batch."""
+    ends = classify(CallEnds.of(calls))
+    facts: dict[str, npt.NDArray[Any]] = {
+        "start_ms": calls.start_ms,
+        "talk_s": np.where(calls.answer_ms >= 0, (calls.end_ms - calls.answer_ms) / 1_000.0, np.nan),
+        "drop": ends.drop_weight,
+        "setup": ends.setup_weight,
+        "one_way": ends.one_way,
+        "rating": rating,
+        "peer_id": calls.peer_id.keys(),
+    }
+    for name, column in (("trunk", calls.places["trunk"]), ("sbc", calls.places["sbc"]), ("codec", calls.codec)):
+        numbers = np.array([*(words.setdefault((name, word), len(words)) for word in column.values), -1])
+        facts[name] = numbers[column.codes]
+    return facts
+
+
+def _ratings(calls: CallColumns, truth: Truth) -> F32:
+    """Return the R-factor of each call; NaN where it is not known.
 
     What a probe said while it lied is left out: no series of one customer could tell.
     """
-    ends = classify(CallEnds.of(calls))
     rating: F32 = quality(
         calls.loss_ratio, calls.discard_ratio, calls.burst_ratio, calls.rtt_ms, calls.jitter_ms, calls.codec
     ).r.astype(np.float32)
@@ -110,6 +137,12 @@ def _trouble(calls: CallColumns, truth: Truth) -> F64:
         lied = (calls.end_ms >= liar.start_ms) & (calls.end_ms < liar.end_ms)
         if liar.probe_id in probe.values:
             rating[lied & (probe.codes == probe.values.index(liar.probe_id))] = np.nan
+    return rating
+
+
+def _trouble(calls: CallColumns, rating: F32) -> F64:
+    """Return how much each call by itself looks spoiled, 0..1: dropped, not set up, or hardly intelligible."""
+    ends = classify(CallEnds.of(calls))
     poor = (rating < RATING_POOR) & (calls.answer_ms >= 0)
     weight = np.maximum(ends.drop_weight, ends.setup_weight)
     return np.maximum(weight, poor).astype(np.float64)

@@ -28,13 +28,18 @@ class Telco(Struct, tag_field="type", tag="telco"):
 
 
 class Fault(Struct, tag_field="type", tag="fault"):
-    """Trouble of one customer, and the ends of the calls it spoiled, in order."""
+    """Trouble of one customer, and the ends of the calls it spoiled, in order.
+
+    Attributes:
+        dimension: what its calls have in common: "name" is `hours_utc`, `duration_s` or a way of calls; "value".
+    """
 
     customer_id: str
     pattern: PatternKind
     start_ms: int
     end_ms: int
     bad_end_ms: list[int]
+    dimension: dict[str, str] | None = None
 
 
 class Outage(Struct, tag_field="type", tag="outage"):
