@@ -41,11 +41,12 @@ RISES: tuple[float, ...] = (0.20, 0.50)
 EVIDENCE_MAX = 1e30
 """Evidence is kept in float32; beyond this there is nothing left to learn from it."""
 
-LEAP = 4.0
+LEAP = 5.6
 """The threshold for D healthy days is D / LEAP: at an alarm the evidence stands far above any threshold, since a bad
 call multiplies it by twenty to fifty, and by optional stopping it is the mean at the alarm that equals the mean time
 until then. For factors of L the mean leap is about (L - 1) / ln L: 6 for 20, 13 for 50; on poor lines factors are
-smaller. Of the evidence of a trouble without structure a part is counted (`detectors.patterns.PLAIN_SHARE`). So much is
+smaller. Of the evidence of a trouble without structure a part is counted (`detectors.patterns.PLAIN_SHARE`):
+together they leave it a factor of 3.4. So much is
 given away as still leaves lines that drop up to 1.6 % of their calls their D days (measured in `tests/test_evidence.py`
 at two, ten and forty calls a day). Where the usual line drops 3 % it does not: in D days there are 3.0, 2.4 and 1.5
 false alarms."""

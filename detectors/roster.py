@@ -46,7 +46,8 @@ ROW = np.dtype(
         ("written", np.uint16),  # how far the next checkpoint has come with this row (`touch`); not kept
         ("rating_count", np.uint8),  # calls that `rating` rests on, up to `watch.RATING_MEMORY`
         ("mode", np.uint8),  # CALM, CASE or HELD
-        # direction + 1 of the newest call if it was made again to the same far end; 0: it was not
+        # direction + 1 of the newest call if it was made again to the same far end, and TALKED more if that was
+        # answered; 0: it was not made again
         ("again", np.uint8),
         # how much the newest answered call looked dropped, 0..FULL, until the parties have parted; FULL: settled
         ("doubt", np.uint8),

@@ -84,3 +84,16 @@ def test_a_redial_behind_a_dropped_call_is_no_second_sign():
         return one.standing("a").channels["redial"][0]
 
     assert redial_evidence(dropped=True) < redial_evidence(dropped=False)
+
+
+def test_of_calls_that_follow_one_another_to_the_same_far_end_the_first_alone_counts():
+    def redial_evidence(calls_in_a_row):
+        begin_ms = MONDAY_MS + 50 * HOUR_MS
+        quiet = [call("a", MONDAY_MS + at * HOUR_MS) for at in range(50)]
+        row = [call("a", begin_ms + at * 60_000, talk_s=35.0, peer_id="friend") for at in range(calls_in_a_row)]
+        one = engine(false_alarm_days=1e12)
+        one.apply(batch([*quiet, *row]))
+        return one.standing("a").channels["redial"][0]
+
+    assert redial_evidence(2) > 5.0 * redial_evidence(1)
+    assert redial_evidence(3) == pytest.approx(redial_evidence(2), rel=1e-3)

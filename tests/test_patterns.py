@@ -197,6 +197,14 @@ def test_one_evening_is_one_day_though_midnight_of_utc_falls_into_it():
     assert time_of_day(view(bad, good, local_time("America/Los_Angeles"))) is None
 
 
+@pytest.mark.parametrize("pattern", [time_of_day, route])
+def test_what_is_made_again_has_no_hours_and_no_way(pattern):
+    evenings = hours(19.2, 20.5, 43.1, 44.9, 67.3, 69.0)
+    good = calls(hours(8, 10, 12, 15, 33, 36, 39, 57, 60, 63, 81, 85), trunk=3)
+    assert pattern(view(calls(evenings, drop=1.0, trunk=7), good)).lift_log10 > CLEAR_LOG10
+    assert pattern(view(calls(evenings, flags=REDIALLED, trunk=7), good)) is None
+
+
 def among(one, other):
     """Calls of two sorts, in order of time."""
     both = np.concatenate([one, other])

@@ -186,3 +186,11 @@ def test_trap_twelve_hours_of_late_data_hide_no_trouble():
     plain, crossed = (run(one) for one in (events, [*events[:middle], *prompt, *late, *events[middle:]]))
     assert [one["data"]["pattern"] for one in alerts(crossed)] == [one["data"]["pattern"] for one in alerts(plain)]
     assert len(alerts(crossed)) == 1
+
+
+def test_the_first_poor_calls_of_somebody_new_do_not_become_what_is_usual():
+    good = [call("a", MONDAY_MS + at * HOUR_MS, codec="PCMA", loss_ratio=0.002) for at in range(5)]
+    poor = [call("a", MONDAY_MS + (10 + at) * HOUR_MS, codec="PCMA", loss_ratio=0.055) for at in range(5)]
+    one = engine(false_alarm_days=1e12)
+    one.apply(batch([*good, *poor]))
+    assert one.standing("a").channels["quality"][0] > 1_000.0

@@ -28,7 +28,7 @@ STRUCTURES_COUNT = len(STRUCTURES)
 
 PATTERNS: tuple[PatternTest, ...] = (*STRUCTURES, *SORTS)
 
-PLAIN_SHARE = 0.85
+PLAIN_SHARE = 0.6
 """Most of the belief goes to a plain rise of the rate, which most trouble shows; the patterns share the rest."""
 
 NAME_FROM_LOG10 = 0.9

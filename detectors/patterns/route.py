@@ -1,10 +1,23 @@
-"""Calls that go bad on one way only: one trunk, one SBC, one codec, one far end."""
+"""Calls that go bad on one way only: one trunk, one SBC, one codec, one far end.
+
+What is made again says nothing: people call those again whom they call most, one after the other.
+"""
 
 import math
 from collections import Counter
 
 from detectors.history import BAD_KEPT, UNKNOWN, WAY_VALUES, WAYS, way_of
-from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, element_column, main_sort, mean_log10, sort_of
+from detectors.patterns.view import (
+    AGAIN,
+    LIFT_LOG10_MAX,
+    Finding,
+    Kept,
+    View,
+    element_column,
+    main_sort,
+    mean_log10,
+    sort_of,
+)
 from schemas.alerts import Dimension
 from schemas.kernels import loop
 from schemas.text import F64, I64
@@ -80,7 +93,7 @@ def _way_log10(kept: Kept, way: int) -> float:
     bad = kept.room[:BAD_KEPT]
     bad = bad[: _taken(kept, way, bad)]
     values, counts, good = kept.habit.values[way], kept.habit.counts[way], kept.habit.seen[way]
-    if len(bad) < 3 or _takes_no_other(bad, good, values, counts):
+    if len(bad) < 3 or main_sort(kept.bad) == AGAIN or _takes_no_other(bad, good, values, counts):
         return math.nan
     lifts = kept.room[BAD_KEPT : 2 * BAD_KEPT + WAY_VALUES]
     tried = 0

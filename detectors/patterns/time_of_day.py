@@ -1,14 +1,14 @@
 """Calls that go bad in the same hours of the day: congestion of the access or the backhaul.
 
 Trouble that began two hours ago also lies in two hours; so at least two days must show it, and good calls at other
-hours weigh as much as bad calls in the window.
+hours weigh as much as bad calls in the window. What is made again says nothing: people do so in their busy hours.
 """
 
 import math
 
 import numpy as np
 
-from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, main_sort, mean_log10, sort_of
+from detectors.patterns.view import AGAIN, LIFT_LOG10_MAX, Finding, Kept, View, main_sort, mean_log10, sort_of
 from detectors.zone import DAY_MS, hour_of, local_ms
 from schemas.alerts import Dimension
 from schemas.kernels import loop
@@ -74,7 +74,7 @@ def _weigh(kept: Kept) -> tuple[float, int]:
     by_hour = kept.room[_WINDOWS : _WINDOWS + 48]
     several_days = _count_hours(kept, by_hour)
     bad = by_hour[:24].sum()
-    if bad < 3.0 or not several_days:
+    if bad < 3.0 or not several_days or main_sort(kept.bad) == AGAIN:
         return math.nan, 0
     best, good = 0, by_hour[24:].sum()
     for k in range(_WINDOWS):

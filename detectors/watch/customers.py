@@ -45,7 +45,7 @@ from detectors.notes import KEPT_MS
 from detectors.patterns import Kept, added_log10, fill
 from detectors.roster import CALM, FULL
 from detectors.shelves import give_back
-from detectors.watch.signs import CERTAIN, UNCONFIRMED, drop_for_now, write_call
+from detectors.watch.signs import CERTAIN, UNCONFIRMED, drop_for_now, usual_rating, write_call
 from detectors.watch.world import Calls, Limits, Scratch, World
 from schemas.kernels import inlined, loop
 
@@ -57,6 +57,9 @@ CONFIRMED = 0.9
 LIKELY = 0.2
 """From this x on a redial belongs to the call before it: it confirms that one and says nothing by itself."""
 RATING_MEMORY = 100
+LEARN_STEPS = 2.0
+"""A call lies so many deviations below the usual R at the most, as far as the usual R is learnt from it (Huber's
+clipping): else a few poor calls of somebody new are what he is used to."""
 LOCK_BAD_DAYS = 5.0
 """Evidence of a lock from which a call that ends at it is a bad call."""
 
@@ -150,6 +153,8 @@ def _learn_rating(one: Any, rating: float) -> None:
     fade = 1.0 / one["rating_count"]
     # The first call sets the mean; only from the second on is there a deviation from it.
     if one["rating_count"] > 1.0:
+        usual, step = usual_rating(one)
+        rating = max(rating, usual - LEARN_STEPS * step)
         apart = abs(rating - one["rating"])
         one["rating_spread"] = np.float32(one["rating_spread"] + fade * (apart - one["rating_spread"]))
     one["rating"] = np.float32(one["rating"] + fade * (rating - one["rating"]))

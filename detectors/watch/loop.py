@@ -26,7 +26,7 @@ from detectors.watch.customers import (
 )
 from detectors.watch.elements import INSIDE, MUTED, incident_state, log_bad_call, watch_elements
 from detectors.watch.news import apply_news
-from detectors.watch.signs import CERTAIN, REDIAL_ONE_SIDED, poorness, rating_of, redial_of, signs_of
+from detectors.watch.signs import CERTAIN, REDIAL_ONE_SIDED, TALKED, poorness, rating_of, redial_of, signs_of
 from detectors.watch.world import (
     APPLIED,
     DUPLICATE,
@@ -99,7 +99,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         elif (bad or confirmed) and note["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
             # The first bad call of a trouble is looked at with the second. What is found of an element may change it.
             stop |= STOP_LOOK * (stop != 0 or may_open(world, one, note, calls.end_ms[i], limits, scratch))
-    one["again"] = calls.direction[i] + 1 if redial == REDIAL_ONE_SIDED and not answered else 0
+    one["again"] = calls.direction[i] + 1 + TALKED * answered if redial == REDIAL_ONE_SIDED else 0
     if answered:
         # What was not judged by halves needs nobody to settle it.
         whole = one["mode"] != CALM or (state & INSIDE) != 0 or calls.one_way[i] or calls.drop[i] >= CERTAIN

@@ -62,7 +62,7 @@ class Language:
         timezone: of days and hours that are told of customers (IANA).
     """
 
-    def __init__(self, code: str, timezone: str) -> None:
+    def __init__(self, code: str, timezone: str = "UTC") -> None:
         self.code = code
         self.timezone = timezone
         self.locale = Locale(code)
