@@ -13,7 +13,7 @@ import numpy.typing as npt
 from detectors.changes import Ledger, plain, words
 from detectors.shelves import Shelf, Shelves, give_back, take_place
 from detectors.snapshots import raw
-from detectors.zone import hour_of, local_ms
+from detectors.zone import hour_of
 from schemas.errors import StateError
 from schemas.kernels import inlined, kernel, loop
 from schemas.text import I16, I32, I64, U64
@@ -143,7 +143,7 @@ def count_good(one: Any, call: Any, ahead_min: I16) -> None:
         call: as it was kept.
         ahead_min: of `detectors.zone.LocalTime`.
     """
-    hour = hour_of(local_ms(call["end_ms"], ahead_min))
+    hour = hour_of(call["end_ms"], ahead_min)
     if one["hours"][hour] >= HABIT_MAX:
         for h in range(24):
             one["hours"][h] //= np.uint16(2)

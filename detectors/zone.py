@@ -51,13 +51,13 @@ def local_time(name: str) -> LocalTime:
 
 
 @inlined
-def hour_of(time_ms: int) -> int:
-    """Return the hour of the day, 0..23, of a time."""
-    return (time_ms % DAY_MS) // 3_600_000
-
-
-@inlined
 def local_ms(time_ms: int, ahead_min: I16) -> int:
     """Return what a clock on the customer's wall shows, as if that were UTC."""
     day = min(max(time_ms // DAY_MS, 0), len(ahead_min) - 1)
     return time_ms + int(ahead_min[day]) * 60_000
+
+
+@inlined
+def hour_of(time_ms: int, ahead_min: I16) -> int:
+    """Return the hour of the customer's day, 0..23, at a time."""
+    return (local_ms(time_ms, ahead_min) % DAY_MS) // 3_600_000

@@ -45,8 +45,8 @@ def _count_hours(kept: Kept, by_hour: F64) -> bool:
     main = main_sort(kept.bad)
     for call in kept.bad:
         if sort_of(call) == main:
+            by_hour[hour_of(call["end_ms"], kept.ahead_min)] += 1.0
             end_ms = local_ms(call["end_ms"], kept.ahead_min)
-            by_hour[hour_of(end_ms)] += 1.0
             first, last = min(first, end_ms), max(last, end_ms)
     for hour in range(24):
         by_hour[24 + hour] = kept.habit.hours[hour]
