@@ -4,6 +4,7 @@ import random
 import signal
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 from hep_kit import MONDAY_MS, TOKENS, Dialog, keepalive, letters, read
@@ -178,6 +179,21 @@ class TestListener:
             sorted(letter.reason for letter in letters(read(taken)) if letter.reason != "truncated")
             == ["missing_field"] * 2
         )
+
+    @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the kernel's list of timers is Linux's")
+    def test_an_agent_that_lost_its_power_does_not_hold_its_place(self, tmp_path):
+        listener = Listener(Spool(tmp_path / "spool"), "127.0.0.1", 0)
+        listener.start()
+        host, _, port = listener.address.rpartition(":")
+        here = f"0100007F:{int(port):04X}"
+
+        def asked():
+            rows = map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+            return any(row[1] == here and row[3] == "01" and row[5].startswith("02:") for row in rows)
+
+        with socket.create_connection((host, int(port))):
+            until(asked, "the timer that asks whether the peer is there")
+        listener.stop()
 
     def test_the_kernels_own_count_of_what_it_dropped_is_told(self, tmp_path):
         listener = Listener(Spool(tmp_path / "spool"), "127.0.0.1", 0)

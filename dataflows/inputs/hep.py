@@ -51,6 +51,9 @@ BUFFER_BYTES = 64 << 20
 """What the kernel is asked to hold while nobody takes it: a second of fifty thousand packets. Without the right to
 more it gives what `net.core.rmem_max` allows."""
 
+KEEPALIVE_S = 60
+"""A connection that was silent for so long is asked whether it is still there."""
+
 CONNECTIONS_MAX = 256
 """Agents by TCP."""
 
@@ -194,6 +197,7 @@ class Listener:
                 connection.close()
                 return
             connection.settimeout(0)
+            _keep_asking(connection)
             self._connections[connection] = Framer()
             self._selector.register(connection, selectors.EVENT_READ)
 
@@ -238,6 +242,13 @@ class Listener:
             else:
                 break
         self._batch, self._batch_bytes, self._batch_count = [], 0, 0
+
+
+def _keep_asking(connection: socket.socket) -> None:
+    """Let the kernel ask whether the peer is still there: one that lost its power says no word, and holds a place."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, KEEPALIVE_S), (socket.TCP_KEEPINTVL, KEEPALIVE_S // 4)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Framer:
