@@ -108,6 +108,12 @@ def demo() -> None:
 @app.command()
 def run(config: ConfigFile) -> None:
     """Run the deployment."""
+    from dataflows.logs import log
+    from schemas.kernels import cold
+
+    # Before anything else is imported: some of it compiles then.
+    if cold("detectors"):
+        log("run.compiling", detail="a first start compiles for a minute or two; records wait meanwhile")
     from dataflows.config import load, runnable
 
     loaded = load(config, os.environ)
@@ -129,6 +135,7 @@ def replay(
     ] = 1 << 20,
 ) -> None:
     """Run recorded events through the dataflow."""
+    _tell_if_cold("detectors")
     outs = [alerts] if dead_letters is None else [alerts, dead_letters]
     loaded, opener = _prepared(config, format_name, files, different=[*dict.fromkeys(files), *outs])
     from dataflows.commands.progress import progress
@@ -323,6 +330,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Read a minute of the input: what arrives, how late, what is missing. Takes and changes nothing."""
+    _tell_if_cold("schemas")
     from dataflows.commands.doctor import diagnose, told
     from dataflows.commands.progress import progress
     from dataflows.config import load, resolve_token_key
@@ -397,6 +405,14 @@ def forget(
     typer.echo("not erased, as it is out of reach:")
     for one in done.left:
         typer.echo(f"  {one}")
+
+
+def _tell_if_cold(package: str) -> None:
+    """Say that a first use compiles, where that makes somebody wait."""
+    from schemas.kernels import cold
+
+    if cold(package):
+        typer.echo("a first start compiles for a minute or two; the next ones do not", err=True)
 
 
 def _prepared(

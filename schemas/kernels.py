@@ -62,6 +62,12 @@ def kept_in(folder: Path, name: str) -> Path:
 
 numba.config.CACHE_DIR = str(kept_in(_folder(), f"kernels-{_digest()}"))  # type: ignore[attr-defined]  # it has no types
 
+
+def cold(package: str) -> bool:
+    """Tell whether nothing of a package of ours is compiled yet, so that its first use takes a minute or two."""
+    return next(Path(numba.config.CACHE_DIR).glob(f"{package}_*/*.nbi"), None) is None  # type: ignore[attr-defined]  # see above
+
+
 kernel = numba.njit(cache=True)
 """Compiles a function and keeps the code."""
 

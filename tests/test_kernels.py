@@ -1,5 +1,6 @@
 """Compiled code: what was compiled beforehand is used, wherever code is kept."""
 
+import numba
 import pytest
 
 from schemas import kernels
@@ -60,3 +61,11 @@ def test_a_disk_without_room_costs_only_the_time_to_compile(tmp_path, monkeypatc
     kept = kernels.kept_in(tmp_path / "data", NAME)
     assert not kept.exists()
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_place_where_nothing_is_compiled_yet_is_told_as_cold(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    (tmp_path / "detectors_0f").mkdir()
+    assert kernels.cold("detectors")
+    (tmp_path / "detectors_0f" / "advance.nbi").write_bytes(b"code")
+    assert not kernels.cold("detectors")
