@@ -4,6 +4,7 @@ A batch counts as delivered when the broker has confirmed every message of it. W
 later: a message may then stand on the topic twice, with the same id (header `ce_id`), but none is missing.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +14,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from schemas.alerts import Notification
 from schemas.errors import ConfigError
 from sinks.outputs import NotificationRefusedError, OutputDownError
+from sinks.reach import obstacle
 
 CONFIRMED_S = 10.0
 """So long the broker may take to confirm a batch; a program that is asked to end waits for it."""
+
+ASKED_S = 2.0
+"""So long it may take to find out what is wrong with the brokers."""
 
 CONTENT_TYPE = "application/cloudevents+json"
 """CloudEvents 1.0, Kafka binding, section 3.3: structured mode: what a notification is if it has no other shape."""
@@ -64,8 +69,6 @@ class KafkaOutput:
             "message.timeout.ms": int(800 * CONFIRMED_S),
             **properties,
         }
-        self._trouble = ""
-        self._failed = False
         try:
             self._producer: Producer | None = Producer(self._properties)
         except KafkaException as error:
@@ -92,16 +95,15 @@ class KafkaOutput:
                 raise NotificationRefusedError(index, f"the broker must take the message, did not: {error.str()}")
         failed = [error for error in errors if error is not None]
         if failed:
-            raise self._down(f"{len(failed)} of {len(errors)} refused: {failed[0].str()}")
+            # What the client says of itself, that time has run out for example, is not what went wrong.
+            why = self._why() if failed[0].name().startswith("_") else ""
+            raise self._down(f"{len(failed)} of {len(errors)} not taken: {failed[0].str()}", why)
         return position + len(notifications)
 
     def _send(self, notifications: Sequence[Notification]) -> list[KafkaError | None]:
         """Write some, wait for the broker's answers, and return what it said of each."""
         if self._producer is None:
-            # What goes wrong with connections is heard by a client alone that is in use until it has failed or done
-            # its work: an idle one would hoard what nobody fetches from it.
-            self._producer = Producer(self._properties | ({"error_cb": self._hear} if self._failed else {}))
-        self._trouble = ""
+            self._producer = Producer(self._properties)
         reports: list[list[_Report]] = []
         for notification in notifications:
             reports.append([])
@@ -111,12 +113,10 @@ class KafkaOutput:
         left = self._producer.flush(CONFIRMED_S)
         errors = [next((one.error for one in each if one.error is not None), None) for each in reports]
         silent = left or not all(one.ended for each in reports for one in each)
-        failed = silent or any(error is not None for error in errors)
-        if failed or self._failed:
+        if silent or any(error is not None for error in errors):
             self._give_up()
-        self._failed = bool(failed)
         if silent:
-            raise self._down(f"{left} of {len(reports)} without an answer after {CONFIRMED_S:.0f} s")
+            raise self._down(f"{left} of {len(reports)} without an answer after {CONFIRMED_S:.0f} s", self._why())
         return errors
 
     def _records(self, _: Producer, notification: Notification) -> list[Record]:
@@ -160,12 +160,24 @@ class KafkaOutput:
         subject: str = orjson.loads(notification.body)["subject"]
         return subject
 
-    def _hear(self, error: KafkaError) -> None:
-        if error.name() != "_ALL_BROKERS_DOWN" or not self._trouble:
-            self._trouble = error.str()
+    def _why(self) -> str:
+        """Return what keeps the client from its brokers, as far as it can be found out.
 
-    def _down(self, found: str) -> OutputDownError:
-        more = f" ({self._trouble})" if self._trouble else ""
+        What goes wrong with connections is heard by a client of its own: a client that is idle would hoard what nobody
+        fetches from it.
+        """
+        heard: list[KafkaError] = []
+        if not (found := obstacle(self._properties)):
+            asking = Producer(self._properties | {"error_cb": heard.append})
+            with contextlib.suppress(KafkaException):
+                asking.list_topics(self.topic, ASKED_S)
+            asking.poll(0)
+        # That all are down says less than what was said of one.
+        told = sorted(heard, key=lambda error: error.name() == "_ALL_BROKERS_DOWN")
+        return found or (str(told[0].str()) if told else "")
+
+    def _down(self, found: str, why: str) -> OutputDownError:
+        more = f" ({why})" if why else ""
         return OutputDownError(
             f"output {self.name}: topic {self.topic} must confirm every message, found {found}{more}"
         )

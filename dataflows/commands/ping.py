@@ -136,6 +136,10 @@ def _unanswered(answer: str) -> str:
     for sign, words in (
         ("Unknown topic", "the broker knows no such topic: make it, or let this user create it"),
         ("authorization failed", "the broker does not let this user write: look at its access rules"),
+        ("refuses our certificate", "the brokers want a certificate that they know: look at client_cert_file"),
+        ("speak", "encryption is on one side alone: look at tls, and at the port"),
+        ("uthentication", "the brokers do not accept the user or the password"),
+        ("SASL", "the brokers do not accept the user or the password: look at sasl_mechanism too"),
         ("certificate", "the receiver's certificate does not prove its name: look at ca_file and the url"),
         ("allow_networks", "the address is private and not in allow_networks"),
         ("must not stand for", "the name stands for an address that it must not"),

@@ -88,7 +88,7 @@ class KafkaReader:
         self._given = given
         self._open_format = open_format
         self._parted = parted
-        self._trouble = Trouble()
+        self._trouble = Trouble(reached)
         own = {
             "group.id": group,
             "enable.auto.commit": False,

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from dataflows.config.inputs import KafkaAccess
 from dataflows.logs import log
 from schemas.errors import InputError
+from sinks.reach import obstacle
 
 CONNECT_S = 30.0
 """So long brokers may take to answer at the start. Later they may be away as long as they like."""
@@ -106,13 +107,17 @@ def error_of(failure: BaseException) -> KafkaError:
 class Trouble:
     """What the client says of brokers on the side: logged, each sort once in a while.
 
+    Args:
+        reached: how the brokers are reached.
+
     Attributes:
         last: the last of it.
         gone: a topic may be gone; to be set back by who has looked.
         commits: how many commits of offsets have ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reached: Mapping[str, Any]) -> None:
+        self._reached = reached
         self._logged_s: dict[str, float] = {}
         self._fatal = ""
         self._refused = ""
@@ -146,13 +151,19 @@ class Trouble:
         """
         found = self._fatal or (self._refused if starting else "")
         if found:
-            raise InputError(f"input.kafka: must be let in by the brokers, was not: {found}")
+            raise InputError(f"input.kafka: must be let in by the brokers, was not: {self.words(found)}")
+
+    def words(self, said: str) -> str:
+        """Return what is in the way to the brokers; what the client said of it, where nothing is found."""
+        return obstacle(self._reached) or said
 
     def _log(self, event: str, error: KafkaError) -> None:
         now_s = time.monotonic()
         if now_s - self._logged_s.get(error.name(), -TELL_S) >= TELL_S:
             self._logged_s[error.name()] = now_s
-            log(event, error=error.name(), text=error.str())
+            # Of a certificate the client says that it is refused, and not why: one day it expires.
+            text = self.words(error.str()) if error.name() == "_SSL" else error.str()
+            log(event, error=error.name(), text=text)
 
 
 class Brokers:
@@ -244,7 +255,7 @@ class Brokers:
             if not passes(errors[0]):
                 raise InputError(f"input.kafka.topics: must be topics that can be read, were not: {errors[0].str()}")
             if time.monotonic() > deadline_s and not self.patient:
-                found = self._trouble.last or errors[0].str()
+                found = self._trouble.words(self._trouble.last or errors[0].str())
                 raise InputError(f"{self._address}: must answer within {CONNECT_S:.0f} s, did not: {found}")
 
 
