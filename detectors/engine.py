@@ -20,7 +20,7 @@ from detectors.experience import weighed
 from detectors.forgetting import forget
 from detectors.history import ELEMENTS
 from detectors.incidents import OpenIncident
-from detectors.intake import LineReadings, calls_of, links_of, media_of, news_of
+from detectors.intake import LineReadings, calls_of, links_of, media_of, news_of, own_lines
 from detectors.memory import Memory
 from detectors.patterns import space
 from detectors.remedies.catalogue import Catalogue
@@ -112,17 +112,18 @@ class _Now:
         """Make a batch's columns into those of the hot loop."""
         said_at, said, others_at, others = _parted(batch.business)
         calls = calls_of(batch.calls, memory)
-        links_at, links = links_of(batch.links)
+        readings = own_lines(batch.links)
+        links = links_of(readings)
         return cls(
             batch,
-            *merge_order(batch.calls.position, batch.media.position, said_at, others_at, links_at),
+            *merge_order(batch.calls.position, batch.media.position, said_at, others_at, readings.position),
             calls=calls,
             media=media_of(batch.media, memory),
             news=news_of(said),
             links=links,
             said=said,
             others=others,
-            lines=LineReadings(batch.links, memory.advisor),
+            lines=LineReadings(readings, links, memory.advisor),
             scratch=_scratch(len(calls.customer), memory.zone.ahead_min),
         )
 

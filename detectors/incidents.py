@@ -146,14 +146,15 @@ class Incidents:
             elements: serials.
             customer: whose own calls do not count.
         """
+        troubled = [element for element in elements if self._array()[element]["since_ms"] >= 0]
+        if not troubled:
+            return 0.0
         log = self.elements.recent_bad_calls()
         log = log[log["key"] != np.uint64(customer)]
         ratios = [0.0]
-        for element in elements:
-            one = self._array()[element]
-            if one["since_ms"] < 0:
-                continue
-            through = log[(log["end_ms"] >= one["since_ms"]) & np.any(log["elements"] == element, axis=1)]
+        for element in troubled:
+            since_ms = self._array()[element]["since_ms"]
+            through = log[(log["end_ms"] >= since_ms) & np.any(log["elements"] == element, axis=1)]
             for channel in range(E_CHANNELS):
                 calls = through[through["signs"][:, channel] >= BAD]
                 counted, size = self.elements.counts(element, channel)

@@ -11,9 +11,9 @@ from detectors.lines import METRICS
 from detectors.memory import Memory
 from detectors.release import CallEnds, classify
 from detectors.watch.world import APPLIED, FELT, Calls, Links, Media, News
-from schemas.columns import CallColumns, LinkColumns, MediaColumns
+from schemas.columns import CallColumns, LinkColumns, MediaColumns, take
 from schemas.events import Contact, Profile, Usage
-from schemas.text import I64, TextColumn
+from schemas.text import TextColumn
 
 
 def calls_of(columns: CallColumns, memory: Memory) -> Calls:
@@ -57,37 +57,33 @@ def news_of(events: list[Profile | Usage | Contact]) -> News:
     )
 
 
-def links_of(readings: LinkColumns) -> tuple[I64, Links]:
-    """Return the readings of customers' own lines: their positions, and what the loop sees of them.
+def own_lines(readings: LinkColumns) -> LinkColumns:
+    """Return the readings of customers' own lines: one of an element that serves many is nobody's line."""
+    return take(readings, np.flatnonzero((readings.customer_id.size > 0) & (readings.metric.codes >= 0)))
 
-    A reading of an element that serves many is nobody's line.
-    """
-    customers = readings.customer_id.keys()
-    own = np.flatnonzero((customers != 0) & (readings.metric.codes >= 0))
+
+def links_of(readings: LinkColumns) -> Links:
+    """Return what the loop sees of readings, all of customers' own lines."""
     numbers = np.array([METRICS.index(word) if word in METRICS else -1 for word in readings.metric.values], np.int8)
-    return readings.position[own], Links(
-        customer=customers[own],
-        at_ms=readings.at_ms[own],
-        metric=numbers[readings.metric.codes[own]],
-        value=readings.value[own],
+    return Links(
+        customer=readings.customer_id.keys(),
+        at_ms=readings.at_ms,
+        metric=numbers[readings.metric.codes],
+        value=readings.value,
     )
 
 
 class LineReadings:
-    """The network telemetry of a batch, read as far as somebody needs it: readings matter when a case is told."""
+    """The telemetry of customers' own lines in a batch, read as far as somebody needs it: when a case is told."""
 
-    def __init__(self, links: LinkColumns, advisor: Advisor) -> None:
+    def __init__(self, readings: LinkColumns, links: Links, advisor: Advisor) -> None:
         self._advisor = advisor
-        customers = links.customer_id.keys()
-        # A reading of an element that serves many is nobody's line.
-        own = np.flatnonzero((customers != 0) & (links.metric.codes >= 0))
-        words, metrics = links.metric.values, links.metric.codes[own].tolist()
-        self._positions = links.position[own].tolist()
+        self._positions = readings.position.tolist()
         self._readings = zip(
-            customers[own].tolist(),
-            (words[metric] for metric in metrics),
-            links.value[own].tolist(),
-            links.at_ms[own].tolist(),
+            links.customer.tolist(),
+            map(readings.metric.values.__getitem__, readings.metric.codes.tolist()),
+            links.value.tolist(),
+            links.at_ms.tolist(),
             strict=True,
         )
         self._read = 0

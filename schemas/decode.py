@@ -175,8 +175,10 @@ class Decoder:
         readings = scanned.links()
         sound = self._rules.sound(readings, scanned.exact("value"))
         read.status[readings.position[~sound]] = LEFT
-        for position in np.flatnonzero(read.status == LEFT).tolist():
-            line = chunk[read.begin[position] : read.end[position]]
+        left = np.flatnonzero(read.status == LEFT)
+        spans = zip(left.tolist(), read.begin[left].tolist(), read.end[left].tolist(), strict=True)
+        for position, begin, end in spans:
+            line = chunk[begin:end]
             try:
                 event = decode_record(line)
             except RecordError as error:
