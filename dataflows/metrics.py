@@ -54,6 +54,8 @@ class Gauges(Collector):
         meters: what was counted while it happened.
         disk: what lies in the state directory.
         shards: the partitions, where they are kept apart.
+        incidents: what the process does about shared faults: "found", or "announced" to others besides, or it
+            is "told" of them.
         clock: Unix milliseconds; None: how far the events are behind is not shown.
     """
 
@@ -67,9 +69,11 @@ class Gauges(Collector):
         meters: Collector | None = None,
         disk: Collector | None = None,
         shards: Collector | None = None,
+        incidents: str = "found",
         clock: Clock | None = None,
     ) -> None:
         self._engines = engines
+        self._incidents = incidents
         self._outbox = outbox
         self._spool = spool
         self._clock = clock
@@ -88,6 +92,8 @@ class Gauges(Collector):
         """Give every metric as it stands."""
         build = {(version("stayline"), platform.python_version()): 1.0}
         yield gauge("stayline_build_info", "What runs.", build, "version", "python")
+        text = "1 for what the process does about shared faults: found, announced (to others), told (by others)."
+        yield gauge("stayline_incident_role", text, {self._incidents: 1.0}, "role")
         engines = list(self._engines)
         yield from self._of_records(engines)
         yield from _of_customers(engines)

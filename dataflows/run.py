@@ -162,8 +162,7 @@ def _detect(config: Config, opened: _Deployment, stopping: Stop, epoch: timedelt
         return
     (engine,) = opened.engines
     checkpoints = Checkpoints(folder / "engine")
-    announces = any(isinstance(one, outputs.KafkaOutput) and one.announce for one in config.output)
-    held = Held(folder / "incidents.json", write, holds=announces and config.input.kind == "kafka")
+    held = Held(folder / "incidents.json", write, holds=_announces(config) and config.input.kind == "kafka")
 
     def committed(place: tuple[int, ...]) -> None:
         held.committed(place)
@@ -211,6 +210,11 @@ def _engine(config: Config, canaries: Told, parts: int = 1) -> RiskEngine:
     settings = configuration.engine_settings(config)
     shared = {name: -(-getattr(settings, name) // parts) for name in ("alerts_per_day_max", "customers_max")}
     return GuardedEngine(structs.replace(settings, **shared), catalogue_of(config.remedies), canaries)
+
+
+def _announces(config: Config) -> bool:
+    """Tell whether other processes are told of the incidents that this one finds."""
+    return any(isinstance(one, outputs.KafkaOutput) and one.announce for one in config.output)
 
 
 def _shards(config: Config, make: Callable[[int], RiskEngine]) -> Shards | None:
@@ -299,6 +303,7 @@ def _servers(
             meters=opened.meters,
             disk=disk,
             shards=opened.shards,
+            incidents="announced" if _announces(config) else config.detection.incidents,
             clock=now_ms,
         )
         yield "metrics", Server(metrics_application(gauges), *config.metrics.listen)

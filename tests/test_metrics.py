@@ -27,7 +27,7 @@ SERIES_MAX = 2_000
 
 LABELS = {
     "bin", "channel", "element_kind", "event", "kind", "le", "outcome", "output", "part", "partition", "python",
-    "probe", "reason", "result", "severity", "state", "topic", "type", "version",
+    "probe", "reason", "result", "role", "severity", "state", "topic", "type", "version",
 }  # fmt: skip
 """Every label that there may be. None of them names a customer, a peer, a call or, but for a hundred probes, a single
 element."""

@@ -36,6 +36,10 @@ CHECKPOINTS = [one("stayline_checkpoint_seconds_bucket", f'le="{bound}"') for bo
 ROOM = {one("stayline_customers"): "95x9000", one("stayline_customers_max"): "100x9000"}
 MANY = {one("stayline_customers"): "100000x9000", one("stayline_false_alarm_days"): "10000x9000"}
 
+TOLD, ANNOUNCED = (f'stayline_incident_role{{instance="{i}",role="{role}"}}' for i, role in
+                   (("i", "told"), ("watcher", "announced")))  # fmt: skip
+DELAYS = [f'stayline_watermark_delay_seconds{{instance="{instance}"}}' for instance in ("i", "watcher")]
+
 FLAT, GROWS, UNKNOWN = "0x9000", "0+600x9000", " ".join(["NaN"] * 15)
 
 FIRING = {
@@ -56,6 +60,9 @@ FIRING = {
         dict(zip(CHECKPOINTS, ["0+1x60 60+12x200", "0+6x60 360+12x200", "0+12x300"], strict=True)), 40, 200),
     "StaylineCustomersEvicted": ({one("stayline_customers_evicted_total"): "0+9x150 1350x300"} | ROOM, 140, 300),
     "StaylineSlowDetection": ({NOTIFIED: "0+10x300", AT_ONCE: "0+5x120 600+10x180"}, 100, 280),
+    "StaylineWatcherMissing": ({TOLD: "1x100", ANNOUNCED: "1x9 _x30 1x60"}, 20, 60),
+    "StaylineWatcherBehind": ({TOLD: "1x100", ANNOUNCED: "1x100",
+                               DELAYS[0]: "5x100", DELAYS[1]: "5x9 5+60x30 5x60"}, 30, 60),
     "StaylineDeliveryBudgetBurns": ({COUNT: "0+10x600", SOON: "0+1x120 120+10x480"}, 100, 590),
     "StaylineOutputFails": ({one("stayline_output_state", CRM, 'state="open"'): "0x9 1x30 0x200"}, 30, 60),
     "StaylineOutputMisconfigured": ({one("stayline_output_misconfigured", CRM): "0x9 1x30 0x200"}, 20, 60),
@@ -90,6 +97,9 @@ QUIET = {
     "StaylineFalseAlerts": {NOT_NEEDED: "0+0.05x100 5x500"},
     "StaylineCanarySilent": {one("stayline_canary_time_seconds"): UNKNOWN},
     "StaylineDiskFills": {one("stayline_state_free_bytes"): "5e9-1e6x600"},
+    # Without a watcher each finds for itself; and at night nobody calls.
+    "StaylineWatcherMissing": {one("stayline_incident_role", 'role="found"'): "1x600"},
+    "StaylineWatcherBehind": {TOLD: "1x600", ANNOUNCED: "1x600", DELAYS[0]: "5+60x600", DELAYS[1]: "5+60x600"},
 }  # fmt: skip
 """Alert -> what looks like its trouble and is none: it must stay silent for ten hours."""
 
