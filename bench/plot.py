@@ -9,7 +9,8 @@ from html import escape
 from typing import NamedTuple
 
 COLOURS = (
-    "#3b82c4", "#d9822b", "#2f9e73", "#b25fb5", "#c4524a", "#8a8f3c", "#4aa8b8", "#8d7361", "#e0609c", "#7467d8", "#1f5f5b",
+    "#3b82c4", "#d9822b", "#2f9e73", "#b25fb5", "#c4524a", "#8a8f3c", "#4aa8b8", "#8d7361", "#e0609c", "#7467d8",
+    "#1f5f5b",
 )  # fmt: skip
 """Of middle lightness, so that they stand out on white and on black; as many as a picture has lines at the most."""
 

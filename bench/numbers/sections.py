@@ -145,9 +145,9 @@ def _detection(run: Run, _: dict[str, str]) -> list[str]:
         *table(head, *rows),
         "",
         (
-            "The last two are bounds, no detectors: sums of true log-likelihood ratios (CUSUM). One knows how often each "
-            "customer's calls are spoiled with and without the fault, the other also of what sort each fault is and which "
-            "hours, way or timer it hits, and looks for no other. Whoever has to learn all that finds fewer."
+            "The last two are bounds, no detectors: sums of true log-likelihood ratios (CUSUM). One knows how often "
+            "each customer's calls are spoiled with and without the fault, the other also of what sort each fault is "
+            "and which hours, way or timer it hits, and looks for no other. Whoever has to learn all that finds fewer."
         ),
         *picture(f"{run.stem}-recall", "Faults found against false alerts"),
     ]
