@@ -146,7 +146,8 @@ def judge_customer(world: World, one: Any, calls: Calls, i: int, rating: float, 
 def _learn_rating(one: Any, rating: float) -> None:
     """Learn the R-factor of a call that was not poor.
 
-    The mean is river's `Mean` over the first `RATING_MEMORY` calls and its `EWMean` from then on.
+    The mean is river's `Mean` over the first `RATING_MEMORY` calls and its `EWMean` from then on, of calls clipped
+    below (`LEARN_STEPS`), where river's take them as they are.
     """
     if one["rating_count"] < RATING_MEMORY:
         one["rating_count"] += np.uint8(1)
