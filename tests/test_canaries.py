@@ -6,18 +6,23 @@ that a run and a conversion leave behind is searched for them, in every spelling
 
 import base64
 import random
+import re
 import sys
+import unicodedata
 from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import pytest
-from formats_kit import FORMATS, KEY
-from fuzz_kit import SEEDS
+from formats_kit import CASES, FORMATS, KEY, options, read, source
+from fuzz_kit import CSV, SEEDS
 from test_fuzz import mutated
 
 from dataflows import cli, run
 from dataflows.config import load
+from schemas.errors import InputError
+from schemas.formats import Converted
+from schemas.formats.hep.sip import reason_of
 
 NAMES = ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "vqrtcpxr", "csv", "hep")
 PLANTED = ("01632960001", "+44 1632 960001", "sip:alice@pbx.example", "10.20.30.40", "2001:db8::77", "0A1B2C3D4E5F")
@@ -166,3 +171,59 @@ def test_a_plant_is_found_in_every_spelling():
             assert needle in found_in(b"..." + hidden + b"..." if b"record_b64" not in hidden else hidden)
     assert found_in(b"x" + PACKED[0] + b"y") == [PACKED[0]]
     assert found_in((FORMATS / "freeswitch" / "legs.ndjson").read_bytes()) == []
+
+
+SPELT = (
+    "01632960777", "+44-1632-960777", "01632_960777", "0 1 6 3 2 9 6 0 7 7 7", "01632\u2011960777", "01632\u00a0960777",
+    "\uff10\uff11\uff16\uff13\uff12\uff19\uff16\uff10\uff17\uff17\uff17", "%2B441632960777", "mallory%40pbx.test",
+    "sip:mallory@pbx.test", "198.51.100.77", "198-51-100-77", "198_51_100_77", "[2001:db8::77]", "0A-1B-2C-3D-4E-5F",
+    "0A 1B 2C 3D 4E 5F", "0A1B.2C3D.4E5F", "0a1b2c3d4e5f",
+)  # fmt: skip
+WHOLE = ("1632960777", "mallorypbx", "1985110077", "2001db877", "0a1b2c3d4e5f")
+"""What is left of them without what stands between their digits."""
+
+
+def people_in(text):
+    plain = re.sub(r"%40|[\W_]", "", unicodedata.normalize("NFKC", text).lower())
+    return [what for what in WHOLE if what in plain]
+
+
+def texts_of(items):
+    """Give every text that leaves a format; a number in a column of numbers is a number."""
+    for item in items:
+        if isinstance(item, Converted):
+            yield from (value for value in orjson.loads(item.line).values() if isinstance(value, str))
+        else:
+            yield item.detail
+            yield item.record.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("case", [*CASES, "csv/rows"])
+def test_no_word_of_a_golden_file_lets_anybody_through(case):
+    name = case.partition("/")[0]
+    data, opts = (SEEDS["csv"][0], CSV) if name == "csv" else (source(case), options(case))
+    for number, word in enumerate(re.finditer(rb'[^\s,;="<>{}()\[\]]+', data)):
+        planted_text = SPELT[number % len(SPELT)]
+        changed = data[: word.start()] + planted_text.encode() + data[word.end() :]
+        try:
+            said = list(texts_of(read(name, changed, opts)))
+        except InputError as error:
+            said = [str(error)]
+        assert {text: found for text in said if (found := people_in(text))} == {}, planted_text
+
+
+@pytest.mark.parametrize("spelt", SPELT)
+def test_no_spelling_of_anybody_comes_through_a_name_a_reason_or_an_id(spelt):
+    leg = orjson.loads(cut_off(1))
+    leg["switchname"] = leg["variables"]["sip_gateway_name"] = f"core {spelt}"
+    leg["variables"]["sip_reason"] = f'Q.850;cause=16;text="to {spelt}"'
+    leg["variables"]["sip_user_agent"] = leg["variables"]["read_codec"] = f"Acme {spelt}"
+    row = f"id;from;at;s;loss\nto {spelt};1;2026-01-02 09:30;60;0,5\n".encode()
+    items = [*read("freeswitch", orjson.dumps(leg) + b"\n"), *read("csv", row, CSV)]
+    assert [type(item) for item in items] == [Converted, Converted]
+    said = [*texts_of(items), reason_of(f'Q.850;cause=16;text="to {spelt}"'.encode())]
+    assert [text for text in said if people_in(text)] == []
+
+
+def test_people_are_found_in_every_spelling():
+    assert all(people_in(f"core {spelt}.") for spelt in SPELT)

@@ -16,7 +16,7 @@ AGENT_CHARS_MAX = 256
 _HARDWARE = re.compile(r"[ (]+[0-9A-Fa-f]{12}\b.*", re.DOTALL)
 _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.!-]{0,63}")
 _SOMEBODY = re.compile(
-    r"@|[0-9]{5}|(?:[0-9][ ().-]{0,2}){7}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[:-]){3}|[0-9A-Fa-f]{12}"
+    r"@|[0-9]{5}|(?:[0-9][ ().-]{0,2}){7}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[: -]){3}|[0-9A-Fa-f]{12}"
     r"|(?:[0-9A-Fa-f]{4}\.){2}"
 )
 """What a telephone number, a SIP URI, an IP or a MAC address has."""

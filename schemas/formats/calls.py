@@ -58,9 +58,11 @@ PAYLOADS = {0: "PCMU", 3: "GSM", 4: "G723", 8: "PCMA", 9: "G722", 15: "G728", 18
 """Static payload types (RFC 3551, table 4)."""
 
 _ADDRESS = re.compile(
-    r"@|[0-9]{4}|(?:[0-9][ ().-]{0,2}){7}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2}|[0-9A-Fa-f]{12}"
+    r"@|%[0-9A-Fa-f]{2}|\d{4}|(?:\d[\W_]{0,2}){7}|\d{1,3}(?:[._-]\d{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2}|[0-9A-Fa-f]{12}"
+    r"|(?:[0-9A-Fa-f]{2}[\W_]){5}|(?:[0-9A-Fa-f]{4}[\W_]){2}[0-9A-Fa-f]{4}"
 )
-"""What a telephone number, a SIP URI, an IP or a MAC address has. Rather a name too many becomes a token."""
+"""What a telephone number, a SIP URI, an IP or a MAC address has, in the digits of any script, escaped or not
+(`ip-10-0-1-23` is one too). Rather a name too many becomes a token."""
 
 
 Value = str | int | float | None

@@ -23,8 +23,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[e
 _CLOCK = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5}):([0-9]{2}(?:\.[0-9]{1,9})?)")
 
 _IDENTITY = re.compile(
-    r"@|\b(?:sips?|tel):|\+[0-9]|(?:[0-9][ ()./-]{0,2}){9}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){3}|::"
-    r"|(?:[0-9A-Fa-f]{2}[:-]){5}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}|[0-9A-Fa-f]{12}"
+    r"@|\b(?:sips?|tel):|\+[0-9]|%40|(?:\d[\s()./_\u2010-\u2015-]{0,2}){9}|\d{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){3}|::"
+    r"|(?:[0-9A-Fa-f]{2}[: -]){5}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}|[0-9A-Fa-f]{12}"
 )
 """A URI, a telephone number, an IP or a MAC address; not a node's number (`olt-1024`), which people must read."""
 
@@ -33,7 +33,7 @@ _PRIVATE = re.compile(
 )
 """Likewise of firmware, of which a version of four numbers is common."""
 
-_NO_NAME = re.compile(r"[0-9]{4}|@|[0-9][:.][0-9]")
+_NO_NAME = re.compile(r"\d{4}|@|%40|\d[:.]\d|(?:[0-9A-Fa-f]{2}[: -]){5}|(?:\d[\W_]{1,2}){6}|\d(?:[_-]\d{1,3}){3}")
 NAME_CHARS_MAX = 60
 
 COLUMNS_SHOWN = 60

@@ -271,7 +271,7 @@ class _Ending(Struct, frozen=True, gc=False):
 def _ending(said: tuple[Value, ...]) -> _Ending:
     """Return how a call ended, by the columns that say so, in which the same comes again and again."""
     who, sniffed, response, sip_cause, q850_cause = said
-    bye, sip, q850 = count(sniffed), count(sip_cause), count(q850_cause)
+    bye, sip, q850 = count(sniffed), status_of(sip_cause), q850_of(q850_cause)
     values = [f"SIP;cause={sip}"] if sip else []
     values += [f"Q.850;cause={q850}"] if q850 else []
     values += ['VoIPmonitor;cause=104;text="RTP timeout"'] if bye == _RTP_STOPPED else []

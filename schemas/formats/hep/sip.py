@@ -247,8 +247,11 @@ def _packed(text: bytes) -> bytes:
 
 
 _CAUSE = re.compile(r"Q\.850\s*;[^,]*?cause\s*=\s*([0-9]{1,3})(?![0-9])", re.IGNORECASE)
-_LONG_DIGITS = re.compile(r"\+?[0-9][0-9 .()-]{4,}[0-9]|[0-9]{5,}")
-_ADDRESS_LIKE = re.compile(r"\S+@\S+|sips?:\S+|[0-9a-f]*:[0-9a-f:]*:[0-9a-f:.]+", re.IGNORECASE)
+_LONG_DIGITS = re.compile(
+    r"(?:[0-9A-Fa-f]{2}[: -]){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}[. -]){2}[0-9A-Fa-f]{4}|[0-9A-Fa-f]{12}"
+    r"|\+?\d[\d\s.()/_\u2010-\u2015-]{4,}\d|\d{5,}"
+)
+_ADDRESS_LIKE = re.compile(r"\S+(?:@|%40)\S+|sips?:\S+|[0-9a-f]*:[0-9a-f:]*:[0-9a-f:.]+", re.IGNORECASE)
 
 
 def q850_of(reason: str) -> int | None:
