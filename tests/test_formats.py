@@ -454,6 +454,7 @@ class TestConfiguration:
             (b"a,b,c\n", "line 1 must be identity,customer"),
             (b"a,\n", "line 1 must be identity,customer"),
             (b"a,1\nA,2\n", "line 2 must not give an identity to a second customer"),
+            (b"Identity,Customer\na,b\nB,c\n", "line 3 must not give away who is a customer of another line"),
             (b"\xff,1\n", "must be UTF-8"),
             (b"a," + b"x" * 200_000 + b"\n", "must be CSV"),
         ],

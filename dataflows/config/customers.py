@@ -31,12 +31,13 @@ def read_customers(path: Path, plan: NumberPlan) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     owners: dict[str, str] = {}
+    lines: dict[str, int] = {}
     problems = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for line, row in enumerate(csv.reader(file), 1):
                 cells = [cell.strip() for cell in row]
-                if not any(cells) or (line == 1 and cells == _HEADER):
+                if not any(cells) or (line == 1 and [cell.lower() for cell in cells] == _HEADER):
                     continue
                 if len(cells) != 2 or not all(cells):
                     problems.append(f"line {line} must be identity,customer, had {len(cells)} columns or an empty one")
@@ -44,6 +45,7 @@ def read_customers(path: Path, plan: NumberPlan) -> dict[str, str]:
                 identity, customer = plan.normalised(cells[0]), plan.normalised(cells[1])
                 if owners.setdefault(identity, customer) != customer:
                     problems.append(f"line {line} must not give an identity to a second customer, did")
+                lines.setdefault(identity, line)
                 found[cells[0]] = cells[1]
     except OSError as error:
         problems = [f"must be a file that can be read, was not: {error.strerror}"]
@@ -51,6 +53,12 @@ def read_customers(path: Path, plan: NumberPlan) -> dict[str, str]:
         problems = [f"must be UTF-8, was not at byte {error.start}"]
     except csv.Error as error:
         problems.append(f"must be CSV, was not: {error}")
+    # A customer who is another's identity would be counted under two tokens.
+    problems += [
+        f"line {lines[customer]} must not give away who is a customer of another line, did"
+        for customer in sorted(set(owners.values()))
+        if owners.get(customer, customer) != customer
+    ]
     if problems:
         raise ConfigError([f"input.tokens.customers_file: {path}: {text}" for text in problems[:_PROBLEMS_MAX]])
     return found

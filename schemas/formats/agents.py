@@ -28,6 +28,8 @@ _AMBIGUOUS = re.compile(
     r"(?<![0-9])[0-9]{1,3}(?:[._][0-9]{1,3}){3}(?![0-9])|[0-9]{5}[._][0-9]{5}|(?:[0-9]{2,4}[._]){2,}[0-9]{2,}"
 )
 """A version that could be an address, or a number written in groups."""
+_PAIRS = re.compile(r"[0-9]{2}(?:[._][0-9]{2}){4}")
+"""A telephone number as France writes it; no make's version is five pairs of digits."""
 
 _MAKES = {
     "aastra": r"[1-4]\.",
@@ -73,6 +75,7 @@ def agent_of(value: str | float | None) -> Agent:
     if not _MODEL.fullmatch(model) or _SOMEBODY.search(model):
         return _NOTHING
     firmware = None if said is None else said.group(1)
-    if firmware is not None and _AMBIGUOUS.search(firmware) and not _KNOWN.match(f"{model}\n{firmware}"):
-        firmware = None
+    if firmware is not None and _AMBIGUOUS.search(firmware):
+        is_known = _KNOWN.match(f"{model}\n{firmware}") and not _PAIRS.match(firmware)
+        firmware = firmware if is_known else None
     return Agent(model, firmware)
