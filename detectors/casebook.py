@@ -13,6 +13,7 @@ from msgspec import Struct
 from detectors.changes import Ledger
 from detectors.evidence import likelihood_ratio
 from schemas.alerts import CallEvidence, Dimension, PatternKind, Severity
+from schemas.kernels import loop
 
 DAY_MS = 86_400_000
 HOLD_MS = 3_600_000
@@ -41,6 +42,48 @@ MAJOR_BAD, CRITICAL_BAD = 5, 10
 RANK: tuple[Severity, ...] = ("minor", "major", "critical")
 
 
+@loop
+def rank_of(bad: int, trials: int) -> int:
+    """Return the place in `RANK` that so many bad calls stand for."""
+    share = bad / trials if trials > 0 else 0.0
+    if (share >= CRITICAL_RATIO and bad >= MAJOR_BAD) or bad >= CRITICAL_BAD:
+        return 2
+    return 1 if share >= MAJOR_RATIO or bad >= MAJOR_BAD else 0
+
+
+@loop
+def is_worse(bad: int, trials: int, rank: int, told_bad: int) -> bool:
+    """Tell whether a case is worth a new revision: more severe than it was told, or with twice the bad calls."""
+    return rank_of(bad, trials) > rank or bad >= 2 * max(told_bad, 3)
+
+
+@loop
+def may_be_renamed(bad: int, told_bad: int, plain: bool) -> bool:  # noqa: FBT001  # numba takes no keywords here
+    """Tell whether another pattern would be worth a new revision too."""
+    return plain or bad >= told_bad + RENAME_AFTER
+
+
+@loop
+def recovery_step(x: float, bad: int, trials: int) -> float:
+    """Return what a call adds to the log-likelihood ratio for "it is over"; x: 1 for a bad one, 0 for a good one."""
+    share = bad / trials if trials > 0 else 0.0
+    p1 = min(max(0.5 * share, 3.0 * HEALTHY_SHARE), 0.9)
+    return -math.log(likelihood_ratio(x, HEALTHY_SHARE, p1))
+
+
+@loop
+def good_calls_needed(recovery: float, bad: int, trials: int) -> int:
+    """Return how many more good calls make recovery complete."""
+    return max(0, math.ceil((RECOVERED - recovery) / recovery_step(0.0, bad, trials)))
+
+
+@loop
+def is_over(recovery: float, last_bad_ms: int, now_ms: int) -> bool:
+    """Tell whether the calls are good again."""
+    quiet_ms = now_ms - last_bad_ms
+    return (recovery >= RECOVERED and quiet_ms >= QUIET_MS) or quiet_ms >= EXPIRE_MS
+
+
 class Case(Struct):
     """One customer's trouble while it lasts.
 
@@ -49,7 +92,7 @@ class Case(Struct):
         since_ms, detected_ms: event times.
         kind, phrase, dimension: the pattern as named last.
         bad, trials: bad calls and calls that could be bad, since `since_ms`.
-        drops, answered, attempts: counts since `since_ms`.
+        answered, attempts: counts since `since_ms`.
         evidence_log10: at its highest.
         due_ms: event time until which it is held; 0: told.
         recovery: log-likelihood ratio for "it is over", never below 0.
@@ -76,7 +119,6 @@ class Case(Struct):
     severity: Severity = "minor"
     bad: int = 0
     trials: int = 0
-    drops: int = 0
     answered: int = 0
     attempts: int = 0
     due_ms: int = 0
@@ -99,21 +141,23 @@ class Case(Struct):
         """Whether anybody outside knows of it."""
         return self.revision > 0
 
-    def share(self) -> float:
-        """Return the share of bad calls."""
-        return self.bad / self.trials if self.trials else 0.0
+    def lock_s(self) -> float:
+        """Return where its calls are cut; NaN where that is not what it is."""
+        if self.kind != "duration_lock" or self.dimension is None:
+            return math.nan
+        return float(self.dimension.value)
 
     def judge(self) -> Severity:
         """Return the severity that the counts stand for."""
-        if (self.share() >= CRITICAL_RATIO and self.bad >= MAJOR_BAD) or self.bad >= CRITICAL_BAD:
-            return "critical"
-        if self.share() >= MAJOR_RATIO or self.bad >= MAJOR_BAD:
-            return "major"
-        return "minor"
+        return RANK[rank_of(self.bad, self.trials)]
 
     def see(self, call: CallEvidence) -> None:
         """Count a bad call against recovery and keep it."""
-        self.recovery = max(0.0, self.recovery + self._step(1.0))
+        self.recovery = max(0.0, self.recovery + recovery_step(1.0, self.bad, self.trials))
+        self.show(call)
+
+    def show(self, call: CallEvidence) -> None:
+        """Keep a bad call."""
         self.last_bad_ms = max(self.last_bad_ms, call.end_ms)
         self.evidence_calls = [*self.evidence_calls, call][-CALLS_SHOWN:]
         day = call.end_ms // DAY_MS
@@ -122,28 +166,23 @@ class Case(Struct):
 
     def see_good(self, count: int) -> None:
         """Count so many good calls for recovery."""
-        self.recovery += count * self._step(0.0)
+        self.recovery += count * recovery_step(0.0, self.bad, self.trials)
 
     def good_calls_needed(self) -> int:
         """Return how many more good calls make recovery complete."""
-        return max(0, math.ceil((RECOVERED - self.recovery) / self._step(0.0)))
-
-    def _step(self, x: float) -> float:
-        p1 = min(max(0.5 * self.share(), 3.0 * HEALTHY_SHARE), 0.9)
-        return -math.log(likelihood_ratio(x, HEALTHY_SHARE, p1))
+        return good_calls_needed(self.recovery, self.bad, self.trials)
 
     def worse(self) -> bool:
-        """Whether what is known now is worth a new revision: more severe, or twice the bad calls."""
-        return RANK.index(self.judge()) > RANK.index(self.severity) or self.bad >= 2 * max(self.told_bad, 3)
+        """Whether what is known now is worth a new revision."""
+        return is_worse(self.bad, self.trials, RANK.index(self.severity), self.told_bad)
 
     def may_be_renamed(self) -> bool:
         """Whether another pattern would be worth a new revision too."""
-        return self.kind == "drop_rate" or self.bad >= self.told_bad + RENAME_AFTER
+        return may_be_renamed(self.bad, self.told_bad, self.kind == "drop_rate")
 
     def over(self, now_ms: int) -> bool:
         """Whether the calls are good again."""
-        quiet_ms = now_ms - self.last_bad_ms
-        return (self.recovery >= RECOVERED and quiet_ms >= QUIET_MS) or quiet_ms >= EXPIRE_MS
+        return is_over(self.recovery, self.last_bad_ms, now_ms)
 
 
 class Casebook:

@@ -13,15 +13,16 @@ from detectors.absolution import absolve
 from detectors.casebook import EXPIRE_MS, HOLD_MS, RANK, Case
 from detectors.evidence import DROP, LEAP, QUALITY, SETUP, healthy_mean
 from detectors.experience import experience
+from detectors.following import catch_up, hand_over
 from detectors.history import ELEMENTS
 from detectors.identity import case_id
 from detectors.incidents import OpenIncident, excess
-from detectors.locks import TOLERANCE_S
 from detectors.memory import Memory
-from detectors.patterns import Finding, View, added_log10, read
+from detectors.patterns import KINDS, Finding, View, added_log10, read, sort_kind
 from detectors.remedies.followup import FollowUp, FollowUps
 from detectors.roster import CALM, CASE, FULL, HELD
-from detectors.showing import newest_shown, shown_calls, shown_good, view_of
+from detectors.showing import bad_shown, shown_calls, shown_good, view_of
+from detectors.watch.cases import counted
 from detectors.watch.customers import evidence_days, line_of, opening_log10
 from schemas.alerts import Notification, NotificationType, Order, PatternKind, notification
 from schemas.events import Outcome
@@ -87,8 +88,8 @@ class Casework:
         case.recovery = 0.0
         _count(case, view)
         case.severity = case.judge()
-        self._memory.histories.shelf.items[history]["enough"] = case.good_calls_needed()
         self._casebook.cases[case.customer] = case
+        hand_over(self._memory, case)
         self._casebook.reschedule()
         self._memory.relations.case_opened(case.customer, view.now_ms)
         relapse = self._follow_ups.case_opened(case.customer, view.now_ms)
@@ -117,14 +118,15 @@ class Casework:
         """Take a case on by its customer's newest call."""
         place = int(self._memory.note(row)["history"])
         history = self._memory.histories.shelf.items[place]
+        catch_up(self._memory, case)
         self._see_good(case, history)
         if case.over(end_ms):
             self._close(case, end_ms)
         elif bad:
-            case.see(newest_shown(self._memory.histories, place))
+            case.see(*bad_shown(self._memory.histories, place, int(history["bad_count"])))
             self._follow_ups.bad_call(case.customer, end_ms)
             self._judge(case, row, end_ms)
-            history["enough"] = case.good_calls_needed()
+            hand_over(self._memory, case)
 
     def _see_good(self, case: Case, history: Any) -> None:
         """Count the good calls since the last look."""
@@ -179,6 +181,8 @@ class Casework:
         """Take the decisions that are due before the next event is applied."""
         self._casebook.reschedule()
         for case in self._casebook.due(now_ms):
+            catch_up(self._memory, case)
+        for case in self._casebook.due(now_ms):
             if case.due_ms:
                 self.decide(case, case.due_ms)
             else:
@@ -189,12 +193,12 @@ class Casework:
     def _conclude(self, follow_up: FollowUp) -> None:
         """Say what the calls said of a remedy; where it did not help, tell the case anew with the next one."""
         case = self._casebook.cases.get(follow_up.customer)
-        row = self._memory.row_of(follow_up.customer)
-        place = -1 if row is None else int(self._memory.note_of(row)["history"])
+        place = self._memory.history_of(follow_up.customer)
         if case is not None and place >= 0:
             history = self._memory.histories.shelf.items[place]
             follow_up.good += int(history["unseen"])
             self._see_good(case, history)
+            hand_over(self._memory, case)
         verdict = follow_up.verdict()
         if verdict == "unproven" and self._follow_ups.extend(follow_up):
             return
@@ -212,9 +216,14 @@ class Casework:
         customer = self._memory.advisor.customer_of(event.alert_id)
         if customer is None:
             return
-        order = self._memory.advisor.outcome(customer, event)
         self._memory.row_of(customer)  # the case is written with its row
         case = self._casebook.find(customer, event.alert_id)
+        current = self._casebook.cases.get(customer)
+        if current is not None:
+            catch_up(self._memory, current)
+        order = self._memory.advisor.outcome(customer, event)
+        if current is not None:
+            hand_over(self._memory, current)
         if order is not None and case is not None and case.told:
             is_open = customer in self._casebook.cases and self._casebook.cases[customer] is case
             kind: NotificationType = "stayline.alert.updated" if is_open else "stayline.alert.resolved"
@@ -261,6 +270,7 @@ class Casework:
             self._casebook.reschedule()
         elif (explained := self._incident_of(case)) is not None:
             # Told too soon: it is handed over to the incident, and nothing is left for this customer to be called for.
+            catch_up(self._memory, case)
             case.incident_id = explained.incident_id
             self._close(case, incident.detected_ms)
 
@@ -269,8 +279,7 @@ class Casework:
 
     def _incident_of(self, case: Case) -> OpenIncident | None:
         """Return the incident, open or lately closed, that most of a case's bad calls ran through."""
-        one = self._memory.row_of(case.customer)
-        history = -1 if one is None else int(self._memory.note_of(one)["history"])
+        history = self._memory.history_of(case.customer)
         if history < 0:
             return None
         bad, _ = self._memory.histories.bad_calls(history)
@@ -310,6 +319,7 @@ class Casework:
         alert = advisor.alert(case, now_ms, known, fault_open=fault_open, failed=failed, order=order)
         good = shown_good(self._memory, case.customer, case.since_ms)
         self.send(kind, now_ms, replace(alert, good_calls=good))
+        hand_over(self._memory, case)
 
     def send(self, kind: NotificationType, now_ms: int, data: Any) -> None:
         """Add a notification to what has to be told."""
@@ -337,27 +347,9 @@ def _kind(finding: Finding, view: View) -> PatternKind:
     """Name a trouble by its structure, a plain one by what most of its bad calls are."""
     if finding.kind != "drop_rate":
         return finding.kind
-    sorts: list[tuple[int, PatternKind]] = [
-        (view.drops, "drop_rate"),
-        (view.failures, "setup_failure"),
-        (view.poor, "quality"),
-        (view.redials, "redial"),
-    ]
-    return max(sorts, key=lambda sort: sort[0])[1]
+    return KINDS[sort_kind(view.counters())]
 
 
 def _count(case: Case, view: View) -> None:
-    case.attempts, case.answered, case.drops = view.attempts, view.answered, view.drops
-    if case.kind == "setup_failure":
-        case.bad, case.trials = view.failures, view.attempts
-    elif case.kind == "quality":
-        case.bad, case.trials = view.poor, view.answered
-    elif case.kind == "redial":
-        case.bad, case.trials = view.redials, view.attempts
-    elif case.kind == "duration_lock" and case.dimension is not None:
-        # Also those that nothing else was wrong with when they ended.
-        apart_s = np.abs(view.bad_durations_s() - float(case.dimension.value))
-        at_lock = int(np.count_nonzero(apart_s <= TOLERANCE_S))
-        case.bad, case.trials = max(view.bad_calls, at_lock), view.answered
-    else:
-        case.bad, case.trials = view.bad_calls, view.answered
+    case.attempts, case.answered = view.attempts, view.answered
+    case.bad, case.trials = counted(KINDS.index(case.kind), case.lock_s(), view.counters(), view.kept())

@@ -53,7 +53,7 @@ from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usa
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import I8, I16, I32, I64, U64, key_of
 
-LAYOUT = 7
+LAYOUT = 8
 """The layout of the state; another one is refused."""
 
 NEVER_MS = 2**62
@@ -241,6 +241,8 @@ class RiskEngine:
     def _pass_time(self, now_ms: int) -> None:
         """Take the decisions that are due before the next event is applied."""
         self.casework.pass_time(now_ms)
+        for incident in self.memory.incidents.faded(now_ms):
+            self._end_incident(incident.element)
         self.memory.incidents.forget_closed(now_ms - 2 * DAY_MS)
 
     # Incidents

@@ -55,6 +55,25 @@ CALL = np.dtype(
 
 ONE_WAY, REDIALLED, POOR, ANSWERED, LOCKED, BAD_CALL = 1, 2, 4, 8, 16, 32
 
+CASE = np.dtype(
+    [
+        ("recovery", np.float64),  # log-likelihood ratio for "it is over"
+        ("lock_s", np.float64),  # where its calls are cut, if that is what it is
+        ("last_bad_ms", np.int64),  # end of its newest bad call
+        ("bad", np.int32),  # as its kind counts them
+        ("trials", np.int32),
+        ("attempts", np.int32),
+        ("answered", np.int32),
+        ("told_bad", np.int32),  # when it was last told
+        ("until", np.int32),  # of `bad_count`: so many bad calls the case has seen
+        ("unseen", np.int16),  # and so many of them without Python
+        ("kind", np.int8),  # one more than its place in `detectors.patterns.KINDS`; 0: Python sees every bad call
+        ("rank", np.int8),  # of its severity
+    ],
+    align=True,
+)
+"""An open case that was told, as far as the loop follows it by itself (`detectors.watch.cases`)."""
+
 BAD = 0.5
 """An x of this or more makes a bad call."""
 
@@ -71,6 +90,7 @@ HISTORY = np.dtype(
         ("good_count", np.int32),
         ("unseen", np.int32),  # good calls that the customer's case has not been told of
         ("enough", np.int32),  # and how many of them may end it
+        ("case", CASE),
         ("day_calls", np.uint8, (DAYS_KEPT,)),  # answered calls by day since `since_ms`, 255 at the most
         ("day_bad", np.uint8, (DAYS_KEPT,)),  # and how many of them were bad
         ("hours", np.uint16, (24,)),  # good calls by local hour, since the history began
@@ -85,7 +105,20 @@ HISTORY = np.dtype(
 
 _NO_IDS = ("",) * BAD_KEPT
 
-COUNTERS: tuple[str, ...] = ("attempts", "answered", "drops", "failures", "poor", "redials", "bad_calls")
+
+class Counters(NamedTuple):
+    """What a history counts since the trouble began: fields of `HISTORY`, the first ones."""
+
+    attempts: int
+    answered: int
+    drops: int
+    failures: int
+    poor: int
+    redials: int
+    bad_calls: int
+
+
+COUNTERS = Counters._fields
 
 
 @loop
@@ -98,6 +131,8 @@ def take(shelf: Shelf) -> int:
         shelf.items[index]["good_count"] = 0
         shelf.items[index]["unseen"] = 0
         shelf.items[index]["enough"] = 0
+        shelf.items[index]["case"]["kind"] = 0
+        shelf.items[index]["case"]["unseen"] = 0
         shelf.items[index]["hours"][:] = 0
         shelf.items[index]["way_seen"][:] = 0
         shelf.items[index]["way_count"][:] = 0

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from detectors.elements import E_CHANNELS, E_DROP, E_QUALITY, E_SETUP, Elements, element_total
+from detectors.elements import E_CHANNELS, E_DROP, E_QUALITY, E_SETUP, LOG_KEPT, Elements, element_total
 from detectors.evidence import LOW_DAYS
 from detectors.history import BAD, ELEMENTS
 from detectors.identity import case_id
@@ -39,6 +39,9 @@ PROBE_DROP_EXCESS = 2.0
 
 DAY_MS = 86_400_000
 
+REVIEW_MS = DAY_MS
+"""So often an incident is asked whether enough customers still suffer from it."""
+
 NAMES = {
     "access_node": "access node",
     "trunk": "trunk",
@@ -56,6 +59,7 @@ class OpenIncident(Struct):
         serial: the incident's number, as customers' rows and elements carry it.
         known: told by somebody else; nothing is sent about it.
         cleared_ms: event time of its end.
+        review_ms: event time of its next review.
     """
 
     serial: int
@@ -69,6 +73,7 @@ class OpenIncident(Struct):
     known: bool = False
     revision: int = 1
     cleared_ms: int | None = None
+    review_ms: int = 0
 
     def during(self, times_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell which times lie in it."""
@@ -190,6 +195,7 @@ class Incidents:
     ) -> OpenIncident:
         self._serial += 1
         incident = OpenIncident(self._serial, identity, element, detected_ms, since_ms, channel, p0, 0.0)
+        incident.review_ms = detected_ms + REVIEW_MS
         self.open[incident.serial] = incident
         one = self._array()[element]
         one["incident"], one["recovery"], one["channel"], one["customers"] = incident.serial, 0.0, channel, 0
@@ -244,6 +250,34 @@ class Incidents:
         one = self._array()[incident.element]
         one["incident"] = 0
         self._relieve(incident.element, counters=True)
+
+    def next_due_ms(self, never: int) -> int:
+        """Return the event time of the next review."""
+        return min((one.review_ms for one in self.open.values() if not one.known), default=never)
+
+    def faded(self, now_ms: int) -> list[OpenIncident]:
+        """Review the incidents that are due for it; return those that go on for a few customers only.
+
+        To blame an element takes several customers, and so does to go on blaming it. One or two lines that are bad by
+        themselves could else keep an incident open for weeks, and nobody on that element would be watched.
+        """
+        due = [one for one in self.open.values() if not one.known and one.review_ms <= now_ms]
+        for one in due:
+            one.review_ms = now_ms + REVIEW_MS
+        log = self.elements.recent_bad_calls() if due else self.elements.network.log[:0]
+        # Of a large network the log may hold less than a day; then nothing is known of who suffers.
+        whole = len(log) < LOG_KEPT or log["end_ms"][0] <= now_ms - REVIEW_MS
+        log = log[log["end_ms"] > now_ms - REVIEW_MS]
+        return [one for one in due if whole and self._voices_of(one, log) < CUSTOMERS_MIN]
+
+    def _voices_of(self, incident: OpenIncident, log: npt.NDArray[np.void]) -> int:
+        """Count the customers of a log of bad calls who suffered what an incident is about."""
+        kind, _ = self.elements.names[incident.element]
+        if kind == "probe" and incident.channel == E_QUALITY:
+            # What it reports is not believed, so no call is bad by it: recovery alone says when it is over.
+            return CUSTOMERS_MIN
+        its = np.any(log["elements"] == incident.element, axis=1) & (log["signs"][:, incident.channel] >= BAD)
+        return len(np.unique(log["key"][its]))
 
     def recent(self) -> list[OpenIncident]:
         """Return those that are open, and those closed that a pending case can still belong to."""

@@ -79,9 +79,18 @@ class Memory:
         row = self.roster.find(customer)
         return None if row < 0 else self.row(row)
 
+    def history_of(self, customer: int) -> int:
+        """Return the place of the history of a customer's key; what is written to it stays. -1: none."""
+        one = self.row_of(customer)
+        return -1 if one is None else int(self.note_of(one)["history"])
+
     def next_due_ms(self, never: int) -> int:
         """Return an event time up to which no decision is due."""
-        return min(self.casebook.next_due_ms(never), self.advisor.chooser.follow_ups.next_due_ms(never))
+        return min(
+            self.casebook.next_due_ms(never),
+            self.advisor.chooser.follow_ups.next_due_ms(never),
+            self.incidents.next_due_ms(never),
+        )
 
     def make_room(self, now_ms: int) -> None:
         """Let the roster grow, or forget what there is of those customers that it evicts."""

@@ -48,11 +48,18 @@ def shown_calls(histories: Histories, history: int, since_ms: int) -> list[CallE
     return [_shown(one, name) for one, name in zip(_told_of(calls), ids, strict=True) if one.end_ms >= since_ms]
 
 
-def newest_shown(histories: Histories, history: int) -> CallEvidence:
-    """Return the newest of a history's bad calls, as an alert shows it."""
-    one = histories.shelf.items[history]
-    place = (int(one["bad_count"]) - 1) % BAD_KEPT
-    return _shown(_told_of(one["bad"][place : place + 1])[0], histories.call_ids[history][place])
+def bad_shown(histories: Histories, history: int, until: int, count: int = 1) -> list[CallEvidence]:
+    """Return some of a history's bad calls, oldest first, as an alert shows them.
+
+    Args:
+        histories: all of them.
+        history: place of the one.
+        until: the number of the last of them, of all bad calls ever written: the newest has the number `bad_count`.
+        count: how many; the history must still hold them.
+    """
+    places = [number % BAD_KEPT for number in range(until - count, until)]
+    calls, ids = histories.shelf.items[history]["bad"], histories.call_ids[history]
+    return [_shown(_told_of(calls[place : place + 1])[0], ids[place]) for place in places]
 
 
 def shown_good(memory: Memory, customer: int, since_ms: int) -> list[GoodCall]:

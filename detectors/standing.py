@@ -8,6 +8,7 @@ from detectors.advice import sentence
 from detectors.casebook import Case
 from detectors.evidence import CHANNELS, LEAP, healthy_mean
 from detectors.experience import experience
+from detectors.following import catch_up
 from detectors.memory import Memory
 from detectors.showing import shown_calls
 from detectors.watch.customers import evidence_days
@@ -45,6 +46,8 @@ def standing(memory: Memory, customer_id: str, now_ms: int) -> Standing | None:
     if one is None:
         return None
     case = memory.casebook.cases.get(key)
+    if case is not None:
+        catch_up(memory, case)
     note = memory.note_of(one)
     history = int(note["history"])
     channels = {

@@ -291,6 +291,8 @@ def damaged(state, path, value):
         (["labels"], "many", "Expected `int`"),
         (["labels"], -1, ">= 0"),
         (["labels"], 3, "left <= labels"),
+        (["label_weight"], 1e12, "label_weight <= labels"),
+        (["left_weight"], 1e12, "left_weight <= label_weight"),
         (["surprise"], 1, "unknown field"),
         (["base_rate_prior"], 2.0, "base_rate_prior in"),
         (["regression", "intercept"], math.nan, "finite"),

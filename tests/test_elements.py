@@ -280,6 +280,47 @@ def test_a_few_bad_lines_of_one_node_are_their_own_trouble():
     assert len(alerts(told)) == CUSTOMERS_MIN - 1
 
 
+# How long blame lasts
+
+
+def test_an_incident_ends_where_only_a_few_bad_lines_keep_it_open_and_those_are_told_of():
+    places = {"access_node": "node-1", "region": "region-1"}
+    hours = range(1, 24 * 3)
+    bad = [
+        call(f"office {who}", TROUBLE_MS + at * HOUR_MS + who * MINUTE_MS, dropped=True, **places)
+        for at in hours
+        for who in range(CUSTOMERS_MIN - 1)
+    ]
+    good = [call(f"c{1 + at % 20 * 4}", TROUBLE_MS + at * HOUR_MS, **places) for at in hours]
+    told = run(
+        [*telco(1, lambda at: at["access_node"] == "node-1"), *sorted([*bad, *good], key=lambda one: one["end_ms"])]
+    )
+    assert [one["type"].rpartition(".")[2] for one in told if "incident" in one["type"]] == ["opened", "cleared"]
+    assert {one["data"]["customer_id"] for one in alerts(told)} == {f"office {who}" for who in range(CUSTOMERS_MIN - 1)}
+
+
+@pytest.mark.parametrize("suffer", [CUSTOMERS_MIN - 1, CUSTOMERS_MIN])
+@pytest.mark.parametrize("logged", [LOG_KEPT - 1, LOG_KEPT])
+def test_an_incident_is_reviewed_once_a_day_by_the_customers_who_suffer_from_it(suffer, logged):
+    elements = Elements()
+    node = elements.serial("access_node", "node")
+    found = Incidents("test", elements)
+    elements.network.elements["answered"][node] = 1
+    incident = found.start(Blame(node, E_DROP, MONDAY_MS, 1.0, np.zeros(0, BAD_CALL)), MONDAY_MS)
+    review_ms = found.next_due_ms(-1)
+    assert review_ms == MONDAY_MS + DAY_MS
+    assert found.faded(review_ms - 1) == []
+    elements.network.log["elements"], elements.network.log["end_ms"] = -1, review_ms
+    elements.network.log["elements"][: 2 * suffer, 0] = node
+    elements.network.log["signs"][: 2 * suffer, E_DROP] = 1.0
+    elements.network.log["key"][: 2 * suffer] = np.repeat(np.arange(suffer), 2)
+    elements.network.tally[0] = logged
+    # A log that is full, and of less than a day, does not say who else suffered.
+    over = suffer < CUSTOMERS_MIN and logged < LOG_KEPT
+    assert found.faded(review_ms) == [incident] * over
+    assert found.next_due_ms(-1) == review_ms + DAY_MS
+
+
 # What customers inside are told
 
 

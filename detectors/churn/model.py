@@ -92,6 +92,12 @@ class ChurnState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"must hold left <= labels, found {self.left} of {self.labels}"
         if self.left_weight > self.label_weight:
             return f"must hold left_weight <= label_weight, found {self.left_weight} of {self.label_weight}"
+        for name, faded, whole in (
+            ("label_weight <= labels", self.label_weight, self.labels),
+            ("left_weight <= left", self.left_weight, self.left),
+        ):
+            if faded > whole:
+                return f"must hold {name}, found {faded} of {whole}"
         if not 0.0 < self.base_rate_prior < 1.0:
             return f"must hold base_rate_prior in (0, 1), found {self.base_rate_prior}"
         unknown = self.standings.keys() - {LOGISTIC, ADPREDICTOR}

@@ -5,8 +5,6 @@ Among the bad calls of healthy customers each sort has its usual share; a troubl
 
 import math
 
-import numpy as np
-
 from detectors.history import BAD, ONE_WAY, POOR, REDIALLED
 from detectors.patterns.view import LIFT_LOG10_MAX, Finding, Kept, View, flagged, share_lift_log10
 from schemas.alerts import PatternKind
@@ -29,34 +27,50 @@ def _lift_log10(hits: int, trials: int, usual: float) -> float:
 
 
 @loop
+def sorts_log10(kept: Kept) -> tuple[float, float, float]:
+    """Return log10 of the likelihood ratios of trouble that is mostly redials, poor sound, failed set-ups; NaN: none.
+
+    Redials are calls that nothing is wrong with on paper; of poor sound are calls that last.
+    """
+    redials, poor, failures = 0, 0, 0
+    for call in kept.bad:
+        lasts = call["drop"] < BAD
+        redials += lasts and (call["flags"] & (REDIALLED | POOR)) == REDIALLED
+        poor += lasts and (call["flags"] & POOR) != 0
+        failures += call["setup"] >= BAD
+    trials = len(kept.bad)
+    return (
+        _lift_log10(redials, trials, REDIAL_USUAL),
+        _lift_log10(poor, trials, POOR_USUAL),
+        _lift_log10(failures, trials, SETUP_USUAL),
+    )
+
+
+@loop
 def one_way_audio_log10(kept: Kept) -> float:
     """Return log10 of the likelihood ratio of trouble that is mostly one-way audio; NaN without two such calls."""
     return _lift_log10(flagged(kept.bad, ONE_WAY), len(kept.bad), ONE_WAY_USUAL)
 
 
-def _finding(kind: PatternKind, hits: int, view: View, usual: float, phrase: str) -> Finding | None:
-    lift = _lift_log10(hits, len(view.bad), usual)
-    return None if math.isnan(lift) else Finding(kind, lift, phrase)
+def _finding(kind: PatternKind, lift_log10: float, phrase: str) -> Finding | None:
+    return None if math.isnan(lift_log10) else Finding(kind, lift_log10, phrase)
 
 
 def one_way_audio(view: View) -> Finding | None:
     """Look for calls in which only one side was heard."""
-    return _finding("one_way_audio", flagged(view.bad, ONE_WAY), view, ONE_WAY_USUAL, "with one side not heard")
-
-
-def setup_failure(view: View) -> Finding | None:
-    """Look for attempts that the network did not connect."""
-    hits = int(np.count_nonzero(view.bad["setup"] >= BAD))
-    return _finding("setup_failure", hits, view, SETUP_USUAL, "before anybody could answer")
-
-
-def quality(view: View) -> Finding | None:
-    """Look for calls that last, with media far below what this customer is used to."""
-    lasting = (view.bad["flags"] & POOR != 0) & (view.bad["drop"] < BAD)
-    return _finding("quality", int(np.count_nonzero(lasting)), view, POOR_USUAL, "with poor sound")
+    return _finding("one_way_audio", one_way_audio_log10(view.kept()), "with one side not heard")
 
 
 def redial(view: View) -> Finding | None:
     """Look for calls that nothing is wrong with on paper, and that are made again at once."""
-    again = (view.bad["flags"] & REDIALLED != 0) & (view.bad["drop"] < BAD) & (view.bad["flags"] & POOR == 0)
-    return _finding("redial", int(np.count_nonzero(again)), view, REDIAL_USUAL, "and had to be made again")
+    return _finding("redial", sorts_log10(view.kept())[0], "and had to be made again")
+
+
+def quality(view: View) -> Finding | None:
+    """Look for calls that last, with media far below what this customer is used to."""
+    return _finding("quality", sorts_log10(view.kept())[1], "with poor sound")
+
+
+def setup_failure(view: View) -> Finding | None:
+    """Look for attempts that the network did not connect."""
+    return _finding("setup_failure", sorts_log10(view.kept())[2], "before anybody could answer")

@@ -32,7 +32,7 @@ def _duration_s(call: Any) -> float:
 
 
 @loop
-def _hits(kept: Kept, value_s: float) -> int:
+def hits_at(kept: Kept, value_s: float) -> int:
     """Return how many answered bad calls ended at a value."""
     hits = 0
     for call in kept.bad:
@@ -45,7 +45,7 @@ def _lift_log10(kept: Kept, answered: int, value_s: float, given: int) -> float:
     """Return log10 of the likelihood ratio of a lock at a value; `given` hits were used up to find the value."""
     # Rounding to whole seconds or minutes piles durations up: never trust the density below one in two thousand.
     chance = min(max(2.0 * TOLERANCE_S * density(value_s), 5e-4), 0.5)
-    hits = _hits(kept, value_s) - given
+    hits = hits_at(kept, value_s) - given
     others = answered - hits - given
     outlived = 0
     for call in kept.good:
@@ -59,11 +59,11 @@ def _most_ended_at(kept: Kept) -> tuple[int, float]:
     """Return (most bad calls that ended at one value, that value): a known timer before others."""
     most, best = -1, 0.0
     for k in range(len(_TIMERS_S)):
-        hits = _hits(kept, _TIMERS_S[k])
+        hits = hits_at(kept, _TIMERS_S[k])
         if hits > most:
             most, best = hits, _TIMERS_S[k]
     for call in kept.bad:
-        hits = _hits(kept, _duration_s(call)) if (call["flags"] & ANSWERED) != 0 else 0
+        hits = hits_at(kept, _duration_s(call)) if (call["flags"] & ANSWERED) != 0 else 0
         if hits > most:
             most, best = hits, _duration_s(call)
     return most, best
@@ -93,19 +93,23 @@ def duration_lock_log10(kept: Kept) -> float:
     return min(_any_log10(kept), LIFT_LOG10_MAX) if _most_ended_at(kept)[0] >= 2 else math.nan
 
 
+@loop
+def named_log10(kept: Kept, lift_log10: float) -> float:
+    """Return the lift that a lock is named by, given its likelihood ratio."""
+    # The evidence of repeated durations found it before the bad calls here did; they need only bear its name.
+    return max(lift_log10, NAMED_LOG10) if 2 * flagged(kept.bad, LOCKED) >= len(kept.bad) else lift_log10
+
+
 def duration_lock(view: View) -> Finding | None:
     """Look for one duration at which calls end: any of the known timers, or any value that repeats."""
     kept = view.kept()
     lift, best = duration_lock_log10(kept), _most_ended_at(kept)[1]
     if math.isnan(lift):
         return None
-    if 2 * flagged(kept.bad, LOCKED) >= len(kept.bad):
-        # The evidence of repeated durations found it before the bad calls here did; they need only bear its name.
-        lift = max(lift, NAMED_LOG10)
     bad_s = view.bad_durations_s()
     on_lock = bad_s[np.abs(bad_s - best) <= TOLERANCE_S]
     value_s = round(float(np.median(on_lock)))
     length = f"{value_s // 60} minutes" if value_s % 60 == 0 and value_s >= 120 else f"{value_s} seconds"
     often = "always" if len(on_lock) == len(bad_s) else "mostly"
     phrase = f"{often} after {length}"
-    return Finding("duration_lock", lift, phrase, Dimension("duration_s", str(value_s)))
+    return Finding("duration_lock", named_log10(kept, lift), phrase, Dimension("duration_s", str(value_s)))

@@ -12,11 +12,13 @@ from detectors.history import (
     BAD,
     BAD_KEPT,
     CALL,
+    COUNTERS,
     DAYS_KEPT,
     ELEMENTS,
     GOOD_KEPT,
     LOCKED,
     POOR,
+    Counters,
     Habit,
     copy_habit,
     no_habit,
@@ -144,6 +146,10 @@ class View:
         """Return the durations of the answered bad calls, in seconds."""
         answered = self.bad[(self.bad["flags"] & ANSWERED) != 0]
         return np.asarray(answered["duration_ms"] / 1000.0, np.float64)
+
+    def counters(self) -> Counters:
+        """Return what was counted since `since_ms`."""
+        return Counters(*(getattr(self, name) for name in COUNTERS))
 
     def kept(self) -> Kept:
         """Return what of it likelihood ratios are computed from."""

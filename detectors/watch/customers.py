@@ -42,9 +42,10 @@ from detectors.history import (
 from detectors.lines import line_log10
 from detectors.locks import lock_total, observe_duration
 from detectors.notes import KEPT_MS
-from detectors.patterns import Kept, added_log10, fill
+from detectors.patterns import added_log10
 from detectors.roster import CALM, FULL
 from detectors.shelves import give_back
+from detectors.watch.cases import kept_of
 from detectors.watch.signs import CERTAIN, UNCONFIRMED, drop_for_now, usual_rating, write_call
 from detectors.watch.world import Calls, Limits, Scratch, World
 from schemas.kernels import inlined, loop
@@ -209,24 +210,11 @@ def may_open(world: World, one: Any, note: Any, now_ms: int, limits: Limits, scr
     """Return whether a customer's evidence is enough for a case, with what the structure of the bad calls adds."""
     if note["history"] < 0:
         return False
-    history, within = world.shelf.items[note["history"]], scratch.kept
-    bad, good = fill(within, history, note["since_ms"])
-    if bad < 2:
+    kept = kept_of(world, note, now_ms, scratch)
+    if len(kept.bad) < 2:
         return False
-    kept = Kept(
-        within.bad[:bad],
-        within.good[:good],
-        note["since_ms"],
-        now_ms,
-        history["bad_calls"],
-        within.day_calls,
-        within.day_bad,
-        within.habit,
-        within.room,
-        within.ahead_min,
-    )
     added = added_log10(kept) + line_of(world, note)
-    return opening_log10(one, history, added) >= limits.open_log10
+    return opening_log10(one, world.shelf.items[note["history"]], added) >= limits.open_log10
 
 
 @inlined

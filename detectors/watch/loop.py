@@ -14,6 +14,7 @@ from detectors.lines import fall_together, read_line, take_line
 from detectors.notes import put_away
 from detectors.order import is_known, is_late, keep
 from detectors.roster import CALM, FULL, ROW, find, find_or_add, home, touch
+from detectors.watch.cases import goes_on
 from detectors.watch.customers import (
     LIKELY,
     evidence_days,
@@ -95,7 +96,11 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
     if not state & INSIDE:
         bad = (signs & BAD_CALL) != 0
         if one["mode"] != CALM:
-            stop |= STOP_CASE * (bad or may_be_over(world, note, calls.end_ms[i]))
+            # What is found of an element may end a case.
+            if bad:
+                stop |= STOP_CASE * (stop != 0 or not goes_on(world, note, calls.end_ms[i], scratch))
+            else:
+                stop |= STOP_CASE * may_be_over(world, note, calls.end_ms[i])
         elif (bad or confirmed) and note["since_ms"] < calls.end_ms[i] and evidence_days(one) >= limits.look_days:
             # The first bad call of a trouble is looked at with the second. What is found of an element may change it.
             stop |= STOP_LOOK * (stop != 0 or may_open(world, one, note, calls.end_ms[i], limits, scratch))
