@@ -92,7 +92,8 @@ def arrow(data: bytes) -> None:
         return
 
 
-def _hep_seeds() -> Iterator[bytes]:
+def dialogs() -> Iterator[Dialog]:
+    """Give calls as their packets, with and without a reason."""
     for reason in ("", 'Reason: Q.850;cause=16;text="Normal"'):
         dialog = Dialog()
         up_ms = dialog.answered(MONDAY_MS)
@@ -100,7 +101,7 @@ def _hep_seeds() -> Iterator[bytes]:
             up_ms + 5_000, report(sent=250, block={"fraction_lost": 4}), ("192.0.2.10", 4001), ("192.0.2.20", 6001)
         )
         dialog.released(up_ms + 60_000, *filter(None, [reason]))
-        yield dialog.data()
+        yield dialog
 
 
 def _arrow_seeds() -> Iterator[bytes]:
@@ -119,7 +120,7 @@ _ROWS = b'id;from;at;s;loss\n1;01632960001;2026-01-02 09:30;60;0,5\n2;"a ""b""\n
 SEEDS: dict[str, list[bytes]] = {
     **{name: _golden(name) for name in ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "vqrtcpxr")},
     "csv": [_ROWS],
-    "hep": list(_hep_seeds()),
+    "hep": [dialog.data() for dialog in dialogs()],
     "arrow": list(_arrow_seeds()),
     "events": [EVENTS],
 }

@@ -12,6 +12,7 @@ from schemas.formats import Converted, Options, open_format
 from schemas.formats.identity import NumberPlan, Tokens
 
 TOKENS = Tokens(b"0123456789abcdef", NumberPlan(country="44", national_digits=10))
+PAYLOAD = 0x0F
 MONDAY_MS = 1_767_600_000_000
 A, B, PROXY, OTHER = ("192.0.2.10", 5060), ("192.0.2.20", 5062), ("198.51.100.1", 5060), ("192.0.2.30", 5060)
 
@@ -22,6 +23,19 @@ def chunk(kind: int, value: bytes, vendor: int = 0) -> bytes:
 
 def framed(chunks: bytes) -> bytes:
     return b"HEP3" + struct.pack(">H", 6 + len(chunks)) + chunks
+
+
+def payload_at(packet: bytes) -> int:
+    """Return where the chunk of a packet's payload begins, which is the last one."""
+    at = 6
+    while struct.unpack_from(">H", packet, at + 2)[0] != PAYLOAD:
+        at += struct.unpack_from(">H", packet, at + 4)[0]
+    return at
+
+
+def reworded(packet: bytes, payload: bytes) -> bytes:
+    """Return a packet with another payload, and lengths that are right."""
+    return framed(packet[6 : payload_at(packet)] + chunk(PAYLOAD, payload))
 
 
 def place(kinds: tuple[int, int, int], host: str, port: int) -> bytes:
@@ -51,7 +65,7 @@ def hep(
         + chunk(0x0B, bytes([protocol]))
         + chunk(0x0C, struct.pack(">I", agent))
         + (chunk(0x11, correlation) if correlation else b"")
-        + chunk(0x0F, payload)
+        + chunk(PAYLOAD, payload)
     )
 
 

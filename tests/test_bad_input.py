@@ -308,3 +308,30 @@ class TestCustomers:
         reader = HepReader(Customers(tokens))
         calls = [orjson.loads(line) for line in lines_of(reader.feed(finished().data()))]
         assert calls[0]["customer_id"] == tokens.opaque("account-7")
+
+
+def test_a_name_that_is_no_utf8_costs_nothing_and_an_identity_that_is_none_names_nobody():
+    row = (
+        b'"","%s","100","ctx","""%s"" <1>","SIP/1-1","","Dial","","2026-01-02 09:30:00",,"2026-01-02 09:30:09",9,0,'
+        b'"BUSY","DOCUMENTATION","1767346200.1",""\n'
+    )
+    (made,) = read("asterisk", opts("asterisk"), row % (b"01632960001", b"Ren\xe9"))
+    assert isinstance(made, Converted)
+    (made,) = read("asterisk", opts("asterisk"), row % (b"0163\xff2960001", b"x"))
+    assert b'"direction":"in"' in made.line
+    (refused,) = read("asterisk", opts("asterisk"), (row % (b"1", b"x")).replace(b"09:30:00", b"09:\xff0:00"))
+    assert refused.reason == DeadReason.NOT_TEXT
+
+
+def test_the_file_that_grandstream_s_ucm_exports_is_read_and_rows_of_forkcdr_are_calls_of_their_own():
+    header = (
+        b"Caller Number,Callee Number,Source Channel,Dest. Channel,Start Time,Answer Time,End Time,Call Time,Talk Time"
+    )
+    rows = [
+        header + b",Disposition,Unique ID\n",
+        b"01632960001,100,PJSIP/t-1,,2026-01-02 09:30:00,,2026-01-02 09:30:09,9,0,NO ANSWER,1767346200.1\n",
+        b"01632960001,7,PJSIP/t-1,,2026-01-02 09:30:00,2026-01-02 09:30:09,,60,51,ANSWERED,1767346200.1\n",
+    ]
+    events = [orjson.loads(item.line) for item in read("asterisk", opts("asterisk"), b"".join(rows))]
+    assert ["answer_ms" in event for event in events] == [False, True]
+    assert events[0]["call_id"] != events[1]["call_id"]

@@ -5,24 +5,29 @@ that a run and a conversion leave behind is searched for them, in every spelling
 """
 
 import base64
+import html
 import random
 import re
 import sys
 import unicodedata
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import orjson
 import pytest
 from formats_kit import CASES, FORMATS, KEY, options, read, source
-from fuzz_kit import CSV, SEEDS
+from fuzz_kit import CSV, SEEDS, dialogs
+from hep_kit import payload_at, reworded
 from test_fuzz import mutated
 
 from dataflows import cli, run
 from dataflows.config import load
 from schemas.errors import InputError
 from schemas.formats import Converted
-from schemas.formats.hep.sip import reason_of
+from schemas.formats.agents import agent_of
+from schemas.formats.names import codec_of, place_of, reason_of
+from schemas.formats.people import FREE, NAME, OWN, PRODUCT, somebody_in
 
 NAMES = ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "vqrtcpxr", "csv", "hep")
 PLANTED = ("01632960001", "+44 1632 960001", "sip:alice@pbx.example", "10.20.30.40", "2001:db8::77", "0A1B2C3D4E5F")
@@ -147,18 +152,28 @@ def test_nothing_leaves_a_run(deployment, tmp_path, monkeypatch, capfd):
         assert (tmp_path / "out" / "alerts.ndjson").read_bytes().count(b'"subject":"tok_')
 
 
-def test_nothing_leaves_a_conversion(deployment, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["convert", "replay", "doctor"])
+def test_nothing_leaves_a_command(command, deployment, tmp_path, monkeypatch, capfd):
     name, source, path = deployment
     out = tmp_path / "out" / "events.ndjson"
-    monkeypatch.setattr(sys, "argv", ["stayline", "convert", "--format", name, "-c", str(path), str(source), str(out)])
+    letters = f"{out}.dead.ndjson"
+    given = {
+        "convert": ["--format", name, str(source), str(out)],
+        "replay": ["--format", name, str(source), "--alerts", str(out), "--dead-letters", letters],
+        "doctor": [],
+    }
+    monkeypatch.setattr(sys, "argv", ["stayline", command, "-c", str(path), *given[command]])
     with pytest.raises(SystemExit) as ended:
         cli.main()
+    said = "".join(capfd.readouterr()).replace(str(tmp_path), "")
     assert ended.value.code == 0
-    assert left_in(tmp_path / "out") == {}
-    said = "".join(capsys.readouterr())
-    assert found_in(said.replace(str(tmp_path), "").encode()) == []
-    assert out.stat().st_size
-    assert Path(f"{out}.dead.ndjson").stat().st_size
+    assert found_in(said.encode()) == []
+    if command == "doctor":
+        assert "dead letters" in said
+    else:
+        assert left_in(tmp_path / "out") == {}
+        assert Path(letters).stat().st_size, "broken records were planted"
+    assert command != "convert" or out.stat().st_size
 
 
 def test_a_plant_is_found_in_every_spelling():
@@ -177,14 +192,20 @@ SPELT = (
     "01632960777", "+44-1632-960777", "01632_960777", "0 1 6 3 2 9 6 0 7 7 7", "01632\u2011960777", "01632\u00a0960777",
     "\uff10\uff11\uff16\uff13\uff12\uff19\uff16\uff10\uff17\uff17\uff17", "%2B441632960777", "mallory%40pbx.test",
     "sip:mallory@pbx.test", "198.51.100.77", "198-51-100-77", "198_51_100_77", "[2001:db8::77]", "0A-1B-2C-3D-4E-5F",
-    "0A 1B 2C 3D 4E 5F", "0A1B.2C3D.4E5F", "0a1b2c3d4e5f",
+    "0A 1B 2C 3D 4E 5F", "0A1B.2C3D.4E5F", "0a1b2c3d4e5f", "0a1b2c-3d4e5f", "01632%20960%20777", "01632%2520960777",
+    "0&#49;&#54;&#51;&#50;960777", "\\u0030\\u0031\\u0036\\u0033\\u0032960777", "0163\u200b296\u200b0777",
+    "198\u300251\u3002100\u300277", "2001-db8--77", "\u2460\u2465\u2462\u2461\u2468\u2465\u24ea\u2466\u2466\u2466",
+    "mallory\uff20pbx.test", "mallory&#64;pbx.test", "tel:960777;ext=777",
 )  # fmt: skip
-WHOLE = ("1632960777", "mallorypbx", "1985110077", "2001db877", "0a1b2c3d4e5f")
+WHOLE = ("1632960777", "960777", "mallorypbx", "1985110077", "2001db877", "0a1b2c3d4e5f")
 """What is left of them without what stands between their digits."""
 
 
 def people_in(text):
-    plain = re.sub(r"%40|[\W_]", "", unicodedata.normalize("NFKC", text).lower())
+    """Return who is in a text, by undoing what one might do to hide there."""
+    for _ in range(3):
+        text = html.unescape(unquote(re.sub(r"\\u00(..)", r"%\1", text)))
+    plain = re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", text).lower())
     return [what for what in WHOLE if what in plain]
 
 
@@ -198,15 +219,34 @@ def texts_of(items):
             yield item.record.decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("case", [*CASES, "csv/rows"])
-def test_no_word_of_a_golden_file_lets_anybody_through(case):
-    name = case.partition("/")[0]
+WORD = re.compile(rb'[^\s,;:="<>{}()\[\]/]+')
+
+
+def reworded_inputs(case):
+    """Give format, options, and an input with somebody in place of each of its words, spelt in turn in every way."""
+    name, number = case.partition("/")[0], 0
+    if name == "hep":
+        for dialog in dialogs():
+            for at, packet in enumerate(dialog.packets):
+                payload = packet[payload_at(packet) + 6 :]
+                for word in WORD.finditer(payload):
+                    number += 1
+                    planted_text = SPELT[number % len(SPELT)]
+                    changed = payload[: word.start()] + planted_text.encode() + payload[word.end() :]
+                    packets = [*dialog.packets[:at], reworded(packet, changed), *dialog.packets[at + 1 :]]
+                    yield planted_text, b"".join(packets), options()
+        return
     data, opts = (SEEDS["csv"][0], CSV) if name == "csv" else (source(case), options(case))
-    for number, word in enumerate(re.finditer(rb'[^\s,;="<>{}()\[\]]+', data)):
+    for number, word in enumerate(WORD.finditer(data)):
         planted_text = SPELT[number % len(SPELT)]
-        changed = data[: word.start()] + planted_text.encode() + data[word.end() :]
+        yield planted_text, data[: word.start()] + planted_text.encode() + data[word.end() :], opts
+
+
+@pytest.mark.parametrize("case", [*CASES, "csv/rows", "hep/dialogs"])
+def test_no_word_of_an_input_lets_anybody_through(case):
+    for planted_text, data, opts in reworded_inputs(case):
         try:
-            said = list(texts_of(read(name, changed, opts)))
+            said = list(texts_of(read(case.partition("/")[0], data, opts)))
         except InputError as error:
             said = [str(error)]
         assert {text: found for text in said if (found := people_in(text))} == {}, planted_text
@@ -218,11 +258,32 @@ def test_no_spelling_of_anybody_comes_through_a_name_a_reason_or_an_id(spelt):
     leg["switchname"] = leg["variables"]["sip_gateway_name"] = f"core {spelt}"
     leg["variables"]["sip_reason"] = f'Q.850;cause=16;text="to {spelt}"'
     leg["variables"]["sip_user_agent"] = leg["variables"]["read_codec"] = f"Acme {spelt}"
-    row = f"id;from;at;s;loss\nto {spelt};1;2026-01-02 09:30;60;0,5\n".encode()
+    row = f'id;from;at;s;loss\n"to {spelt}";1;2026-01-02 09:30;60;0,5\n'.encode()
     items = [*read("freeswitch", orjson.dumps(leg) + b"\n"), *read("csv", row, CSV)]
     assert [type(item) for item in items] == [Converted, Converted]
-    said = [*texts_of(items), reason_of(f'Q.850;cause=16;text="to {spelt}"'.encode())]
-    assert [text for text in said if people_in(text)] == []
+    assert [text for text in texts_of(items) if people_in(text)] == []
+    assert all(somebody_in(f"to {spelt}.", run) for run in (FREE, NAME, PRODUCT, OWN))
+
+
+@pytest.mark.parametrize("spelt", ["ext 204", "x204", "Ext.: 20", "extension-2041", "ramal 31"])
+def test_an_extension_that_says_so_is_somebody_s(spelt):
+    tokens = options().tokens
+    assert place_of(tokens, f"gw {spelt}") == tokens.opaque(f"gw {spelt}")
+    assert agent_of(f"Acme Phone {spelt}/1.2.3") == agent_of(None)
+    assert reason_of(f'Q.850;cause=16;text="to {spelt}"') == "Q.850;cause=16"
+    assert place_of(tokens, "204") == tokens.opaque("204")
+
+
+@pytest.mark.parametrize(
+    "name", ["olt-1024/2/17", "olt-1-0-3-12", "cell-40213", "MX204", "4x100G-7", "bras01.lon2.example.net", "facade"]
+)
+def test_a_name_that_an_operator_gave_is_told_as_it_is(name):
+    assert not somebody_in(name, OWN)
+
+
+def test_a_codec_is_one_that_is_known():
+    assert codec_of("mallory") is None
+    assert codec_of("G.711 u-law") == "PCMU"
 
 
 def test_people_are_found_in_every_spelling():

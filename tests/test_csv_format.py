@@ -522,11 +522,18 @@ class TestWhoIsInATextLeavesItsRow:
         assert "reason" not in made
 
     def test_names_of_equipment_and_versions_are_told_as_they_are(self):
-        said = {"access_node": "olt-1024/2/17", "cpe_firmware": "66.85.0.5", "trunk": "ams-2", "cpe_model": "HT802"}
+        said = {
+            "access_node": "olt-1024/2/17",
+            "cpe_firmware": "66.85.0.5",
+            "trunk": "ams-2",
+            "cpe_model": "Yealink T46S",
+        }
         reason = 'Q.850;cause=38;text="Network out of order"'
         made = self.told(reason=reason, **said)
         assert made.items() >= {"call_id": "c-1", "reason": reason, **said}.items()
-        assert self.told(cpe_firmware="192.168.1.20")["cpe_firmware"] == TOKENS.opaque("192.168.1.20")
+        for address in ("192.168.1.20", "8.8.8.8"):
+            assert self.told(cpe_model="HT802", cpe_firmware=address)["cpe_firmware"] == TOKENS.opaque(address)
+        assert self.told(cpe_model="HT802", cpe_firmware="1.0.29")["cpe_firmware"] == "1.0.29"
 
     def test_of_a_reason_with_an_identity_the_cause_stays(self):
         assert self.told(reason='Q.850;cause=38;text="to 02079460501"')["reason"] == "Q.850;cause=38"

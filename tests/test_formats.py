@@ -20,8 +20,9 @@ from schemas.decode import decode_record
 from schemas.errors import ConfigError, InputError
 from schemas.events import Call, Media
 from schemas.formats import NAMES, RECORD_BYTES_MAX, Converted, Options, available, described, open_format
-from schemas.formats.calls import Heard, Parties, Side, codec_of, heard, mos_of, place_of, reason_of
+from schemas.formats.calls import Heard, Parties, Side, heard, mos_of
 from schemas.formats.identity import Tokens
+from schemas.formats.names import codec_of, place_of, reason_of
 from schemas.formats.records import WAITING_MAX
 
 VENDORS = ("freeswitch", "asterisk", "kamailio", "cucm", "voipmonitor", "vqrtcpxr")
@@ -456,6 +457,10 @@ class TestConfiguration:
             (b"a,1\nA,2\n", "line 2 must not give an identity to a second customer"),
             (b"Identity,Customer\na,b\nB,c\n", "line 3 must not give away who is a customer of another line"),
             (b"\xff,1\n", "must be UTF-8"),
+            (b"", "must name a customer, named none"),
+            (b"identity,customer\n\n", "must name a customer, named none"),
+            (b"customer,identity\n1,a\n", "line 1 must be identity,customer, was the other way round"),
+            (b"1,a\n1,b\n", "line 2 must not give an identity to a second customer"),
             (b"a," + b"x" * 200_000 + b"\n", "must be CSV"),
         ],
     )

@@ -507,7 +507,7 @@ class TestWriting:
         dialog = Dialog()
         dialog.released(dialog.answered(T) + 5_000, "Reason: SIP;cause=200", "Reason: Q.850;cause=41")
         out = only(calls(dialog))
-        assert (out["reason"], out["q850"]) == ("SIP;cause=200,Q.850;cause=41", 41)
+        assert (out["reason"], out["q850"]) == ("SIP;cause=200, Q.850;cause=41", 41)
 
     @pytest.mark.parametrize(
         ("caller", "said", "named"),
@@ -554,7 +554,7 @@ class TestWriting:
             ("8 101", (), "PCMA"),
             ("18", (), "G729"),
             ("101 0", (), "PCMU"),
-            ("111", ("a=rtpmap:111 opus/48000/2",), "OPUS"),
+            ("111", ("a=rtpmap:111 opus/48000/2",), "opus"),
             ("97", (), None),
         ],
     )

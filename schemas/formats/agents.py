@@ -10,17 +10,12 @@ import re
 from msgspec import Struct
 
 from schemas.formats.memory import remembered
+from schemas.formats.people import OWN, PRODUCT, somebody_in
 
 AGENT_CHARS_MAX = 256
 
-_HARDWARE = re.compile(r"[ (]+[0-9A-Fa-f]{12}\b.*", re.DOTALL)
+_SERIAL = re.compile(r"[ (]+[0-9A-Fa-f]{12}\b.*", re.DOTALL)
 _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 _()+.!-]{0,63}")
-_SOMEBODY = re.compile(
-    r"@|[0-9]{5}|(?:[0-9][ ().-]{0,2}){7}|(?:[0-9]{1,3}\.){3}|(?:[0-9A-Fa-f]{2}[: -]){3}|[0-9A-Fa-f]{12}"
-    r"|(?:[0-9A-Fa-f]{4}\.){2}"
-)
-"""What a telephone number, a SIP URI, an IP or a MAC address has."""
-
 _VERSION = re.compile(
     r"[/ (_-][vV]?\.?([0-9]{1,6}(?:[._][0-9A-Za-z]{1,6}){1,5}(?:-[A-Za-z][0-9A-Za-z]{0,7})?)(?![0-9A-Za-z.])"
 )
@@ -28,8 +23,8 @@ _AMBIGUOUS = re.compile(
     r"(?<![0-9])[0-9]{1,3}(?:[._][0-9]{1,3}){3}(?![0-9])|[0-9]{5}[._][0-9]{5}|(?:[0-9]{2,4}[._]){2,}[0-9]{2,}"
 )
 """A version that could be an address, or a number written in groups."""
-_PAIRS = re.compile(r"[0-9]{2}(?:[._][0-9]{2}){4}")
-"""A telephone number as France writes it; no make's version is five pairs of digits."""
+_NO_VERSION = re.compile(r"\A[0-9]{2}(?:[._][0-9]{2}){4}|(?:[0-9A-Fa-f]{2}[\W_]?){6}|[^0-9A-Za-z._-]")
+"""A telephone number as France writes it, or a hardware address; no make's version is five pairs of digits."""
 
 _MAKES = {
     "aastra": r"[1-4]\.",
@@ -38,7 +33,7 @@ _MAKES = {
     "avaya": r"[1-8]\.",
     "avm": r"[0-9]{1,3}\.0[4-8]\.[0-9]{2}\Z",
     "fanvil": r"[0-2]\.",
-    "gigaset": r"42\.",
+    "gigaset": r"42\.[0-9]{3}\.00",
     "grandstream": r"[01]\.",
     "htek": r"[1-6]\.",
     "mitel": r"0?[4-7]\.",
@@ -46,7 +41,7 @@ _MAKES = {
     "poly": r"[3-9]\.",
     "sangoma": r"[2-4]\.",
     "snom": r"(?:[78]|10\.1)\.",
-    "yealink": r"[0-9]{1,3}\.[678][0-9]\.",
+    "yealink": r"(?!10\.|192\.)[0-9]{1,3}\.[678][0-9]\.",
 }
 """Makes whose versions are four numbers or more, and how these begin: `Yealink SIP-T46S 66.85.0.5`, where the first
 number stands for the model and the second for the release; `snomD785/10.1.84.12`, `Akuvox R20B 220.30.2.28`."""
@@ -71,11 +66,15 @@ def agent_of(value: str | float | None) -> Agent:
     said = _VERSION.search(text)
     # Some write `Cisco/SPA504G-7.5.2b`, others the model alone before a slash.
     head = text.partition("/")[0] if said is None else text[: said.start()].replace("/", " ")
-    model = _HARDWARE.sub("", head).strip()
-    if not _MODEL.fullmatch(model) or _SOMEBODY.search(model):
+    model = _SERIAL.sub("", head).strip()
+    if not _MODEL.fullmatch(model) or somebody_in(model, PRODUCT):
         return _NOTHING
-    firmware = None if said is None else said.group(1)
-    if firmware is not None and _AMBIGUOUS.search(firmware):
-        is_known = _KNOWN.match(f"{model}\n{firmware}") and not _PAIRS.match(firmware)
-        firmware = firmware if is_known else None
-    return Agent(model, firmware)
+    return Agent(model, None if said is None else version_of(model, said.group(1)))
+
+
+def version_of(model: str, text: str) -> str | None:
+    """Return a version of some model as it is; None where it could be an address or a number. See the module."""
+    if _AMBIGUOUS.search(text) or somebody_in(text, OWN):
+        is_known = _KNOWN.match(f"{model}\n{text}") and not _NO_VERSION.search(text)
+        return text if is_known else None
+    return text

@@ -41,7 +41,6 @@ from schemas.formats.calls import (
     measure,
     measured,
     packets_of,
-    place_of,
     q850_of,
     released_by,
     worse,
@@ -49,6 +48,7 @@ from schemas.formats.calls import (
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
+from schemas.formats.names import place_of
 from schemas.formats.records import (
     ENDED_MAX,
     Items,
@@ -294,7 +294,7 @@ class AsteriskReader(JoiningReader):
         if by is None and disposition == "CANCEL":
             by = "caller"
         call_id = self._tokens.opaque(
-            f"{unique}|{row.sequence}|{row.dstchannel}|{start_ms}|{None if unique else row.src}"
+            f"{unique}|{row.sequence}|{row.dstchannel}|{start_ms}|{None if unique else row.src}{_forked(row)}"
         )
         media = _media(row)
         return [
@@ -339,6 +339,11 @@ class AsteriskReader(JoiningReader):
         if found is None or any(self._tokens.identified(end)[1] for end in (text_of(number) or "", found.group(1))):
             return None
         return place_of(self._tokens, found.group(1))
+
+
+def _forked(row: Cdr) -> str:
+    """Return what else tells rows of one channel apart: those of ForkCDR that have no number are to somebody else."""
+    return f"|{row.dst}" if row.sequence is None and not row.dstchannel else ""
 
 
 @remembered

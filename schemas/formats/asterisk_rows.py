@@ -37,8 +37,13 @@ _CEL = (
 )  # fmt: skip
 """The order of cel_custom.conf.sample."""
 
-_SAME = {"calldate": "start", "eventextra": "extra", "channel": "channel", "cid_num": "cidnum", "acctid": "id"}
-"""Columns that other back ends name otherwise."""
+_SAME = {
+    "calldate": "start", "eventextra": "extra", "cid_num": "cidnum", "acctid": "id",
+    "caller number": "src", "callee number": "dst", "source channel": "channel", "dest. channel": "dstchannel",
+    "start time": "start", "answer time": "answer", "end time": "end", "call time": "duration", "talk time": "billsec",
+    "unique id": "uniqueid",
+}  # fmt: skip
+"""Columns that other back ends, and Grandstream's UCM in the file that it exports, name otherwise."""
 
 TABLES_MAX = 64
 """So many orders of columns are known at once: a switch has one or two."""

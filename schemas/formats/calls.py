@@ -15,8 +15,6 @@ number, or is outside what it can be (a MOS of 0), was not measured: it is left 
 
 import math
 import re
-from collections.abc import Iterator
-from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -41,29 +39,8 @@ STARVED_RATIO = 0.02
 """A direction with less than this share of the other's packets carried nothing but silence descriptors, if that."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{0,18})?")
-_REASON = re.compile(
-    r"(?:^|(?<=[,\n]))\s*(?:Reason:\s*)?([A-Za-z][A-Za-z0-9._-]{0,31})\s*;([^,\n\"]*(?:\"[^\"]*\"[^,\n\"]*)*)"
-)
-_CAUSE = re.compile(r"cause\s*=\s*\"?([0-9]{1,5})\b", re.IGNORECASE)
-_TEXT = re.compile(r"text\s*=\s*(?:\"([^\"]*)\"|([^;\s]+))", re.IGNORECASE)
-_CODEC = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,31}")
-_PUNCTUATION = re.compile(r"[ .-]")
-_CODEC_NAMES = {
-    "G711U": "PCMU", "G711MU": "PCMU", "G711ULAW": "PCMU", "ULAW": "PCMU", "G711A": "PCMA", "G711ALAW": "PCMA",
-    "ALAW": "PCMA", "PCMA": "PCMA", "PCMU": "PCMU", "G729A": "G729", "G729B": "G729", "G729AB": "G729",
-}  # fmt: skip
-"""Encoding names (RFC 3551) of what else is written for them."""
-
 PAYLOADS = {0: "PCMU", 3: "GSM", 4: "G723", 8: "PCMA", 9: "G722", 15: "G728", 18: "G729"}
 """Static payload types (RFC 3551, table 4)."""
-
-_ADDRESS = re.compile(
-    r"@|%[0-9A-Fa-f]{2}|\d{4}|(?:\d[\W_]{0,2}){7}|\d{1,3}(?:[._-]\d{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2}|[0-9A-Fa-f]{12}"
-    r"|(?:[0-9A-Fa-f]{2}[\W_]){5}|(?:[0-9A-Fa-f]{4}[\W_]){2}[0-9A-Fa-f]{4}"
-)
-"""What a telephone number, a SIP URI, an IP or a MAC address has, in the digits of any script, escaped or not
-(`ip-10-0-1-23` is one too). Rather a name too many becomes a token."""
-
 
 Value = str | int | float | None
 """A value of a vendor's record: texts and numbers are written for one another, and `null` or nothing for neither."""
@@ -248,44 +225,3 @@ def lower(first: float | None, second: float | None) -> float | None:
     if first is None or (second is not None and second < first):
         return second
     return first
-
-
-@remembered
-def codec_of(value: Value) -> str | None:
-    """Return an encoding name (RFC 3551) without its rate."""
-    if not isinstance(value, str):
-        return None
-    name = value[:64].strip().partition("/")[0]
-    name = _CODEC_NAMES.get(_PUNCTUATION.sub("", name.upper()), name)
-    return name if _CODEC.fullmatch(name) and not _ADDRESS.search(name) else None
-
-
-def place_of(tokens: Tokens, value: Value) -> str | None:
-    """Return a name of equipment; a token where it holds a number or an address."""
-    text = str(value).strip() if isinstance(value, str | int) else ""
-    return _named(tokens, text[:128]) if text else None
-
-
-@lru_cache(4_096)
-def _named(tokens: Tokens, text: str) -> str:
-    return tokens.opaque(text) if _ADDRESS.search(text) else text
-
-
-@remembered
-def reason_of(value: Value) -> str | None:
-    """Return the values of a `Reason` header (RFC 3326): protocol, cause and text of each, nothing else.
-
-    A text that holds a number of five digits or more, or an address, is left out.
-    """
-    text = value.strip() if isinstance(value, str) else ""
-    return ", ".join(_reason_values(text[:1_024])) or None
-
-
-def _reason_values(text: str) -> Iterator[str]:
-    for found in _REASON.finditer(text):
-        protocol, params = found.groups()
-        cause, phrase = _CAUSE.search(params), _TEXT.search(params)
-        said = "" if phrase is None else (phrase.group(1) or phrase.group(2) or "")
-        shown = f';text="{said}"' if said and said.isprintable() and not _ADDRESS.search(said) else ""
-        if (cause is not None or shown) and not _ADDRESS.search(protocol):
-            yield protocol + ("" if cause is None else f";cause={cause.group(1)}") + shown

@@ -40,7 +40,6 @@ from schemas.formats.calls import (
     lower,
     mos_of,
     packets_of,
-    place_of,
     released_by,
     span_of,
     worse,
@@ -48,6 +47,7 @@ from schemas.formats.calls import (
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
+from schemas.formats.names import place_of
 from schemas.formats.records import Items, JoiningReader, Records, Waiting, converted, csv_row, head
 from schemas.formats.rows import Unfit
 

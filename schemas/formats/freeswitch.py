@@ -38,17 +38,14 @@ from schemas.formats.calls import (
     End,
     Parties,
     Value,
-    codec_of,
     count,
     heard,
     loss_of,
     measure,
     mos_of,
     packets_of,
-    place_of,
     q850_of,
     ratio_of,
-    reason_of,
     released_by,
     span_of,
     status_of,
@@ -56,6 +53,7 @@ from schemas.formats.calls import (
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
+from schemas.formats.names import codec_of, place_of, reason_of
 from schemas.formats.records import RECORDS_SINCE_MS, Items, ListReader, Records, converted, untimely
 from schemas.formats.rows import Unfit
 

@@ -74,6 +74,9 @@ _NUMBER = re.compile(r"\+?[0-9 ()./-]+")
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(?:\.(?=[0-9])|$)){4}")
 
 
+_BROKEN = re.compile("[\ud800-\udfff]")
+"""What a byte that is no UTF-8 was read as: whom it names cannot be known."""
+
 _LETTERS = bytes.maketrans(b"0123456789abcdef", b"abcdefghijklmnop")
 _TOKEN_BYTES = 12
 _BLOCK_BYTES = 64
@@ -139,5 +142,5 @@ class Tokens:
             uri = uri.partition("<")[2].partition(">")[0] or uri
         user = uri.strip()
         name = user.partition("@")[0].rpartition(":")[2].lower()
-        nobody = name in _NOBODY or not any(map(str.isalnum, name))
+        nobody = name in _NOBODY or not any(map(str.isalnum, name)) or _BROKEN.search(name) is not None
         return (None, False) if nobody else self._made(user)

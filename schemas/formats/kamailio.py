@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 
 from schemas.deadletters import DeadReason, Reject
 from schemas.formats import Converted, Line, Options
-from schemas.formats.calls import Call, End, Parties, place_of, q850_of, reason_of, released_by, status_of
+from schemas.formats.calls import Call, End, Parties, q850_of, released_by, status_of
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
+from schemas.formats.names import place_of, reason_of
 from schemas.formats.records import (
     ENDED_MAX,
     Items,

@@ -100,10 +100,16 @@ class LineReader(ABC):
         try:
             return self._record(line)
         except Unfit as unfit:
-            # What ended before its line did was cut off, whatever it looks like.
-            cut_off = not line.ended and unfit.reason == DeadReason.NOT_JSON
-            reason = DeadReason.TRUNCATED if cut_off else unfit.reason
-            return (refused(line.position, reason, unfit.detail, line.data),)
+            return (self._refused(line, unfit),)
+
+    def _refused(self, line: Line, unfit: Unfit) -> Reject:
+        try:
+            decoded(line.data)
+        except Unfit as broken:
+            return refused(line.position, broken.reason, broken.detail, line.data)
+        # What ended before its line did was cut off, whatever it looks like.
+        cut_off = not line.ended and unfit.reason == DeadReason.NOT_JSON
+        return refused(line.position, DeadReason.TRUNCATED if cut_off else unfit.reason, unfit.detail, line.data)
 
 
 class ListReader(LineReader):
@@ -277,12 +283,14 @@ def decoded(data: bytes) -> str:
 def csv_row(data: bytes, delimiter: str = ",") -> list[str]:
     """Read one row of delimited text (RFC 4180); a quoted field ends within its row.
 
-    Between tabs a quote may be one that was written as it is (`mysql --batch`).
+    Between tabs a quote may be one that was written as it is (`mysql --batch`). Bytes that are no UTF-8 stay where they
+    are, as surrogates: most stand in a caller's name, cut off inside a letter or in an older encoding, of which nothing
+    is taken. Where they stand in anything that is, the row is refused (`LineReader`).
 
     Raises:
         Unfit: it is none.
     """
-    text = decoded(data)
+    text = data.decode("utf-8", "surrogateescape")
     if '"' not in text:
         return text.split(delimiter)
     try:

@@ -14,32 +14,23 @@ from schemas.deadletters import DeadReason
 from schemas.errors import InputError
 from schemas.events import COUNT_MAX
 from schemas.formats import shape
+from schemas.formats.agents import version_of
 from schemas.formats.columnmap import PHONES, Column, ColumnMap, Target, parts, targets
 from schemas.formats.identity import Tokens
 from schemas.formats.memory import remembered
+from schemas.formats.names import reason_of
+from schemas.formats.people import OWN, nobody_of, somebody_in
 from schemas.formats.times import TimeReader
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
 _CLOCK = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5}):([0-9]{2}(?:\.[0-9]{1,9})?)")
 
-_IDENTITY = re.compile(
-    r"@|\b(?:sips?|tel):|\+[0-9]|%40|(?:\d[\s()./_\u2010-\u2015-]{0,2}){9}|\d{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){3}|::"
-    r"|(?:[0-9A-Fa-f]{2}[: -]){5}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}|[0-9A-Fa-f]{12}"
-)
-"""A URI, a telephone number, an IP or a MAC address; not a node's number (`olt-1024`), which people must read."""
-
-_PRIVATE = re.compile(
-    r"@|(?:\b10\.[0-9]+|\b127\.[0-9]+|192\.168|\b172\.(?:1[6-9]|2[0-9]|3[01]))\.[0-9]+\.[0-9]+|[0-9A-Fa-f]{12}"
-)
-"""Likewise of firmware, of which a version of four numbers is common."""
-
-_NO_NAME = re.compile(r"\d{4}|@|%40|\d[:.]\d|(?:[0-9A-Fa-f]{2}[: -]){5}|(?:\d[\W_]{1,2}){6}|\d(?:[_-]\d{1,3}){3}")
+_NO_NAME = re.compile(r"\d[:.]\d")
 NAME_CHARS_MAX = 60
 
 COLUMNS_SHOWN = 60
 """Of more, the first ones: enough to see what a file is."""
 
-_REASON_TEXT = re.compile(r";\s*text\s*=\s*(?:\"[^\"]*\"|[^;,]*)", re.IGNORECASE)
 _OTHERS_KEYS = frozenset({"alert_id", "incident_id", "remedy_id"})
 """What a case, an alarm or a remedy is known by elsewhere: it must come back as it was given."""
 
@@ -78,6 +69,9 @@ class Rows:
         self._map = column_map
         self._tokens = tokens
         self._nulls = frozenset(column_map.nulls)
+        # Who tokenises nothing has said that nobody is in the file.
+        self._guarded = tokens is not None and bool(column_map.tokenise)
+        self._version = remembered(self._judged)
         self._times = TimeReader(column_map.date_formats, column_map.timezone, day_first=column_map.day_first)
         self._place = _places(column_map, header)
         self._width = max(self._place.values()) + 1 if header is None else len(header)
@@ -118,6 +112,8 @@ class Rows:
                 event[field.target] = value
         if self._map.type != "call":
             return event
+        if self._guarded and "cpe_firmware" in event:
+            event["cpe_firmware"] = self._version((event.get("cpe_model"), event["cpe_firmware"]))
         for name in ("answer_ms", "end_ms"):
             if name in event and "start_ms" in event:
                 event[name] = self._times.not_before(event["start_ms"], event[name])
@@ -146,21 +142,24 @@ class Rows:
             assert self._tokens is not None  # noqa: S101 - the format is not opened without a key
             return self._tokens.identity if name in PHONES else self._tokens.opaque
         if target.kind == "text":
-            # Who tokenises nothing has said that nobody is in the file.
-            if self._tokens is None or not self._map.tokenise or name in _OTHERS_KEYS:
+            # A version is judged by its model.
+            if not self._guarded or name in _OTHERS_KEYS or name == "cpe_firmware":
                 return str
             return partial(self._text, name)
         return partial(self._time if target.kind == "time" else self._number, name, target)
 
     def _text(self, name: str, text: str) -> str | None:
         """Return a text in which nobody can be found: a token where somebody could, of a reason what is left."""
-        if not (_PRIVATE if name == "cpe_firmware" else _IDENTITY).search(text):
-            return text
         if name == "reason":
-            left = _REASON_TEXT.sub("", text)
-            return None if _IDENTITY.search(left) else left
+            return reason_of(text) or nobody_of(text) or None
         assert self._tokens is not None  # noqa: S101 - `_plain_reader` asked
-        return self._tokens.opaque(text)
+        return self._tokens.opaque(text) if somebody_in(text, OWN) else text
+
+    def _judged(self, endpoint: tuple[str | None, str]) -> str:
+        """Return the version of a model; a token where that could be an address."""
+        model, version = endpoint
+        assert self._tokens is not None  # noqa: S101 - `event` asked
+        return version_of(str(model), version) or self._tokens.opaque(version)
 
     def _time(self, name: str, _: Target, text: str) -> int:
         time_ms = self._times.time_ms(text)
@@ -227,7 +226,12 @@ def _listed(names: list[str]) -> str:
 
 def _is_name(text: str) -> bool:
     """Tell whether a cell can be the name of a column; one of a call's row holds a date or a number."""
-    return not text or (len(text) <= NAME_CHARS_MAX and not _NO_NAME.search(text) and any(map(str.isalpha, text)))
+    return not text or (
+        len(text) <= NAME_CHARS_MAX
+        and not _NO_NAME.search(text)
+        and not somebody_in(text)
+        and any(map(str.isalpha, text))
+    )
 
 
 def _word(name: str, words: dict[str, str], text: str) -> str:

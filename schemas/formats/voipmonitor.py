@@ -34,7 +34,6 @@ from schemas.formats.calls import (
     lower,
     measured,
     packets_of,
-    place_of,
     q850_of,
     released_by,
     status_of,
@@ -42,6 +41,7 @@ from schemas.formats.calls import (
 )
 from schemas.formats.identity import Tokens
 from schemas.formats.memory import remembered
+from schemas.formats.names import place_of
 from schemas.formats.records import Items, ListReader, Records, converted, csv_row, delimiter_of, span_ms, time_of
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader

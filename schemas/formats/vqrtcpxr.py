@@ -24,10 +24,11 @@ from schemas.deadletters import DeadReason
 from schemas.events import Direction
 from schemas.formats import BOM, HEAD_BYTES, RECORD_BYTES_MAX, UTF16_BYTES, Options, require_utf8
 from schemas.formats.agents import agent_of
-from schemas.formats.calls import PAYLOADS, Call, Media, Parties, Side, codec_of, lower, worse
+from schemas.formats.calls import PAYLOADS, Call, Media, Parties, Side, lower, worse
 from schemas.formats.identity import Tokens
 from schemas.formats.masks import refused
 from schemas.formats.memory import remembered
+from schemas.formats.names import codec_of
 from schemas.formats.records import Items, converted, decoded, time_of, too_large
 from schemas.formats.rows import Unfit
 from schemas.formats.times import TimeReader

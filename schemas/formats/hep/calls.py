@@ -22,7 +22,8 @@ from msgspec import Struct, field
 
 from schemas.formats.hep.media import Ear
 from schemas.formats.hep.packets import Packet
-from schemas.formats.hep.sip import Message, address_of, endpoint_of, read_audio, reason_of, session_ms
+from schemas.formats.hep.sip import Message, address_of, endpoint_of, read_audio, session_ms
+from schemas.formats.names import reason_of
 
 LINGER_MS = 32_000
 """64 T1, RFC 3261 section 17.1 (timers B, F and H): no copy of a message is sent later than that."""
@@ -309,13 +310,13 @@ class Call(Struct, gc=False):
         audio = read_audio(message.body) if message.body else None
         if audio is not None:
             _list(side.places, audio.place)
-            if audio.codec:
+            if audio.clock_hz:
                 self.codec, self.clock_hz = audio.codec, audio.clock_hz
 
     def _learn_reason(self, message: Message) -> None:
         value = message.headers.get(b"reason")
         if value and not self.reason:
-            self.reason = reason_of(value)
+            self.reason = reason_of(value.decode("utf-8", "replace")) or ""
 
     def _refresh(self, message: Message, at_ms: int) -> None:
         asked_ms = session_ms(message)

@@ -10,6 +10,7 @@ from schemas.deadletters import DeadReason
 from schemas.formats.agents import Agent, agent_of
 from schemas.formats.hep.packets import BadPacketError
 from schemas.formats.memory import remembered
+from schemas.formats.names import codec_of
 
 _WANTED = (
     b"call-id", b"from", b"to", b"cseq", b"via", b"reason", b"p-asserted-identity", b"user-agent", b"server",
@@ -199,7 +200,7 @@ class Audio(Struct, frozen=True):
     Attributes:
         place: where RTP is wanted: address (4 or 16 bytes) and port (2 bytes); empty where not said.
         codec: RTP encoding name; empty where not known.
-        clock_hz: its timestamp clock.
+        clock_hz: its timestamp clock; 0: nothing is said of how speech is encoded.
     """
 
     place: bytes
@@ -213,7 +214,7 @@ _STATIC = {
 }  # fmt: skip
 """Payload types that need no rtpmap (RFC 3551, table 4)."""
 
-_NOT_SPEECH = frozenset({"TELEPHONE-EVENT", "CN", "RED"})
+_NOT_SPEECH = frozenset({"telephone-event", "CN", "RED"})
 _AUDIO = re.compile(rb"^m=audio ([0-9]{1,5})(?:/[0-9]+)? \S+((?: [0-9]{1,3})+)", re.MULTILINE)
 _CONNECTION = re.compile(rb"^c=IN IP[46] ([0-9A-Fa-f.:]{2,45})", re.MULTILINE)
 _RTPMAP = re.compile(rb"^a=rtpmap:([0-9]{1,3}) ([A-Za-z0-9._-]{1,32})/([0-9]{1,6})", re.MULTILINE)
@@ -228,14 +229,14 @@ def read_audio(body: bytes) -> Audio | None:
     found = _AUDIO.search(body)
     if found is None or int(found.group(1)) == 0:
         return None
-    names = {int(kind): (name.decode().upper(), int(clock)) for kind, name, clock in _RTPMAP.findall(body)}
+    names = {int(kind): (codec_of(name.decode()) or "", int(clock)) for kind, name, clock in _RTPMAP.findall(body)}
     kinds = [names.get(int(kind), _STATIC.get(int(kind))) for kind in found.group(2).split()]
-    codec, clock_hz = next((one for one in kinds if one and one[0] not in _NOT_SPEECH), ("", 8_000))
+    codec, clock_hz = next((one for one in kinds if one and one[0] not in _NOT_SPEECH), ("", 0))
     # A connection line of the stream itself overrules that of the session.
     line = _CONNECTION.search(body, found.end()) or _CONNECTION.search(body)
     port = int(found.group(1))
     place = _packed(line.group(1)) if line else b""
-    return Audio(place + port.to_bytes(2, "big") if place and port <= 65_535 else b"", codec, max(clock_hz, 1))
+    return Audio(place + port.to_bytes(2, "big") if place and port <= 65_535 else b"", codec, clock_hz)
 
 
 @lru_cache(16_384)
@@ -247,23 +248,12 @@ def _packed(text: bytes) -> bytes:
 
 
 _CAUSE = re.compile(r"Q\.850\s*;[^,]*?cause\s*=\s*([0-9]{1,3})(?![0-9])", re.IGNORECASE)
-_LONG_DIGITS = re.compile(
-    r"(?:[0-9A-Fa-f]{2}[: -]){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}[. -]){2}[0-9A-Fa-f]{4}|[0-9A-Fa-f]{12}"
-    r"|\+?\d[\d\s.()/_\u2010-\u2015-]{4,}\d|\d{5,}"
-)
-_ADDRESS_LIKE = re.compile(r"\S+(?:@|%40)\S+|sips?:\S+|[0-9a-f]*:[0-9a-f:]*:[0-9a-f:.]+", re.IGNORECASE)
 
 
 def q850_of(reason: str) -> int | None:
     """Return the cause that a Reason header gives in terms of Q.850 (RFC 3326)."""
     found = _CAUSE.search(reason)
     return int(found.group(1)) if found else None
-
-
-def reason_of(value: bytes) -> str:
-    """Return a Reason header's values with everything blotted out that could be a number or an address."""
-    text = value[:512].decode("utf-8", "replace")
-    return _LONG_DIGITS.sub("*", _ADDRESS_LIKE.sub("*", text))
 
 
 def endpoint_of(agent: bytes, message: Message) -> Agent:
