@@ -140,6 +140,7 @@ class KafkaReader:
     def _read(self, place: tuple[int, ...]) -> Iterator[Poll | None]:
         self._topics = yield from self._brokers.topics(lambda: self._consumer.poll(0.0))
         yield from self._begin(place)
+        self._brokers.tell_of_compacted()
         self._brokers.patient = True
         # Where it begins is fixed now: a restart before the first message must not begin somewhere else.
         yield Poll([self._sharded(number) for number in self._numbers()], self._place())

@@ -4,10 +4,16 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented there
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from dataflows.config.inputs import KafkaAccess
 from dataflows.logs import log
@@ -198,6 +204,17 @@ class Brokers:
         """Ask for a description of the topics; the answer can be read by `described` once all of it is there."""
         return self._admin.describe_topics(TopicCollection(self._names), request_timeout=ANSWER_S)
 
+    def tell_of_compacted(self) -> None:
+        """Log which topics are compacted, once the brokers say so: of each key these keep the last message alone.
+
+        Nothing is said of topics whose settings may not be read: they are no business of a reader.
+        """
+        asked = self._admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, name) for name in self._names], request_timeout=ANSWER_S
+        )
+        for topic, answer in asked.items():
+            answer.add_done_callback(partial(_tell_if_compacted, topic.name))
+
     def topics(self, meanwhile: Callable[[], object]) -> Generator[None, None, dict[str, Topic]]:
         """Return the topics.
 
@@ -322,6 +339,13 @@ class Tail:
             yield
         except KafkaException as error:
             raise InputError(f"input.kafka: must be readable, was not: {error_of(error).str()}") from None
+
+
+def _tell_if_compacted(topic: str, answer: Future[Any]) -> None:
+    policy = "" if answer.exception() is not None else str(answer.result()["cleanup.policy"].value)
+    if "compact" in policy:
+        problem = "earlier calls of a customer are removed unread, and cannot be told from gaps: calls need delete"
+        log("input.compacted", topic=topic, policy=policy, problem=problem)
 
 
 def described(found: Mapping[str, Any]) -> dict[str, Topic]:
