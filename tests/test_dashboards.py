@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from metrics_kit import families, needs, scraped, scraped_of_inputs
+from metrics_kit import families, scraped, scraped_of_inputs
+from needs_kit import needs
 from run_kit import until
 
 from dataflows.published import FILES, publish

@@ -16,7 +16,7 @@ import kubernetes_validate
 import orjson
 import pytest
 import yaml
-from metrics_kit import needs
+from needs_kit import needs
 
 from bench.simulator.feed import BATCH, moved, paced, to_http
 from bench.simulator.live import EVENING, story
@@ -66,6 +66,10 @@ class TestCompose:
             for name, how in one.get("depends_on", {}).items():
                 checked = "healthcheck" in SERVICES[name] or "build" in SERVICES[name]
                 assert checked if how["condition"] == "service_healthy" else SERVICES[name]["restart"] == "no"
+
+    def test_nothing_makes_waiting_for_all_of_them_fail(self):
+        # `up --wait` takes a service whose check is switched off, though it runs, for a failure.
+        assert not any(one.get("healthcheck", {}).get("disable") for one in SERVICES.values())
 
     def test_every_file_that_is_mounted_is_there(self):
         for one in SERVICES.values():

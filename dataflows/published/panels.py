@@ -115,9 +115,22 @@ def _model(dashboard: Dashboard) -> dict[str, Any]:
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": _variables()},
-        "links": [{"type": "dashboards", "tags": ["stayline"], "title": "Stayline", "asDropdown": True}],
+        "links": [_MENU],
         "panels": list(_placed(dashboard.rows)),
     }
+
+
+_MENU = {
+    "type": "dashboards",
+    "tags": ["stayline"],
+    "title": "Stayline",
+    "tooltip": "The other dashboards, of the same time and processes",
+    "icon": "dashboard",
+    "asDropdown": True,
+    "targetBlank": False,
+    "keepTime": True,
+    "includeVars": True,
+}
 
 
 def _variables() -> list[dict[str, Any]]:
@@ -142,7 +155,8 @@ def _placed(rows: tuple[Row, ...]) -> Iterator[dict[str, Any]]:
     number, y = 0, 0
     for row in rows:
         number += 1
-        yield {"id": number, "type": "row", "title": row.title, "gridPos": _grid(0, y, COLUMNS, 1), "panels": []}
+        grid = _grid(0, y, COLUMNS, 1)
+        yield {"id": number, "type": "row", "title": row.title, "gridPos": grid, "collapsed": False, "panels": []}
         y += 1
         for line in _lines(row):
             width = COLUMNS // len(line)
