@@ -191,7 +191,9 @@ def fill(address: str, topic: str, records: Iterable[tuple[bytes | None, bytes |
     """
     from confluent_kafka import Producer  # noqa: PLC0415  as above
 
+    # What is sent again for want of an answer must neither come twice nor overtake what was sent behind it.
     settings = {"bootstrap.servers": address, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000}
+    settings |= {"enable.idempotence": True}
     producer: Any = Producer({**settings, "message.max.bytes": 8 << 20, "log_level": 0})
     failures: list[Any] = []
     count = 0
