@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import uvicorn
 from msgspec.structs import replace
+from needs_kit import absent, needs
 from starlette.testclient import TestClient
 
 from schemas.alerts import (
@@ -46,7 +47,6 @@ HOME = "http://127.0.0.1:8080"
 REMEDY = Remedy("timer_fix", "Fix the timer", "I am fixing it.", "It fits.", 300, 4_120, Credit(573, "EUR", "4 x 1"))
 HOSTILE = "\"'><script src=//x></script><img src=x onerror=alert(1)>{{7*7}}&amp;\u202e/../%2f"
 
-REQUIRED = os.environ.get("STAYLINE_CI_REQUIRE", "").split(",")
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
 
@@ -145,8 +145,7 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     if POSTGRES is None:
-        assert "postgresql" not in REQUIRED, "PostgreSQL must be installed where it is required"
-        pytest.skip("PostgreSQL is not installed")
+        absent("postgresql", "it is not installed")
     # Not under pytest's own folder, which lets nobody through but its owner.
     with tempfile.TemporaryDirectory(prefix="stayline-postgres-") as folder:
         server = PostgresServer(Path(folder))
@@ -250,8 +249,4 @@ def served(store: DeskStore) -> Iterator[SimpleNamespace]:
 
 def chromium() -> str:
     """Return the system's browser; skip where there is none, unless it is required."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        assert "chromium" not in REQUIRED, "Chromium must be installed where it is required"
-        pytest.skip("Chromium is not installed")
-    return found
+    return shutil.which("chromium-browser") or needs("chromium")

@@ -2,10 +2,8 @@
 
 import contextlib
 import ctypes
-import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import httpx2
 import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from needs_kit import absent, make_certificates
 from run_kit import lines, recorded, until
 
 from bench.broker import QUICK_START, Broker, make_topic
@@ -28,9 +27,6 @@ from detectors.engine import RiskEngine
 from detectors.remedies.catalogue import Catalogue, default_catalogue_text
 from detectors.settings import Settings
 from schemas.decode import decode
-
-REQUIRED = "kafka" in os.environ.get("STAYLINE_CI_REQUIRE", "").split(",")
-"""Where the broker must run, as in the continuous integration, it is a failure that it cannot."""
 
 USER, PASSWORD = "probe", "correct horse"
 
@@ -73,8 +69,7 @@ def telco(tmp_path_factory):
 def started(folder: Path) -> Broker:
     """Start a broker; where it cannot run, skip the test that asked for it."""
     try:
-        tls = folder / "tls"
-        settings, listeners, arguments = secured(tls) if make_certificates(tls) else ({}, {}, [])
+        settings, listeners, arguments = secured(folder / "tls") if shutil.which("openssl") else ({}, {}, [])
         broker = Broker(
             folder,
             settings=settings | {"message.max.bytes": "4194304", "replica.fetch.max.bytes": "4194304"},
@@ -85,8 +80,7 @@ def started(folder: Path) -> Broker:
         broker.start()
         settle_groups(broker.address)
     except NotHereError as error:
-        text = f"a Kafka broker cannot run here: {error}"
-        pytest.fail(text) if REQUIRED else pytest.skip(text)
+        absent("kafka", f"a broker cannot run here: {error}")
     return broker
 
 
@@ -104,27 +98,10 @@ def settle_groups(address: str) -> None:
     consumer.close()
 
 
-def make_certificates(folder: Path) -> bool:
-    """Make an authority, a server that is `localhost`, and a client; False where there is no openssl."""
-    if shutil.which("openssl") is None:
-        return False
-    folder.mkdir()
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
-    for name, alternative in (("server", "DNS:localhost"), ("client", "DNS:client")):
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={alternative}")
-        more = ("-addext", "basicConstraints=critical,CA:FALSE")
-        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}", *signed, *more)
-        (folder / f"{name}.pem").write_text((folder / f"{name}.key").read_text() + (folder / f"{name}.crt").read_text())
-    return True
-
-
 def secured(tls: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]], list[str]]:
     """Return what a broker needs for a listener with passwords and one with clients' certificates."""
+    tls.mkdir()
+    make_certificates(tls, "localhost")
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     settings = {
         "ssl.keystore.type": "PEM",

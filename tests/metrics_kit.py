@@ -2,15 +2,12 @@
 
 import contextlib
 import functools
-import os
-import shutil
 import socket
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx2
-import pytest
 from delivery_kit import SECRET, Receiver
 from engine_kit import MONDAY_MS, batch, call, engine
 from prometheus_client import CollectorRegistry, generate_latest
@@ -107,13 +104,3 @@ def scraped_of_inputs():
             registry.register(shards)
     registry.register(KafkaFigures(SimpleNamespace(lag={("t", 0): 3, ("t", 1): 0}, lost=0, measure=lambda: None)))
     return page + generate_latest(registry).decode()
-
-
-def needs(program):
-    """Return the path of a program that only some machines have; without it the test skips, unless CI requires it."""
-    found = shutil.which(program)
-    if found is None and program in os.environ.get("STAYLINE_CI_REQUIRE", "").split(","):
-        pytest.fail(f"{program} must be there for this test, was not")
-    if found is None:
-        pytest.skip(f"needs {program}")
-    return found

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from metrics_kit import families, needs, scraped, scraped_of_inputs
+from metrics_kit import families, scraped, scraped_of_inputs
+from needs_kit import needs
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "docs" / "deploy" / "prometheus" / "rules.yml"

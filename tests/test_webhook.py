@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import random
-import shutil
 import signal
 import ssl
 import subprocess
@@ -27,6 +26,7 @@ from delivery_kit import (
     notices,
     run_out,
 )
+from needs_kit import make_certificates
 
 from schemas.errors import ConfigError
 from sinks.file import FileOutput
@@ -394,28 +394,10 @@ def test_every_problem_of_a_configuration_is_listed_and_no_secret_quoted(tmp_pat
     assert all(problem.startswith("output crm: ") for problem in caught.value.problems)
 
 
-def make_certificates(directory: Path) -> None:
-    """A private authority, a server certificate for `crm.example`, and a client's."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
-    for name, alternative in (("server", "DNS:crm.example"), ("client", "DNS:client")):
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={alternative}")
-        more = ("-addext", "basicConstraints=critical,CA:FALSE")
-        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}", *signed, *more)
-        both = (directory / f"{name}.crt").read_text() + (directory / f"{name}.key").read_text()
-        (directory / f"{name}.pem").write_text(both)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("the openssl program is needed to make certificates: TLS is not tested here")
     directory = tmp_path_factory.mktemp("certificates")
-    make_certificates(directory)
+    make_certificates(directory, "crm.example")
     return directory
 
 
