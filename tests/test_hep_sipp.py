@@ -137,7 +137,7 @@ def talk(folder, kind, proxy_port):
 def traced(tmp_path_factory):
     """Every kind of call, as it came out of the deployment's own listener and spool."""
     if MISSING:
-        absent("sipp", f"install sip-tester and kamailio-json-modules to make real calls: no {', '.join(MISSING)}")
+        absent("sipp", f"install sip-tester and kamailio-extra-modules to make real calls: no {', '.join(MISSING)}")
     folder = tmp_path_factory.mktemp("sip")
     spool = Spool(folder / "spool")
     listener = Listener(spool, "127.0.0.1", 0)
