@@ -53,7 +53,7 @@ from schemas.events import Business, Churn, Contact, KnownIncident, Profile, Usa
 from schemas.events import Outcome as OutcomeEvent
 from schemas.text import I8, I16, I32, I64, U64, key_of
 
-LAYOUT = 8
+LAYOUT = 9
 """The layout of the state; another one is refused."""
 
 NEVER_MS = 2**62

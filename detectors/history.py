@@ -27,6 +27,9 @@ DAYS_KEPT = 16
 ELEMENTS: tuple[str, ...] = ("access_node", "trunk", "sbc", "region", "cpe_firmware", "probe")
 """The kinds of network element that a call runs through, in the order of a call's element columns."""
 
+OF_LINE: tuple[str, ...] = ("access_node", "region", "cpe_firmware")
+"""Those that a customer's line hangs on, from one call to the next: a call that does not tell took the last known."""
+
 WAYS: tuple[str, ...] = ("trunk", "sbc", "codec", "peer_id")
 """Ways that a call may take and another not."""
 WAY_VALUES = 6

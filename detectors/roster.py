@@ -29,6 +29,7 @@ ROW = np.dtype(
     [
         ("key", np.uint64),  # XXH64 of the customer id; 0: the row is free
         ("last_ms", np.int64),  # end of the newest call applied; -1: none yet
+        ("line", np.int64),  # what the line was last told to hang on (`detectors.watch.elements.complete_line`)
         ("seen", np.uint32, (SEEN,)),  # keys of the latest calls, newest first (detectors.order); 0: a free place
         ("gap", np.uint16, (SEEN,)),  # and the time from each back to the next; LONG_AGO: there is none
         ("evidence", np.float32, (len(CHANNELS), len(RISES))),
@@ -170,6 +171,7 @@ def clear_row(rows: Rows, row: int) -> None:
     one["last_peer"] = 0
     one["again"] = 0
     one["doubt"] = 0
+    one["line"] = 0
     one["note"] = DRAFT
     one["mode"] = CALM
     one["written"] = 0

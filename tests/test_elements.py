@@ -1,6 +1,7 @@
 """Network elements: names and numbers, evidence against the definition, and who is to blame."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from detectors.elements import (
     E_CHANNELS,
     E_DROP,
     ELEMENT,
+    ELEMENTS_MAX,
     LOG_KEPT,
     RISES,
     Elements,
@@ -28,8 +30,11 @@ from detectors.elements import (
     firmware,
 )
 from detectors.evidence import EVIDENCE_MAX
-from detectors.history import ELEMENTS
+from detectors.history import ELEMENTS, OF_LINE
 from detectors.incidents import CUSTOMERS_MIN, Blame, Incidents
+from detectors.roster import ROW
+from detectors.watch.elements import complete_line
+from schemas.kernels import loop
 from schemas.text import CodeColumn
 
 PLACE = st.none() | st.sampled_from(["a", "b", "c"])
@@ -84,6 +89,29 @@ def test_a_firmware_is_known_where_model_and_version_are(pairs):
     assert [joined[row] for row in range(len(joined))] == [
         None if model is None or version is None else f"{model}/{version}" for model, version in pairs
     ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.tuples(*[st.none() | st.integers(0, ELEMENTS_MAX - 1)] * 3)), max_size=20)
+)
+def test_a_call_that_does_not_tell_its_line_has_that_of_its_customers_last_call_that_did(told):
+    rows, wanted = np.zeros(2, ROW), [dict.fromkeys(OF_LINE, -1), dict.fromkeys(OF_LINE, -1)]
+    for customer, line in told:
+        table = np.full((1, len(ELEMENTS)), -1, np.int32)
+        for kind, serial in zip(OF_LINE, line, strict=True):
+            if serial is not None:
+                table[0, ELEMENTS.index(kind)] = wanted[customer][kind] = serial
+        _complete_line(rows, customer, table)
+        assert table[0].tolist() == [wanted[customer].get(kind, -1) for kind in ELEMENTS]
+
+
+class Columns(NamedTuple):
+    elements: np.ndarray
+
+
+@loop
+def _complete_line(rows, row, table):
+    complete_line(rows[row], Columns(table), 0)
 
 
 def test_elements_beyond_the_first_allocation_keep_their_state():
@@ -342,6 +370,17 @@ def test_a_trunk_that_sets_up_no_call_is_blamed_and_nobody_behind_it_is():
         f"{shared['drops']} of {shared['attempts']} call attempts through trunk trunk-2 were not set up"
         in (shared["text"])
     )
+
+
+def test_nobody_inside_is_told_of_calls_that_do_not_say_where_they_ran():
+    before = [call("c", MONDAY_MS + at * HOUR_MS, access_node="node-1", region="region-1") for at in range(1, 40)]
+    inside = [call("c", TROUBLE_MS + (40 + 3 * at) * MINUTE_MS, dropped=True) for at in range(6)]
+    nowhere = [call("d", event["end_ms"], dropped=True) for event in inside]
+    shared = telco(9, lambda places: places["access_node"] == "node-1")
+    told = run(sorted([*shared, *before, *inside, *nowhere], key=lambda event: event["end_ms"]))
+    assert incidents(told) == [("access_node", "node-1")]
+    # Of whom nobody ever told a line, nobody knows that he is inside.
+    assert [one["data"]["customer_id"] for one in alerts(told)] == ["d"]
 
 
 def slow_firmware(seed, rate, days=6):

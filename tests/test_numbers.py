@@ -96,7 +96,7 @@ class TestProse:
         assert f"over a day, {min(whole):.1f} to {max(whole):.1f} times" in (PAGE.parent / "state.md").read_text()
 
     def test_of_sizes(self):
-        assert ROW.itemsize == 176
+        assert ROW.itemsize == 184
         assert NOTE.itemsize == 64
 
     def test_of_a_simulated_call(self):

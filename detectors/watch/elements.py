@@ -18,7 +18,7 @@ from detectors.elements import (
     element_total,
 )
 from detectors.evidence import LOW_DAYS, QUIET_CALLS
-from detectors.history import BAD, ELEMENTS
+from detectors.history import BAD, ELEMENTS, OF_LINE
 from detectors.roster import CASE
 from detectors.watch.signs import drop_for_now
 from detectors.watch.world import Calls, Limits, Scratch, World
@@ -29,6 +29,28 @@ SPEAK_AGAIN_MS = 3_600_000
 INSIDE, MUTED = 1, 2
 """What runs through an open incident: a call of its customers, or one that a lying probe has rated."""
 PROBE = ELEMENTS.index("probe")
+_LINE = np.array([ELEMENTS.index(kind) for kind in OF_LINE])
+SERIAL_BITS = 21
+"""What a line hangs on is kept in one number: so many bits a serial, which is one more there, and 0 if never told."""
+
+
+@inlined
+def complete_line(customer: Any, calls: Calls, i: int) -> None:
+    """Give a call that does not tell what its line hangs on what the customer's last one that told did.
+
+    Records of one switch or probe may hold it and those of another not: an outage would then seem to be the trouble
+    of those customers alone whose calls went by the other.
+
+    Args:
+        customer: the row; what the call tells is kept in it.
+        calls, i: the call; its elements are changed in place.
+    """
+    known, line = customer["line"], 0
+    for k in range(len(_LINE)):
+        if calls.elements[i, _LINE[k]] < 0:
+            calls.elements[i, _LINE[k]] = ((known >> (SERIAL_BITS * k)) & (2**SERIAL_BITS - 1)) - 1
+        line |= (calls.elements[i, _LINE[k]] + 1) << (SERIAL_BITS * k)
+    customer["line"] = line
 
 
 @inlined

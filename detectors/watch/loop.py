@@ -25,7 +25,7 @@ from detectors.watch.customers import (
     settle,
     suspect_duration,
 )
-from detectors.watch.elements import INSIDE, MUTED, incident_state, log_bad_call, watch_elements
+from detectors.watch.elements import INSIDE, MUTED, complete_line, incident_state, log_bad_call, watch_elements
 from detectors.watch.news import apply_news
 from detectors.watch.signs import CERTAIN, REDIAL_ONE_SIDED, TALKED, poorness, rating_of, redial_of, signs_of
 from detectors.watch.world import (
@@ -73,6 +73,7 @@ def _apply_call(world: World, row: int, calls: Calls, i: int, limits: Limits, sc
         poor = poorness(one, rating)
     redial = redial_of(one, calls, i) if one["last_peer"] != 0 else -1.0
     again = -1.0 if redial > 0.0 and one["doubt"] >= LIKELY * FULL else redial
+    complete_line(one, calls, i)
     state = incident_state(world.network, calls, i)
     watch_elements(world, row, calls, i, poor, state, limits, scratch)
     if state & MUTED:
