@@ -50,7 +50,7 @@ ELEMENT = np.dtype(
         ("fallen_ms", np.int64),  # when a line of it fell last (detectors.lines)
         ("surge_ms", np.int64),  # when lines of it fell together last; -1: never
         ("incident", np.int32),  # serial of the open incident; 0: none
-        ("recovery", np.float32),  # log-likelihood ratio for "it is over", never below 0
+        ("recovery", np.float32),  # evidence that it is over, in days
         ("recovery_p", np.float32),  # the rate that it is over against
         ("recovery_p0", np.float32),  # the healthy rate when the incident opened
         ("fallen", np.float32),  # lines that fell lately, fading
@@ -94,8 +94,12 @@ WAIT_COUNT = 2_000.0
 KIND_MEMORY_COUNT = 200_000.0
 _RISE = np.array(RISES, np.float64)
 _PART = 1.0 / len(RISES)
-RECOVERED = float(np.log(1000.0))
-"""An incident clears once its end is a thousand times likelier than its going on."""
+RECOVERED_DAYS = 30.0
+"""An incident clears at so much evidence that it is over. It is counted as the evidence of trouble is
+(`detectors.evidence`), in days: one that goes on is called over once in so many days at the most, however many calls
+run through its element."""
+TOLD = 0.0
+"""`recovery_p` of an incident that somebody else raised: nobody but they say when it is over."""
 
 
 class Network(NamedTuple):
@@ -125,12 +129,19 @@ def element_p0(channel: int, count: float, weight: float, usual: F64) -> float:
 
 
 @inlined
-def element_accrue(one: Any, channel: int, end_ms: int) -> float:
-    """Add the days that passed since a channel was observed to its processes; return them, one at the most."""
+def days_since(one: Any, channel: int, end_ms: int) -> float:
+    """Return the days since a channel was observed last, one at the most; it is observed now."""
     days = 0.0
     if one["last_ms"][channel] >= 0:
         days = min(max(end_ms - one["last_ms"][channel], 0) * PER_DAY, 1.0)
     one["last_ms"][channel] = max(one["last_ms"][channel], end_ms)
+    return days
+
+
+@inlined
+def element_accrue(one: Any, channel: int, end_ms: int) -> float:
+    """Add the days that passed since a channel was observed to its processes; return them, one at the most."""
+    days = days_since(one, channel, end_ms)
     for j in range(len(_RISE)):
         one["evidence"][channel, j] = np.float32(one["evidence"][channel, j] + days)
     return days
@@ -191,11 +202,18 @@ def _element_learn(one: Any, channel: int, x: float, calm: bool) -> None:  # noq
 
 
 @inlined
-def element_recover(one: Any, x: float) -> float:
-    """Move an open incident's evidence that it is over by one call; return it (log-likelihood ratio)."""
-    p0, p1 = one["recovery_p0"], one["recovery_p"]
-    step = -np.log(likelihood_ratio(x, p0, p1))
-    one["recovery"] = np.float32(max(0.0, one["recovery"] + step))
+def element_recover(one: Any, x: float, days: float) -> float:
+    """Move an open incident's evidence that it is over by one call; return it, in days.
+
+    Args:
+        one: the element; changed in place.
+        x: how much the call looks like the trouble, 0..1.
+        days: since the element's previous call of the sort that the incident is about.
+    """
+    if one["recovery_p"] == TOLD:
+        return 0.0
+    ratio = likelihood_ratio(x, one["recovery_p"], one["recovery_p0"])
+    one["recovery"] = np.float32(min((one["recovery"] + days) * ratio, EVIDENCE_MAX))
     return float(one["recovery"])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from detectors.elements import E_CHANNELS, E_DROP, E_QUALITY, E_SETUP, LOG_KEPT, Elements, element_total
+from detectors.elements import E_CHANNELS, E_DROP, E_QUALITY, E_SETUP, LOG_KEPT, TOLD, Elements, element_total
 from detectors.evidence import LOW_DAYS
 from detectors.history import BAD, ELEMENTS
 from detectors.identity import case_id
@@ -227,8 +227,7 @@ class Incidents:
         channel = E_QUALITY if event.element_kind == "probe" else E_DROP
         incident = self._enter(event.incident_id, element, event.at_ms, event.at_ms, channel, 0.0)
         incident.known = True
-        # Nobody but the one who raised it says when it is over: recovery has nothing to compare.
-        self._array()[element]["recovery_p"] = self._array()[element]["recovery_p0"] = 0.5
+        self._array()[element]["recovery_p"] = TOLD
         return incident
 
     def _is_over(self, event: KnownIncident) -> bool:

@@ -1,6 +1,5 @@
 """Network elements: names and numbers, evidence against the definition, and who is to blame."""
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,9 @@ from detectors.elements import (
     ELEMENT,
     ELEMENTS_MAX,
     LOG_KEPT,
+    RECOVERED_DAYS,
     RISES,
+    TOLD,
     Elements,
     element_accrue,
     element_observe,
@@ -206,14 +207,31 @@ def test_what_a_slow_fault_spoils_does_not_become_normal_while_it_is_being_found
     assert element_p0(E_DROP, one["count"][E_DROP], one["weight"][E_DROP], usual) < 0.03
 
 
-def test_recovery_grows_with_good_calls_falls_with_bad_ones_and_never_below_nothing():
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2)), max_size=60))
+def test_the_evidence_that_an_incident_is_over_equals_the_definition(calls):
+    one, wanted = blank(), 0.0
+    one["recovery_p"], one["recovery_p0"] = still, healed = np.float32(0.4), np.float32(0.01)
+    for x, days in calls:
+        wanted = min((wanted + days) * (x * healed / still + (1 - x) * (1 - healed) / (1 - still)), EVIDENCE_MAX)
+        assert element_recover(one, x, days) == pytest.approx(wanted, rel=1e-3, abs=1e-30)
+
+
+@pytest.mark.parametrize("calls_a_day", [50, 5_000])
+def test_an_incident_that_goes_on_is_hardly_ever_called_over_however_many_calls_it_has(calls_a_day):
+    rng, over, days = np.random.default_rng(3), 0, 40
+    for _ in range(5):
+        one = blank()
+        one["recovery_p"], one["recovery_p0"] = 0.10, 0.01
+        for x in (rng.random(days * calls_a_day) < 0.2).astype(float).tolist():
+            over += element_recover(one, x, 1.0 / calls_a_day) >= RECOVERED_DAYS
+            one["recovery"] %= RECOVERED_DAYS
+    assert over <= 5 * days / RECOVERED_DAYS
+
+
+def test_what_somebody_else_raised_is_over_when_they_say_so():
     one = blank()
-    one["recovery_p"], one["recovery_p0"] = 0.4, 0.01
-    assert element_recover(one, 1.0) == 0.0
-    values = [element_recover(one, 0.0) for _ in range(20)]
-    assert all(more > less > 0 for less, more in pairwise(values))
-    assert values[0] == pytest.approx(np.log(0.99 / 0.6), rel=1e-3)
-    assert element_recover(one, 1.0) == pytest.approx(max(0.0, values[-1] - np.log(0.4 / 0.01)), abs=1e-3)
+    one["recovery_p"] = TOLD
+    assert max(element_recover(one, 0.0, 1.0) for _ in range(100)) == 0.0
 
 
 @pytest.mark.parametrize("count", [0, 5, LOG_KEPT - 1, LOG_KEPT, LOG_KEPT + 7])

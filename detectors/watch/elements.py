@@ -10,8 +10,9 @@ from detectors.elements import (
     E_QUALITY,
     E_SETUP,
     LOG_KEPT,
-    RECOVERED,
+    RECOVERED_DAYS,
     Network,
+    days_since,
     element_accrue,
     element_observe,
     element_recover,
@@ -79,7 +80,7 @@ def _count_call(one: npt.NDArray[np.void], calls: Calls, i: int, poor: float) ->
 
 
 @inlined
-def _follow_incident(one: npt.NDArray[np.void], note: Any, calls: Calls, i: int, poor: float, state: int) -> bool:
+def _follow_incident(one: Any, note: Any, calls: Calls, i: int, poor: float, state: int) -> bool:
     """Let an open incident see one of its calls; return whether it is over."""
     _count_call(one, calls, i, poor)
     x = poor
@@ -92,7 +93,7 @@ def _follow_incident(one: npt.NDArray[np.void], note: Any, calls: Calls, i: int,
     if x >= BAD and note["incident"] != one["incident"] and not state & MUTED:
         note["incident"] = one["incident"]
         one["customers"] += 1
-    return element_recover(one, x) >= RECOVERED
+    return element_recover(one, x, days_since(one, one["channel"], calls.end_ms[i])) >= RECOVERED_DAYS
 
 
 @inlined
